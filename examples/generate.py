@@ -1,0 +1,32 @@
+"""Algorithm 2: from static to images, one reverse step after another.
+
+python examples/generate.py [checkpoint] [steps]
+"""
+
+import sys
+
+from torch import Tensor
+
+from ddpm import ImageNoise, Prediction, ddpm_step, grid, load, sample, timesteps, to_uint8
+from ddpm.generate import take_turns
+
+path = sys.argv[1] if len(sys.argv) > 1 else "digits.safetensors"
+checkpoint = load(path)
+net, diffusion, data = checkpoint.net, checkpoint.diffusion, checkpoint.data
+steps = int(sys.argv[2]) if len(sys.argv) > 2 else 100
+
+n = 20
+y = take_turns(n, labels=(), data=data)  # every class in turn, or None
+noise = ImageNoise(seed=0, indices=range(n), shape=(data.channels, data.height, data.width))
+
+
+def denoise(x_t: Tensor, t: int) -> Prediction:
+    return diffusion.predict(net, x_t, t, y)  # x̂_0 and ε̂
+
+
+# x_T ~ N(0, I);  for t = T, …, 1:  x_{t−1} = μ̃(x_t, x̂_0) + σ_t z
+for state in sample(diffusion, denoise, noise, timesteps(diffusion.T, steps), step=ddpm_step):
+    print(f"\rt = {state.t:4}", end="", flush=True)
+
+grid(to_uint8(state.x), columns=10, zoom=2).save("digits.png")
+print("\rwrote digits.png")

@@ -1,0 +1,75 @@
+"""Denoising diffusion from scratch: each equation of the papers in one place, under its number.
+
+The names below are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint, build, load, save
+    from .config import Config, preset
+    from .data import Batches, Images, load_images
+    from .diffusion import Diffusion, Prediction
+    from .ema import EMA
+    from .errors import UserError
+    from .generate import Samples, generate
+    from .guidance import drop_labels, guided
+    from .images import grid, to_float, to_uint8
+    from .noise import ImageNoise
+    from .sampling import ddim_step, ddpm_step, dpmpp_step, sample, timesteps
+    from .schedule import Schedule, cosine, linear, sigmoid
+    from .train import train
+    from .unet import UNet
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "checkpoint": ("Checkpoint", "build", "load", "save"),
+    "config": ("Config", "preset"),
+    "data": ("Batches", "Images", "load_images"),
+    "diffusion": ("Diffusion", "Prediction"),
+    "ema": ("EMA",),
+    "errors": ("UserError",),
+    "generate": ("Samples", "generate"),
+    "guidance": ("drop_labels", "guided"),
+    "images": ("grid", "to_float", "to_uint8"),
+    "noise": ("ImageNoise",),
+    "sampling": ("ddim_step", "ddpm_step", "dpmpp_step", "sample", "timesteps"),
+    "schedule": ("Schedule", "cosine", "linear", "sigmoid"),
+    "train": ("train",),
+    "unet": ("UNet",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022  (in the order of the papers)
+    "Schedule", "linear", "cosine", "sigmoid",
+    "Diffusion", "Prediction", "UNet", "drop_labels", "guided",
+    "sample", "timesteps", "ddpm_step", "ddim_step", "dpmpp_step", "ImageNoise",
+    "Images", "Batches", "load_images", "to_float", "to_uint8", "grid",
+    "Config", "preset", "EMA", "train",
+    "Checkpoint", "build", "save", "load", "Samples", "generate", "UserError",
+]  # fmt: skip
+
+
+class _Package(ModuleType):
+    """`ddpm.train` and `ddpm.generate` are the functions, even once the modules are loaded: the
+    import system sets a module of that name on the package, and this keeps the function there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and name in ("train", "generate"):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+    def __dir__(self) -> list[str]:
+        return sorted([*globals(), *__all__])
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,258 @@
+"""The command `ddpm`: what a person types becomes a call of `train` or `generate`.
+
+torch is imported only once there is something to do, so that help is there at once.
+"""
+
+import dataclasses
+import os
+import sys
+from itertools import chain, count
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
+
+from . import __version__
+from .config import Config, Count, NonNegative, Sampler, Seed, explain, preset, presets, read_toml
+from .errors import UserError
+
+HELP = f"""\
+usage: ddpm COMMAND [OPTIONS]
+
+Denoising diffusion from scratch.
+
+commands:
+  train [PRESET]             train on images, and leave everything in a run's folder
+  generate [CHECKPOINT]      images out of static, from a run or its weights
+
+examples:
+  ddpm train                               digits in minutes on two CPU cores
+  ddpm train --data FOLDER --minutes 60    your own images; sub-folders are classes
+  ddpm generate --out digits.png           a grid from the newest run
+
+presets: {", ".join(presets())}
+`ddpm COMMAND --help` lists the options of a command; `ddpm --version` its version.
+"""
+
+PICTURES = (".png",)
+ANIMATIONS = (".gif", ".webp")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train a diffusion model on images, and leave everything in a run's folder.
+
+    The preset sets all options below; give any of them to change it. Of --minutes, --steps and
+    --images give one. Ctrl-C saves and ends; --resume with --out goes on.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    preset: tyro.conf.Positional[str | None] = None
+    """Where the settings begin: one of the presets; first-run if none is named."""
+    out: str | None = None
+    """Folder of the run. By default runs/PRESET, with a number where that is taken."""
+    resume: bool = False
+    """Go on with the run in --out, with the settings it has."""
+    device: str | None = None
+    """cpu, cuda or mps. By default the best that is there."""
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Generate images out of static.
+
+    Image number i follows from the checkpoint, its label, these settings, the seed and i.
+    """
+
+    checkpoint: tyro.conf.Positional[str | None] = None
+    """A run's folder or a .safetensors file. By default the newest run under runs/."""
+    n: Count = 16
+    """How many images."""
+    out: str | None = None
+    """x.png: a grid. x.gif or x.webp: how they came out of the static. x.npz: an array, with the
+    labels. x, without an ending: a folder of single PNGs. By default generated.png, numbered."""
+    overwrite: bool = False
+    """Write over what --out names."""
+    label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A class, by name or number; may be repeated. Without it, all classes in turn."""
+    seed: Seed = 0
+    """Another seed, other images."""
+    steps: Count | None = None
+    """Network evaluations an image. By default what the checkpoint says; so the next four."""
+    sampler: Sampler | None = None
+    """How to walk from static to images."""
+    eta: NonNegative | None = None
+    """Noise that ddim adds on the way: 0 none, 1 as much as ddpm."""
+    guidance: NonNegative | None = None
+    """How strongly to insist on the class: 1 is plain."""
+    batch: Count = 64
+    """Images at a time."""
+    device: str | None = None
+    """cpu, cuda or mps. By default the best that is there."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Returns its exit code: 0; 1 for something wrong that the message names; 2 for
+    options that cannot be understood; 130 when it was stopped."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return dispatch(argv)
+    except UserError as error:
+        print(f"ddpm: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nddpm: stopped", file=sys.stderr)
+        return 130
+    except OSError as error:  # a full disk, a folder that went away
+        print(f"ddpm: {error}", file=sys.stderr)
+        return 1
+
+
+def dispatch(argv: list[str]) -> int:
+    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if command == "--version":
+        print(f"ddpm {__version__}")
+        return 0
+    if command == "train":
+        return train_command(rest)
+    if command == "generate":
+        return generate_command(parse(GenerateOptions, "generate", rest))
+    print(f"ddpm: there is no command {command!r}: use train or generate", file=sys.stderr)
+    return 2
+
+
+def parse(kind: type[T], command: str, argv: list[str], **options: Any) -> T:
+    """The options on the command line; tyro itself prints and ends for --help and for misuse."""
+    try:
+        return tyro.cli(kind, prog=f"ddpm {command}", args=argv, **options)
+    except ValidationError as error:
+        raise UserError(f"--{explain(error)}") from None
+
+
+# ---- train -----------------------------------------------------------------------------------
+
+
+def train_command(argv: list[str]) -> int:
+    options = read_train_options(argv)
+    out = Path(options.out or free_name(Path("runs", options.preset or "first-run")))
+    from .train import train
+
+    result = train(options.config, out, device=options.device, resume=options.resume)
+    minutes = result.seconds / 60
+    print(f"{result.images:,} images in {minutes:.1f} minutes, loss {result.loss:.4f}: {out}")
+    if not result.finished:
+        print(f"stopped at step {result.step:,}; go on with: ddpm train --out {out} --resume")
+        return 130
+    print(f"samples are in {out / 'samples'}; for more: ddpm generate {out}")
+    return 0
+
+
+def read_train_options(argv: list[str]) -> TrainOptions:
+    """Parse twice: first to learn the preset, or the run, whose settings are the second's defaults.
+
+    A budget on the command line takes the place of the preset's, whatever its unit.
+    """
+
+    def over(base: Config) -> TrainOptions:
+        unbounded = dataclasses.replace(base, steps=None, images=None, minutes=None)
+        return parse(TrainOptions, "train", argv, default=TrainOptions(config=unbounded))
+
+    base = preset(argv[0] if argv and not argv[0].startswith("-") else "first-run")
+    options = over(base)
+    if options.resume:
+        if not options.out:
+            raise UserError("--resume needs the folder of the run: --out RUN")
+        if options.preset:
+            raise UserError("--resume goes on with the run's own settings: leave out the preset")
+        base = read_toml(Path(options.out, "config.toml"))
+        options = over(base)
+    elif options.preset and options.preset != argv[0]:
+        base = preset(options.preset)
+        options = over(base)
+    config = options.config
+    if config.steps is config.images is config.minutes is None:
+        config = dataclasses.replace(
+            config, steps=base.steps, images=base.images, minutes=base.minutes
+        )
+    return dataclasses.replace(options, config=config)
+
+
+# ---- generate --------------------------------------------------------------------------------
+
+
+def generate_command(options: GenerateOptions) -> int:
+    out = check_out(options.out, options.overwrite)
+    path = Path(options.checkpoint or newest_run())
+    from tqdm import tqdm
+
+    from .checkpoint import load
+    from .device import best_device, check_device
+    from .generate import Film, generate, with_options, write
+    from .sampling import State
+
+    device = options.device or best_device()
+    check_device(device)
+    checkpoint = load(path)
+    settings = with_options(
+        checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
+        eta=options.eta, guidance=options.guidance,
+    )  # fmt: skip
+    film = Film(settings.steps) if out.suffix in ANIMATIONS else None
+    steps = settings.steps * -(-options.n // options.batch)
+    with tqdm(total=steps, disable=None, leave=False, unit="step") as bar:
+
+        def on_state(state: State) -> None:
+            bar.update(state.x0 is not None)
+            if film is not None:
+                film.take(state)
+
+        samples = generate(
+            checkpoint, options.n, seed=options.seed, labels=options.label, settings=settings,
+            device=device, batch=options.batch, on_state=on_state,
+        )  # fmt: skip
+    write(out, samples, film)
+    print(f"{options.n} images: {out}")
+    return 0
+
+
+def check_out(name: str | None, overwrite: bool) -> Path:
+    """Where the images go. Refuses, before they are made, what could not be written after."""
+    path = Path(name) if name else free_name(Path("generated.png"))
+    if path.suffix not in (*PICTURES, *ANIMATIONS, ".npz", ""):
+        raise UserError(
+            f"--out {path}: end it in .png, .gif, .webp or .npz, or in nothing: a folder"
+        )
+    taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if taken and not overwrite:
+        raise UserError(f"{path} is there already: give another --out, or add --overwrite")
+    if path.suffix and path.is_dir() or not path.suffix and path.is_file():
+        raise UserError(f"{path} is a {'folder' if path.is_dir() else 'file'}: give another --out")
+    try:
+        folder = path.parent if path.suffix else path
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
+    return path
+
+
+def newest_run() -> Path:
+    runs = list(Path("runs").glob("*/model.safetensors"))
+    if not runs:
+        raise UserError("there is no run under runs/: name a checkpoint, or train one: ddpm train")
+    return max(runs, key=lambda path: path.stat().st_mtime)
+
+
+def free_name(path: Path) -> Path:
+    """The path, or the first of path-2, path-3 … that nothing has yet."""
+    names = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in count(2))
+    return next(p for p in chain([path], names) if not p.exists())

@@ -1,0 +1,214 @@
+"""All that makes a run what it is: frozen dataclasses, checked as they are made, kept as TOML.
+
+A preset is a TOML file in `presets/`; it names only what differs from the defaults here. A run
+writes the whole of its config to `config.toml`.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from .errors import UserError
+
+STRICT = ConfigDict(extra="forbid")
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+Sampler = Literal["ddpm", "ddim", "dpm++"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class UNetConfig:
+    channels: Count = 128
+    """Width of the first level."""
+    mults: tuple[Count, ...] = (1, 2, 2, 2)
+    """Width of each level, in multiples of `channels`; each is half the size of the one before."""
+    blocks: Count = 2
+    """Residual blocks a level."""
+    attention: tuple[Count, ...] = (2,)
+    """Reductions with self-attention: 2 is at half the image's size."""
+    heads: Count = 1
+    """Attention heads."""
+    groups: Count = 32
+    """Groups of the group norms."""
+    patch: Count = 1
+    """Fold patches of this many pixels a side into channels: faster, a little coarser."""
+    dropout: Below1 = 0.0
+    """Dropout in the residual blocks."""
+    film: bool = True
+    """Scale and shift by the embedding (adaptive group norm); off: add it, as DDPM does."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class DiffusionConfig:
+    schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
+    """The noise schedule."""
+    T: Count = 1000
+    """Steps of the forward process."""
+    target: Literal["eps", "x0", "v"] = "v"
+    """What the network predicts."""
+    weight: Literal["simple", "min-snr"] = "simple"
+    """Weight of the loss over time."""
+    gamma: Positive = 5.0
+    """γ of min-snr."""
+    time_sampling: Literal["uniform", "logit-normal"] = "uniform"
+    """How training draws its times."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainConfig:
+    batch: Count = 128
+    """Images a step, over all processes and accumulated parts together."""
+    accumulate: Count = 1
+    """Parts that a batch is cut into, to save memory."""
+    lr: Positive = 2e-4
+    """Learning rate at its highest."""
+    betas: tuple[Below1, Below1] = (0.9, 0.999)
+    """AdamW's betas."""
+    weight_decay: NonNegative = 0.0
+    """AdamW's weight decay."""
+    warmup: Whole = 0
+    """Steps over which the learning rate rises from 0."""
+    decay: Share = 0.0
+    """Last share of the budget over which the learning rate falls."""
+    final_lr: Share = 0.0
+    """Where it falls to, as a share of `lr`."""
+    grad_clip: Positive = 1.0
+    """Largest norm of the gradient."""
+    ema: Below1 = 0.9999
+    """Decay of the moving average of the weights, once it is warm."""
+    label_drop: Share = 0.1
+    """Share of labels hidden in training, for guidance."""
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    """Mixed precision; no is plain float32."""
+    log_every: Count = 10
+    """Steps between lines of metrics.jsonl."""
+    save_minutes: Positive = 5.0
+    """Minutes between checkpoints."""
+    sample_minutes: Positive = 10.0
+    """Minutes between grids of samples."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class SampleConfig:
+    sampler: Sampler = "ddim"
+    """How to walk from static to images."""
+    steps: Count = 50
+    """Network evaluations an image."""
+    eta: NonNegative = 0.0
+    """Noise that DDIM adds on the way: 0 none, 1 as much as DDPM."""
+    variance: Literal["beta", "beta-tilde"] = "beta-tilde"
+    """DDPM's choice of variance."""
+    guidance: NonNegative = 1.0
+    """Strength of classifier-free guidance: 1 is none."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Config:
+    data: str = "mnist5k"
+    """mnist5k, mnist, fashion-mnist, cifar10, celeba, or a folder, zip or npz of images."""
+    root: str = "data"
+    """Folder where the named sets lie or are downloaded to."""
+    size: tuple[Count, ...] = ()
+    """Crop and resize images to this: one number, or height and width. Empty: as they are."""
+    flip: bool = False
+    """Mirror half of the images, left to right. Never for digits."""
+    labels: bool = True
+    """Learn the classes, where the data have them."""
+    seed: Seed = 0
+    """Everything random in the run follows from it."""
+    steps: Count | None = None
+    """Budget: optimizer steps."""
+    images: Count | None = None
+    """Budget: training images, counted each time they are seen."""
+    minutes: Positive | None = None
+    """Budget: minutes of this machine."""
+    unet: UNetConfig = dataclasses.field(default_factory=UNetConfig)
+    diffusion: DiffusionConfig = dataclasses.field(default_factory=DiffusionConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a checkpoint must know of the images it was trained on."""
+
+    source: str
+    count: int
+    channels: Count
+    height: Count
+    width: Count
+    classes: tuple[str, ...]
+    fingerprint: str
+    preprocessing: str = "uint8 u -> u / 127.5 - 1"
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as a sentence: where, what, and what was given."""
+    parts = []
+    for e in error.errors():
+        where = ".".join(str(part) for part in e["loc"])
+        given = "" if isinstance(e["input"], Mapping) else f", not {e['input']!r}"
+        text = e["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        parts.append(f"{where} {text}{given}" if where else text)
+    return "; ".join(parts)
+
+
+def from_dict(table: Mapping[str, Any], where: str = "the config") -> Config:
+    """A Config from nested tables. Raises UserError for an unknown name or an unfit value."""
+    try:
+        return TypeAdapter(Config).validate_python(dict(table))
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error)}") from None
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested tables of plain values. What is None is left out, as TOML has no word for it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items() if v is not None}
+        return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def read_toml(path: Path) -> Config:
+    """The Config in a file such as a run's config.toml."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path} cannot be read as TOML: {error}") from None
+    return from_dict(table, str(path))
+
+
+def write_toml(config: Config, path: Path) -> None:
+    path.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
+
+
+def presets() -> list[str]:
+    """Names of the presets, sorted."""
+    files = resources.files(__package__).joinpath("presets").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def preset(name: str) -> Config:
+    """The preset of that name. Raises UserError where there is none."""
+    if name not in presets():
+        raise UserError(f"there is no preset {name!r}; there are {', '.join(presets())}")
+    text = resources.files(__package__).joinpath("presets", f"{name}.toml").read_text("utf-8")
+    return from_dict(tomllib.loads(text), f"preset {name}")

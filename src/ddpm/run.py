@@ -1,0 +1,175 @@
+"""A run's folder, its clock, and what a person sees of it while it lasts."""
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .config import Config, read_toml, write_toml
+from .errors import UserError
+
+PLAIN_SECONDS = 15  # between lines where there is no terminal to draw a bar on
+FIXED = ("data", "size", "flip", "labels", "seed", "unet", "diffusion")  # for the run's whole life
+
+
+def check_folder(out: Path, config: Config, resume: bool) -> None:
+    """Refuse, before any work is done, a folder that is another run's or cannot be written."""
+    if resume:
+        before = read_toml(out / "config.toml")
+        changed = [part for part in FIXED if getattr(before, part) != getattr(config, part)]
+        if before.train.batch != config.train.batch:
+            changed.append("train.batch")
+        if changed:
+            raise UserError(f"{out} cannot go on with another {changed[0]}: start a new run for it")
+    elif out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is in use: go on with it by --resume, or give another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror or error}") from None
+
+
+class Log:
+    """metrics.jsonl and the progress bar. Losses are read from the device only when one is due.
+
+    Made when the work begins: it makes the folder's parts, writes the config and starts the clock.
+    `step` and `seconds` are how far the run had come before.
+    """
+
+    def __init__(self, out: Path, config: Config, step: int = 0, seconds: float = 0.0):
+        self.config = config
+        self.first_step, self.first_seconds = step, seconds
+        self.start = time.monotonic()
+        self.saved = self.sampled = seconds
+        self.loss = math.nan
+        self.pending: list[tuple[Tensor, Tensor]] = []
+        (out / "samples").mkdir(exist_ok=True)
+        (out / "state").mkdir(exist_ok=True)
+        write_toml(config, out / "config.toml")
+        path = out / "metrics.jsonl"
+        # What was logged after the checkpoint that the run goes on from will be logged again.
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        path.write_text("".join(line for line in lines if logged_step(line) <= step))
+        self.file = path.open("a")
+        self.bar = tqdm(total=1, disable=None, bar_format="{percentage:3.0f}% {bar:24} {postfix}")
+        self.last_line = -math.inf
+
+    @property
+    def seconds(self) -> float:
+        return self.first_seconds + time.monotonic() - self.start
+
+    def step(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> None:
+        self.pending.append((loss, norm))
+        if step % self.config.train.log_every == 0:
+            self.write(step, lr)
+
+    def write(self, step: int, lr: float) -> None:
+        """One line, of the means since the last. Raises UserError if the loss is not a number."""
+        if not self.pending:
+            return
+        loss, norm = (
+            torch.tensor([[x.item() for x in pair] for pair in self.pending]).mean(0).tolist()
+        )
+        self.pending, self.loss = [], loss
+        seconds, images = self.seconds, step * self.config.train.batch
+        line = {"step": step, "images": images, "seconds": round(seconds, 3), "loss": loss,
+                "lr": lr, "grad_norm": norm}  # fmt: skip
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} at step {step}: the last checkpoint is kept; "
+                f"try a lower --train.lr"
+            )
+        fresh = (step - self.first_step) * self.config.train.batch
+        rate = fresh / max(seconds - self.first_seconds, 1e-9)
+        left = time_left(self.config, images, seconds, rate)
+        progress = min(1.0, seconds / max(seconds + left, 1e-9))
+        self.show(
+            f"step {step:,}  loss {loss:.4f}  {rate:,.0f} images/s  {clock(left)} left", progress
+        )
+
+    def show(self, text: str, progress: float) -> None:
+        if not self.bar.disable:
+            self.bar.n = progress
+            self.bar.set_postfix_str(text)
+        elif time.monotonic() - self.last_line > PLAIN_SECONDS:
+            self.last_line = time.monotonic()
+            print(f"{progress:4.0%}  {text}", file=sys.stderr, flush=True)
+
+    def save_due(self) -> bool:
+        return self.seconds - self.saved >= 60 * self.config.train.save_minutes
+
+    def sample_due(self) -> bool:
+        return self.seconds - self.sampled >= 60 * self.config.train.sample_minutes
+
+    def close(self) -> None:
+        self.file.close()
+        self.bar.close()
+
+
+def logged_step(line: str) -> float:
+    """The step of a line of metrics.jsonl; a line torn by a crash belongs to none."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def budget_spent(config: Config, step: int, seconds: float) -> float:
+    """The share of the budget that is spent: of steps, images or minutes, whichever was given."""
+    if config.steps:
+        return step / config.steps
+    if config.images:
+        return step * config.train.batch / config.images
+    assert config.minutes
+    return seconds / 60 / config.minutes
+
+
+def time_left(config: Config, images: int, seconds: float, rate: float) -> float:
+    """Seconds to the end of the budget at `rate` images a second."""
+    if config.minutes:
+        return max(0.0, 60 * config.minutes - seconds)
+    total = config.images or (config.steps or 0) * config.train.batch
+    return max(0, total - images) / rate
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@contextmanager
+def catch_signals() -> Iterator[list[int]]:
+    """A list that is empty until Ctrl-C or SIGTERM asks to stop; a second one stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("\nstopping: saving after this step …", file=sys.stderr, flush=True)
+
+    try:
+        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's
+        before = {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

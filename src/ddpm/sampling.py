@@ -1,0 +1,163 @@
+"""From static to images: steps over a pair of times s < t, and one loop that walks them.
+
+A step is a plain function. It sees a Prediction(x0, eps) and never learns what the network was
+trained to predict, whether it was guided, or how many steps there are.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .diffusion import Diffusion, Prediction
+
+Denoiser = Callable[[Tensor, int], Prediction]
+"""denoise(x_t, t) -> Prediction(x0, eps), for one time t for the whole batch."""
+
+Variance = Literal["beta", "beta-tilde"]
+
+Noise = Callable[[], Tensor]
+"""Each call gives fresh standard normal noise of shape (B, C, H, W)."""
+
+
+class State(NamedTuple):
+    """A point on the way: x at time t, and the x̂_0 that led to it (None for the first static)."""
+
+    t: int
+    x: Tensor
+    x0: Tensor | None
+
+
+class Step(Protocol):
+    """step(diffusion, x_t, prediction, s, t, noise, previous) -> x_s
+
+    `previous` is the pair (time, prediction) of the step before, None at the first.
+    """
+
+    def __call__(
+        self,
+        diffusion: Diffusion,
+        x_t: Tensor,
+        pred: Prediction,
+        s: int,
+        t: int,
+        noise: Noise,
+        previous: tuple[int, Prediction] | None = None,
+    ) -> Tensor: ...
+
+
+def ddpm_step(
+    diffusion: Diffusion,
+    x_t: Tensor,
+    pred: Prediction,
+    s: int,
+    t: int,
+    noise: Noise,
+    previous: tuple[int, Prediction] | None = None,
+    variance: Variance = "beta-tilde",
+) -> Tensor:
+    """x_s = μ̃(x_t, x̂_0) + σ z,  z ~ N(0, I), and z = 0 if s = 0   [DDPM, Algorithm 2]
+
+    σ² is β̃, or β, which the paper used for CIFAR-10 [DDPM, Sec. 3.2]. Any stride will do.
+    """
+    posterior = diffusion.q_posterior(pred.x0, x_t, s, t)
+    if s == 0:
+        return posterior.mean
+    sigma2 = posterior.beta if variance == "beta" else posterior.beta_tilde
+    return posterior.mean + sigma2.sqrt() * noise()
+
+
+def ddim_step(
+    diffusion: Diffusion,
+    x_t: Tensor,
+    pred: Prediction,
+    s: int,
+    t: int,
+    noise: Noise,
+    previous: tuple[int, Prediction] | None = None,
+    eta: float = 0.0,
+) -> Tensor:
+    """x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z   [DDIM, Eq. 12]
+
+    σ = η √((1−ᾱ_s)/(1−ᾱ_t)) √(1 − ᾱ_t/ᾱ_s) = η √β̃   [DDIM, Eq. 16; its α is DDPM's ᾱ]
+
+    η = 0 draws no noise; η = 1 is the ancestral step with β̃.
+    """
+    a_s, a_t = diffusion.schedule.at(s), diffusion.schedule.at(t)
+    sigma2 = eta**2 * (1 - a_s) / (1 - a_t) * (a_s - a_t) / a_s
+    x_s = a_s.sqrt() * pred.x0 + (1 - a_s - sigma2).clamp(min=0).sqrt() * pred.eps
+    return x_s + sigma2.sqrt() * noise() if eta > 0 and s > 0 else x_s
+
+
+def dpmpp_step(
+    diffusion: Diffusion,
+    x_t: Tensor,
+    pred: Prediction,
+    s: int,
+    t: int,
+    noise: Noise,
+    previous: tuple[int, Prediction] | None = None,
+) -> Tensor:
+    """x_s = σ_s/σ_t x_t − √ᾱ_s (e^{−h} − 1) D,  h = λ_s − λ_t   [DPM-Solver++, Algorithm 2 (2M)]
+
+    D = x̂_0(t) + (x̂_0(t) − x̂_0(r)) / (2k),  k = (λ_t − λ_r)/h,  r the time before t,
+    λ = ½ log SNR, σ² = 1 − ᾱ. The first step has no r, and at s = 0 h is infinite: D = x̂_0(t).
+    """
+    schedule = diffusion.schedule
+    if s == 0:
+        return pred.x0
+    lam_s, lam_t = schedule.snr(s).log() / 2, schedule.snr(t).log() / 2
+    h = lam_s - lam_t
+    D = pred.x0
+    if previous is not None:
+        r, pred_r = previous
+        k = (lam_t - schedule.snr(r).log() / 2) / h
+        D = pred.x0 + (pred.x0 - pred_r.x0) / (2 * k)
+    a_s, a_t = schedule.at(s), schedule.at(t)
+    return ((1 - a_s) / (1 - a_t)).sqrt() * x_t - a_s.sqrt() * torch.expm1(-h) * D
+
+
+def timesteps(T: int, steps: int) -> list[int]:
+    """T = τ_S > … > τ_1 > τ_0 = 0, evenly spaced   [DDIM, Sec. 4.2]
+
+    One network evaluation for each of the `steps` pairs; 1 ≤ steps ≤ T, else ValueError.
+    """
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps must be between 1 and T = {T}, not {steps}")
+    return [round(T * i / steps) for i in range(steps, -1, -1)]
+
+
+@torch.inference_mode()
+def sample(
+    diffusion: Diffusion,
+    denoise: Denoiser,
+    noise: Noise,
+    times: list[int],
+    step: Step = ddpm_step,
+) -> Iterator[State]:
+    """x_T ~ N(0, I);  x_s = step(x_t) for each pair t > s of `times`   [DDPM, Algorithm 2]
+
+    Yields every State, the static first and the images last, so that a progress bar, an animation
+    or a demo is a loop over it. `times` falls to 0, as `timesteps` makes it.
+    """
+    x = noise()
+    yield State(times[0], x, None)
+    previous = None
+    for t, s in pairwise(times):
+        pred = denoise(x, t)
+        x = step(diffusion, x, pred, s, t, noise, previous)
+        previous = (t, pred)
+        yield State(s, x, pred.x0)
+
+
+def named_step(name: str, eta: float = 0.0, variance: Variance = "beta-tilde") -> Step:
+    """The step called "ddpm", "ddim" or "dpm++", with the options that are its own."""
+    steps: dict[str, Step] = {
+        "ddpm": partial(ddpm_step, variance=variance),
+        "ddim": partial(ddim_step, eta=eta),
+        "dpm++": dpmpp_step,
+    }
+    return steps[name]

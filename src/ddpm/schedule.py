@@ -1,0 +1,107 @@
+"""The noise schedule: one array, ᾱ. Everything else is derived from it where it is used."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Time = int | Tensor
+"""A time 0 … T: one for the whole batch, or a tensor of shape (B,), one for each image."""
+
+MAX_BETA = 0.999  # Improved DDPM, Sec. 3.2: no single step may destroy everything
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """ᾱ_t = ∏_{i=1…t} α_i,  α_i = 1 − β_i,  1 = ᾱ_0 > ᾱ_1 > … > ᾱ_T > 0   [DDPM, Sec. 2]
+
+    Time 0 is clean data and time T is static. `alpha_bar` has shape (T + 1,).
+    Raises ValueError where the array does not fall strictly from 1 to above 0.
+    """
+
+    alpha_bar: Tensor
+
+    def __post_init__(self) -> None:
+        a = self.alpha_bar
+        if a.ndim != 1 or len(a) < 2:
+            raise ValueError(f"alpha_bar must have shape (T + 1,) with T ≥ 1, not {tuple(a.shape)}")
+        if not (a[0] == 1 and a[-1] > 0 and (a[1:] < a[:-1]).all()):
+            raise ValueError("alpha_bar must start at 1 and fall strictly, staying above 0")
+
+    @property
+    def T(self) -> int:
+        return len(self.alpha_bar) - 1
+
+    def at(self, t: Time, ndim: int = 1) -> Tensor:
+        """ᾱ_t, shaped to multiply images of `ndim` axes: () for an int, (B, 1, …) for a batch."""
+        if isinstance(t, int):
+            if not 0 <= t <= self.T:
+                raise ValueError(f"time {t} is outside 0 … {self.T}")
+            return self.alpha_bar[t]
+        return self.alpha_bar[t].view(-1, *[1] * (ndim - 1))
+
+    def snr(self, t: Time, ndim: int = 1) -> Tensor:
+        """SNR(t) = ᾱ_t / (1 − ᾱ_t)   [VDM, Eq. 2, for a variance-preserving process]
+
+        The signal-to-noise ratio, infinite at t = 0.
+        """
+        alpha_bar = self.at(t, ndim)
+        return alpha_bar / (1 - alpha_bar)
+
+    def to(self, device: torch.device | str) -> "Schedule":
+        return Schedule(self.alpha_bar.to(device))
+
+
+def linear(T: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
+    """β_t = β_1 + (t − 1)/(T − 1) · (β_T − β_1)   [DDPM, Sec. 4]
+
+    β_1 and β_T are those of a process of 1000 steps; for another T they are multiplied by
+    1000 / T, so that the data are destroyed to about the same degree.
+    """
+    scale = 1000 / T
+    ramp = (i / max(T - 1, 1) for i in range(T))
+    return from_betas([scale * (beta_1 + r * (beta_T - beta_1)) for r in ramp])
+
+
+def cosine(T: int = 1000, s: float = 0.008) -> Schedule:
+    """ᾱ_t = f(t) / f(0),  f(t) = cos²((t/T + s)/(1 + s) · π/2)   [Improved DDPM, Eq. 17]"""
+    return from_function(lambda u: math.cos((u + s) / (1 + s) * math.pi / 2) ** 2, T)
+
+
+def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> Schedule:
+    """ᾱ_t = (σ(e/τ) − σ((s + (e − s) t/T)/τ)) / (σ(e/τ) − σ(s/τ))   [Chen 2023, Algorithm 1]
+
+    σ is the logistic function, s is `start` and e is `end`; a larger τ is flatter.
+    """
+
+    def sig(z: float) -> float:
+        return 1 / (1 + math.exp(-z / tau))
+
+    return from_function(lambda u: sig(end) - sig(start + (end - start) * u), T)
+
+
+def from_betas(betas: list[float]) -> Schedule:
+    """ᾱ_t = ∏_{i=1…t} (1 − β_i)   [DDPM, Sec. 2], each β_i at most 0.999"""
+    # Python's floats are doubles: the product is exact to the last bit of the float32 it becomes,
+    # and no float64 tensor is made, which some devices could not hold.
+    alpha_bar = [1.0]
+    for beta in betas:
+        alpha_bar.append(alpha_bar[-1] * (1 - min(beta, MAX_BETA)))
+    return Schedule(torch.tensor(alpha_bar, dtype=torch.float32))
+
+
+def from_function(f: Callable[[float], float], T: int) -> Schedule:
+    """β_t = min(1 − f(t/T) / f((t−1)/T), 0.999)   [Improved DDPM, Sec. 3.2]
+
+    `f` falls over [0, 1], and ᾱ_t is f(t/T) / f(0) wherever β is not clipped.
+    """
+    return from_betas([1 - f(t / T) / f((t - 1) / T) for t in range(1, T + 1)])
+
+
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+    "linear": linear,
+    "cosine": cosine,
+    "sigmoid": sigmoid,
+}

@@ -1,0 +1,207 @@
+"""Training: Algorithm 1, with a clock, a log, and a way to stop and go on."""
+
+import os
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from .checkpoint import build, load_state, save, save_state
+from .config import Config, TrainConfig
+from .data import Batches, Images, load_images
+from .device import check_device
+from .diffusion import Diffusion
+from .ema import EMA
+from .errors import UserError
+from .generate import take_turns, walk
+from .guidance import drop_labels
+from .images import grid, to_uint8, zoom_for
+from .noise import ImageNoise, derive_seed
+from .run import Log, budget_spent, catch_signals, check_folder
+
+SAMPLES = 40  # in a grid while training: four of each class, where there are ten
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to. `finished` is False where it was stopped and can go on."""
+
+    out: Path
+    step: int
+    images: int
+    seconds: float
+    loss: float
+    finished: bool
+
+
+def train(
+    config: Config, out: str | Path, *, device: str | None = None, resume: bool = False
+) -> Result:
+    """Train as the config says, and leave everything in the folder `out`:
+
+    config.toml, metrics.jsonl, samples/, model.safetensors (the EMA weights, for use) and state/
+    (for going on). Ctrl-C and SIGTERM save and end; `resume` goes on from there, bit for bit on
+    the CPU. `device` is chosen where it is None. Raises UserError, a sentence for the person.
+    """
+    out = Path(out)
+    check_budget(config)
+    accelerator = start(config, device)
+    check_folder(out, config, resume)
+    data = load_data(config)
+
+    torch.manual_seed(derive_seed(config.seed))
+    raw, diffusion = build(config, data.info)
+    raw = raw.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    diffusion = diffusion.to(accelerator.device)
+    ema = EMA(raw, config.train.ema)
+    net, optimizer = accelerator.prepare(raw, adamw(raw, config.train))
+    batches = Batches(data, config.train.batch, config.seed, config.flip, accelerator.device)
+
+    step, seconds = 0, 0.0
+    state = out / "state" / "state.safetensors"
+    if resume:
+        step, seconds = load_state(state, raw, ema, optimizer, data.info)
+    log = Log(out, config, step, seconds)
+
+    def save_all() -> None:
+        save_state(state, step, log.seconds, raw, ema, optimizer, data.info)
+        save(out / "model.safetensors", ema.model, config, data.info, step, step * batches.batch)
+        log.saved = log.seconds
+
+    def draw_grids() -> None:
+        for name, model in (("raw", raw), ("ema", ema.model)):
+            picture = sample_grid(model, diffusion, config, data)
+            picture.save(out / "samples" / f"{step:07}-{name}.png")
+        log.sampled = log.seconds
+
+    with closing(log), catch_signals() as stop:
+        while (progress := budget_spent(config, step, log.seconds)) < 1 and not stop:
+            # All that is random in a step follows from the seed and the step.
+            torch.manual_seed(derive_seed(config.seed, step))
+            x0, y = batches(step)
+            lr = learning_rate(config.train, step, progress)
+            loss, norm = train_step(accelerator, net, diffusion, optimizer, x0, y, lr, config.train)
+            ema.update(raw)
+            step += 1
+            log.step(step, loss, norm, lr)
+            if log.sample_due():
+                draw_grids()
+            if log.save_due():
+                save_all()
+        log.write(step, learning_rate(config.train, step, progress))
+        save_all()
+        if not stop:
+            draw_grids()
+    return Result(out, step, step * batches.batch, log.seconds, log.loss, finished=not stop)
+
+
+def train_step(
+    accelerator: Accelerator,
+    net: nn.Module,
+    diffusion: Diffusion,
+    optimizer: torch.optim.Optimizer,
+    x0: Tensor,
+    y: Tensor | None,
+    lr: float,
+    config: TrainConfig,
+) -> tuple[Tensor, Tensor]:
+    """Take a gradient step on ∇_θ ‖ε − ε_θ(√ᾱ_t x_0 + √(1−ᾱ_t) ε, t)‖²   [DDPM, Algorithm 1]
+
+    The batch may be cut into parts to save memory. Returns the loss and the norm of the gradient
+    on the device: when to wait for them is the caller's choice.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    if y is not None:
+        y = drop_labels(y, config.label_drop, null=accelerator.unwrap_model(net).num_classes)
+    t = diffusion.sample_times(len(x0))
+    eps = torch.randn_like(x0)
+    x0s, ts, epss = (a.chunk(config.accumulate) for a in (x0, t, eps))
+    labels = [None] * config.accumulate if y is None else y.chunk(config.accumulate)
+
+    total = norm = torch.zeros((), device=x0.device)
+    for part in zip(x0s, ts, epss, labels, strict=True):
+        with accelerator.accumulate(net):
+            loss = diffusion.simple_loss(net, *part).mean()
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_(net.parameters(), config.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+        total = total + loss.detach() / config.accumulate
+    return total, norm
+
+
+def adamw(net: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW in one fused kernel, where the device has one."""
+    device = next(net.parameters()).device.type
+    return torch.optim.AdamW(
+        net.parameters(), config.lr, config.betas, weight_decay=config.weight_decay,
+        fused=device in ("cpu", "cuda", "mps"),
+    )  # fmt: skip
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """lr · min(1, (step + 1)/warmup), and over the last `decay` of the budget a straight fall to
+    lr · final_lr. `progress`, from 0 to 1, is the share of the budget that is spent."""
+    rise = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    left = min(1.0, max(0.0, 1 - progress) / config.decay) if config.decay else 1.0
+    return config.lr * rise * (config.final_lr + (1 - config.final_lr) * left)
+
+
+def sample_grid(net: nn.Module, diffusion: Diffusion, config: Config, data: Images) -> Image:
+    """The same seeds and labels each time, so that grids can be compared."""
+    info = data.info
+    y = take_turns(SAMPLES, (), info)
+    device = diffusion.schedule.alpha_bar.device
+    noise = ImageNoise(config.seed, range(SAMPLES), tuple(data.images.shape[1:]), device)
+    training = net.training
+    net.eval()
+    states = walk(
+        net, diffusion, noise, None if y is None else y.to(device), config.sample, len(info.classes)
+    )
+    *_, last = states
+    net.train(training)
+    images = to_uint8(last.x).cpu()
+    columns = len(info.classes) if 1 < len(info.classes) <= 12 else 8
+    return grid(images, columns, zoom=zoom_for(images))
+
+
+def check_budget(config: Config) -> None:
+    if sum(b is not None for b in (config.steps, config.images, config.minutes)) != 1:
+        raise UserError("a run needs one budget: --minutes, --steps or --images")
+    if config.train.batch % config.train.accumulate:
+        raise UserError(
+            f"a batch of {config.train.batch} cannot be cut into {config.train.accumulate} parts"
+        )
+
+
+def start(config: Config, device: str | None) -> Accelerator:
+    """The device that was asked for; else CUDA, Apple's MPS or the CPU, whichever is there."""
+    if device is not None:
+        check_device(device)
+    if "WORLD_SIZE" not in os.environ:  # Accelerate keeps its first choice for good; let it choose
+        AcceleratorState._reset_state(reset_partial_state=True)
+    if device is not None and device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=config.train.precision,
+        gradient_accumulation_steps=config.train.accumulate,
+    )
+    if accelerator.num_processes > 1:
+        raise UserError("training with several processes is not supported yet: start just one")
+    return accelerator
+
+
+def load_data(config: Config) -> Images:
+    data = load_images(config.data, config.size, config.root)
+    for note in data.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return data if config.labels else data.without_labels()
