@@ -3,19 +3,17 @@
 torch is imported only once there is something to do, so that help is there at once.
 """
 
-import dataclasses
 import os
 import sys
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
-from pydantic import ValidationError
-from pydantic.dataclasses import dataclass
 
 from . import __version__
-from .config import Config, Count, NonNegative, Sampler, Seed, explain, preset, presets, read_toml
+from .config import Config, Count, NonNegative, Sampler, Seed, checked, preset, presets, read_toml
 from .errors import UserError
 
 HELP = f"""\
@@ -130,10 +128,7 @@ def dispatch(argv: list[str]) -> int:
 
 def parse(kind: type[T], command: str, argv: list[str], **options: Any) -> T:
     """The options on the command line; tyro itself prints and ends for --help and for misuse."""
-    try:
-        return tyro.cli(kind, prog=f"ddpm {command}", args=argv, **options)
-    except ValidationError as error:
-        raise UserError(f"--{explain(error)}") from None
+    return checked(tyro.cli(kind, prog=f"ddpm {command}", args=argv, **options))
 
 
 # ---- train -----------------------------------------------------------------------------------
@@ -161,7 +156,7 @@ def read_train_options(argv: list[str]) -> TrainOptions:
     """
 
     def over(base: Config) -> TrainOptions:
-        unbounded = dataclasses.replace(base, steps=None, images=None, minutes=None)
+        unbounded = replace(base, steps=None, images=None, minutes=None)
         return parse(TrainOptions, "train", argv, default=TrainOptions(config=unbounded))
 
     base = preset(argv[0] if argv and not argv[0].startswith("-") else "first-run")
@@ -178,10 +173,8 @@ def read_train_options(argv: list[str]) -> TrainOptions:
         options = over(base)
     config = options.config
     if config.steps is config.images is config.minutes is None:
-        config = dataclasses.replace(
-            config, steps=base.steps, images=base.images, minutes=base.minutes
-        )
-    return dataclasses.replace(options, config=config)
+        config = replace(config, steps=base.steps, images=base.images, minutes=base.minutes)
+    return replace(options, config=config)
 
 
 # ---- generate --------------------------------------------------------------------------------

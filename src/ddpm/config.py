@@ -1,19 +1,18 @@
-"""All that makes a run what it is: frozen dataclasses, checked as they are made, kept as TOML.
+"""All that makes a run what it is: frozen dataclasses, checked by pydantic, kept as TOML.
 
 A preset is a TOML file in `presets/`; it names only what differs from the defaults here. A run
 writes the whole of its config to `config.toml`.
 """
 
-import dataclasses
 import tomllib
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 
 from .errors import UserError
 
@@ -29,8 +28,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**64)]
 Sampler = Literal["ddpm", "ddim", "dpm++"]
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class UNetConfig:
+    __pydantic_config__ = STRICT
+
     channels: Count = 128
     """Width of the first level."""
     mults: tuple[Count, ...] = (1, 2, 2, 2)
@@ -51,8 +52,10 @@ class UNetConfig:
     """Scale and shift by the embedding (adaptive group norm); off: add it, as DDPM does."""
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class DiffusionConfig:
+    __pydantic_config__ = STRICT
+
     schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
     """The noise schedule."""
     T: Count = 1000
@@ -67,8 +70,10 @@ class DiffusionConfig:
     """How training draws its times."""
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class TrainConfig:
+    __pydantic_config__ = STRICT
+
     batch: Count = 128
     """Images a step, over all processes and accumulated parts together."""
     accumulate: Count = 1
@@ -101,8 +106,10 @@ class TrainConfig:
     """Minutes between grids of samples."""
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class SampleConfig:
+    __pydantic_config__ = STRICT
+
     sampler: Sampler = "ddim"
     """How to walk from static to images."""
     steps: Count = 50
@@ -115,8 +122,10 @@ class SampleConfig:
     """Strength of classifier-free guidance: 1 is none."""
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Config:
+    __pydantic_config__ = STRICT
+
     data: str = "mnist5k"
     """mnist5k, mnist, fashion-mnist, cifar10, celeba, or a folder, zip or npz of images."""
     root: str = "data"
@@ -135,10 +144,10 @@ class Config:
     """Budget: training images, counted each time they are seen."""
     minutes: Positive | None = None
     """Budget: minutes of this machine."""
-    unet: UNetConfig = dataclasses.field(default_factory=UNetConfig)
-    diffusion: DiffusionConfig = dataclasses.field(default_factory=DiffusionConfig)
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
 
 
 @dataclass(frozen=True)
@@ -155,11 +164,22 @@ class DataInfo:
     preprocessing: str = "uint8 u -> u / 127.5 - 1"
 
 
+T = TypeVar("T")
+
+
+def checked(options: T) -> T:
+    """The same dataclass, its types and ranges checked. Raises UserError for an unfit value."""
+    try:
+        return TypeAdapter(type(options)).validate_python(asdict(options))  # type: ignore[call-overload]
+    except ValidationError as error:
+        raise UserError(explain(error)) from None
+
+
 def explain(error: ValidationError) -> str:
     """A pydantic error as a sentence: where, what, and what was given."""
     parts = []
     for e in error.errors():
-        where = ".".join(str(part) for part in e["loc"])
+        where = ".".join(str(part) for part in e["loc"] if part != "config")
         given = "" if isinstance(e["input"], Mapping) else f", not {e['input']!r}"
         text = e["msg"].removeprefix("Input ").removeprefix("Value error, ")
         parts.append(f"{where} {text}{given}" if where else text)
@@ -182,7 +202,7 @@ def to_dict(config: Config) -> dict[str, Any]:
             return {k: plain(v) for k, v in value.items() if v is not None}
         return [plain(v) for v in value] if isinstance(value, tuple) else value
 
-    return plain(dataclasses.asdict(config))
+    return plain(asdict(config))
 
 
 def read_toml(path: Path) -> Config:

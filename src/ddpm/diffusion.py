@@ -64,8 +64,7 @@ class Diffusion:
         Noise is added from time s to time t; with s = 0, the default, x_s is the clean image.
         """
         a_s, a_t = self.schedule.at(s, x_s.ndim), self.schedule.at(t, x_s.ndim)
-        # (ᾱ_s − ᾱ_t)/ᾱ_s is 1 − ᾱ_t/ᾱ_s without the cancellation.
-        return (a_t / a_s).sqrt() * x_s + ((a_s - a_t) / a_s).sqrt() * eps
+        return (a_t / a_s).sqrt() * x_s + (1 - a_t / a_s).sqrt() * eps
 
     def q_posterior(self, x0: Tensor, x_t: Tensor, s: Time, t: Time) -> Posterior:
         """q(x_s | x_t, x_0) = N(μ̃, β̃ I)   [DDPM, Eq. 6 and 7], for any pair s < t
@@ -77,8 +76,8 @@ class Diffusion:
         data that are a single point [DDPM, Sec. 3.2]; they bound the best choice.
         """
         a_s, a_t = self.schedule.at(s, x_t.ndim), self.schedule.at(t, x_t.ndim)
-        beta = (a_s - a_t) / a_s
-        mean = (a_s.sqrt() * beta * x0 + (a_t / a_s).sqrt() * (1 - a_s) * x_t) / (1 - a_t)
+        alpha, beta = a_t / a_s, 1 - a_t / a_s
+        mean = a_s.sqrt() * beta / (1 - a_t) * x0 + alpha.sqrt() * (1 - a_s) / (1 - a_t) * x_t
         return Posterior(mean, beta_tilde=(1 - a_s) / (1 - a_t) * beta, beta=beta)
 
     def predict(self, net: Net, x_t: Tensor, t: Time, y: Tensor | None = None) -> Prediction:
@@ -122,7 +121,7 @@ class Diffusion:
         return self.loss_weight(t) * error.square().flatten(1).mean(1)
 
     def loss_weight(self, t: Tensor) -> Tensor:
-        """w(t): 1, or min{SNR(t), γ} on the error of x_0   [Hang et al. 2023, Sec. 3.4, Eq. 5]
+        """w(t): 1, or min{SNR(t), γ} on the error of x_0   [Hang et al. 2023, Eq. 5]
 
         An error of ε is √SNR, and one of v is √(SNR + 1), times the error of x_0; hence
         min{SNR, γ}/SNR for ε and min{SNR, γ}/(SNR + 1) for v. Shape (B,).
@@ -134,7 +133,8 @@ class Diffusion:
         return snr.clamp(max=self.gamma) / scale
 
     def sample_times(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """t ~ Uniform{1 … T}   [DDPM, Algorithm 1],  or t = ⌈T σ(z)⌉, z ~ N(0, 1)   [SD3, Eq. 19]
+        """t ~ Uniform{1 … T}   [DDPM, Algorithm 1]
+        or t = ⌈T σ(z)⌉, z ~ N(0, 1)   [Esser et al. 2024, Sec. 3.1], the logit-normal
 
         The second favours the middle of the chain. It is not divided out of the loss again: to
         draw a time more often is to weigh it more. Returns int64 of shape (n,).

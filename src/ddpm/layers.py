@@ -46,7 +46,7 @@ def norm(groups: int, channels: int) -> nn.GroupNorm:
 
 
 class AdaGN(nn.Module):
-    """AdaGN(h, e) = (1 + γ(e)) GroupNorm(h) + β(e)   [Dhariwal and Nichol 2021, Eq. 7; FiLM]
+    """AdaGN(h, e) = (1 + γ(e)) GroupNorm(h) + β(e)   [Dhariwal and Nichol 2021, Sec. 3.1]
 
     γ and β, one of each for every channel, are a linear map of the embedding. With film=False it
     is DDPM's own conditioning, GroupNorm(h + β(e)).

@@ -87,7 +87,7 @@ def ddim_step(
     η = 0 draws no noise; η = 1 is the ancestral step with β̃.
     """
     a_s, a_t = diffusion.schedule.at(s), diffusion.schedule.at(t)
-    sigma2 = eta**2 * (1 - a_s) / (1 - a_t) * (a_s - a_t) / a_s
+    sigma2 = eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
     x_s = a_s.sqrt() * pred.x0 + (1 - a_s - sigma2).clamp(min=0).sqrt() * pred.eps
     return x_s + sigma2.sqrt() * noise() if eta > 0 and s > 0 else x_s
 

@@ -43,7 +43,7 @@ class Schedule:
         return self.alpha_bar[t].view(-1, *[1] * (ndim - 1))
 
     def snr(self, t: Time, ndim: int = 1) -> Tensor:
-        """SNR(t) = ᾱ_t / (1 − ᾱ_t)   [VDM, Eq. 2, for a variance-preserving process]
+        """SNR(t) = ᾱ_t / (1 − ᾱ_t)   [Kingma et al. 2021, Eq. 2]
 
         The signal-to-noise ratio, infinite at t = 0.
         """
@@ -84,12 +84,8 @@ def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1
 
 def from_betas(betas: list[float]) -> Schedule:
     """ᾱ_t = ∏_{i=1…t} (1 − β_i)   [DDPM, Sec. 2], each β_i at most 0.999"""
-    # Python's floats are doubles: the product is exact to the last bit of the float32 it becomes,
-    # and no float64 tensor is made, which some devices could not hold.
-    alpha_bar = [1.0]
-    for beta in betas:
-        alpha_bar.append(alpha_bar[-1] * (1 - min(beta, MAX_BETA)))
-    return Schedule(torch.tensor(alpha_bar, dtype=torch.float32))
+    alpha = 1 - torch.tensor([0.0, *betas], dtype=torch.float32).clamp(max=MAX_BETA)
+    return Schedule(alpha.cumprod(0))
 
 
 def from_function(f: Callable[[float], float], T: int) -> Schedule:

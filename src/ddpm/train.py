@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from .checkpoint import build, load_state, save, save_state
-from .config import Config, TrainConfig
+from .config import Config, TrainConfig, checked
 from .data import Batches, Images, load_images
 from .device import check_device
 from .diffusion import Diffusion
@@ -50,7 +50,7 @@ def train(
     the CPU. `device` is chosen where it is None. Raises UserError, a sentence for the person.
     """
     out = Path(out)
-    check_budget(config)
+    config = check(config)
     accelerator = start(config, device)
     check_folder(out, config, resume)
     data = load_data(config)
@@ -65,7 +65,7 @@ def train(
 
     step, seconds = 0, 0.0
     state = out / "state" / "state.safetensors"
-    if resume:
+    if resume and state.exists():  # else it was stopped before its first checkpoint
         step, seconds = load_state(state, raw, ema, optimizer, data.info)
     log = Log(out, config, step, seconds)
 
@@ -173,13 +173,18 @@ def sample_grid(net: nn.Module, diffusion: Diffusion, config: Config, data: Imag
     return grid(images, columns, zoom=zoom_for(images))
 
 
-def check_budget(config: Config) -> None:
+def check(config: Config) -> Config:
+    """Refuse, before any work is done, settings that could not work together."""
+    config = checked(config)
     if sum(b is not None for b in (config.steps, config.images, config.minutes)) != 1:
         raise UserError("a run needs one budget: --minutes, --steps or --images")
-    if config.train.batch % config.train.accumulate:
-        raise UserError(
-            f"a batch of {config.train.batch} cannot be cut into {config.train.accumulate} parts"
-        )
+    batch, parts = config.train.batch, config.train.accumulate
+    if batch % parts:
+        raise UserError(f"a batch of {batch} cannot be cut into {parts} parts")
+    steps, T = config.sample.steps, config.diffusion.T
+    if steps > T:
+        raise UserError(f"sample.steps {steps} is more than diffusion.T, which is {T}")
+    return config
 
 
 def start(config: Config, device: str | None) -> Accelerator:

@@ -1,0 +1,88 @@
+"""Write docs/equations.md from the docstrings, so that it cannot drift from the code.
+
+python scripts/equations.py [--check]
+"""
+
+import ast
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "docs" / "equations.md"
+ROOMS = {
+    "schedule": "The noise schedule",
+    "diffusion": "The forward process, its posterior and the loss",
+    "likelihood": "The variational bound",
+    "sampling": "The reverse process",
+    "guidance": "Classifier-free guidance",
+    "layers": "The layers",
+    "unet": "The network",
+    "ema": "The average of the weights",
+    "train": "The training step",
+}
+PAPERS = {
+    "DDPM": "Ho, Jain and Abbeel 2020, Denoising Diffusion Probabilistic Models (arXiv 2006.11239)",
+    "DDIM": "Song, Meng and Ermon 2021, Denoising Diffusion Implicit Models (arXiv 2010.02502)",
+    "Improved DDPM": "Nichol and Dhariwal 2021, Improved Denoising Diffusion Probabilistic Models "
+    "(arXiv 2102.09672)",
+    "Dhariwal and Nichol 2021": "Diffusion Models Beat GANs on Image Synthesis (arXiv 2105.05233)",
+    "Kingma et al. 2021": "Variational Diffusion Models (arXiv 2107.00630)",
+    "Salimans and Ho 2022": "Progressive Distillation for Fast Sampling of Diffusion Models "
+    "(arXiv 2202.00512)",
+    "Ho and Salimans 2022": "Classifier-Free Diffusion Guidance (arXiv 2207.12598)",
+    "DPM-Solver++": "Lu et al. 2022, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion "
+    "Probabilistic Models (arXiv 2211.01095)",
+    "Chen 2023": "On the Importance of Noise Scheduling for Diffusion Models (arXiv 2301.10972)",
+    "Hang et al. 2023": "Efficient Diffusion Training via Min-SNR Weighting Strategy "
+    "(arXiv 2303.09556)",
+    "Esser et al. 2024": "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis "
+    "(arXiv 2403.03206)",
+    "Vaswani et al. 2017": "Attention Is All You Need (arXiv 1706.03762)",
+}
+
+
+def cited(node: ast.Module) -> Iterator[tuple[str, str]]:
+    """Every class, method and function, in order, whose docstring cites a paper."""
+
+    def visit(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, str]]:
+        for item in body:
+            if isinstance(item, ast.FunctionDef | ast.ClassDef):
+                doc = ast.get_docstring(item) or ""
+                if any(f"[{paper}" in doc for paper in PAPERS) or "D_KL(N" in doc:
+                    yield prefix + item.name, doc
+            if isinstance(item, ast.ClassDef):
+                yield from visit(item.body, f"{prefix}{item.name}.")
+
+    yield from visit(node.body, "")
+
+
+def page() -> str:
+    parts = [
+        "# The equations, and where each lives",
+        "Made from the docstrings by `python scripts/equations.py`; do not edit it by hand.",
+    ]
+    for room, title in ROOMS.items():
+        parts.append(f"## {title}: [`{room}.py`](../src/ddpm/{room}.py)")
+        tree = ast.parse((ROOT / "src" / "ddpm" / f"{room}.py").read_text(encoding="utf-8"))
+        for name, doc in cited(tree):
+            parts.append(f"### `{name}`\n\n{textwrap.indent(doc, '    ')}")
+    parts.append("## The papers")
+    parts.append("\n".join(f"- **{short}**: {full}" for short, full in PAPERS.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> int:
+    text = page()
+    if "--check" in sys.argv[1:]:
+        if TARGET.read_text(encoding="utf-8") != text:
+            print(f"{TARGET.name} is not what the docstrings say: run python scripts/equations.py")
+            return 1
+        return 0
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""What the tests share: a cache of their own, tiny settings, and the real data where they lie."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm.config import Config, SampleConfig, TrainConfig, UNetConfig
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    os.environ["DDPM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def shared():
+    if not SHARED.is_dir():
+        pytest.skip("the folder of real data, ../shared/data, is not here")
+    return SHARED
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def tiny():
+    """The smallest run that has every part: two levels, attention, classes, guidance."""
+    return Config(
+        data="mnist5k",
+        steps=4,
+        unet=UNetConfig(channels=8, mults=(1, 2), blocks=1, attention=(8,), groups=4, patch=4),
+        train=TrainConfig(batch=16, lr=1e-3, log_every=1, ema=0.99, warmup=2, decay=0.5),
+        sample=SampleConfig(steps=2, guidance=2.0),
+    )
+
+
+@pytest.fixture
+def tiny_dropout(tiny):
+    return replace(tiny, unet=replace(tiny.unet, dropout=0.1), flip=True)

@@ -1,0 +1,166 @@
+"""The commands as a person types them: help, presets, overrides, and one sentence for a mistake."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm import load
+from ddpm.cli import main, read_train_options
+from ddpm.config import from_dict, preset, presets, read_toml, to_dict, write_toml
+from ddpm.errors import UserError
+
+TINY = [
+    "--unet.channels", "8", "--unet.blocks", "1", "--unet.groups", "4", "--unet.patch", "4",
+    "--unet.attention", "8", "--train.batch", "8", "--sample.steps", "2",
+]  # fmt: skip
+
+
+def test_help_is_there_at_once_and_without_torch():
+    code = (
+        "import sys; from ddpm.cli import main; assert main(['--help']) == 0;"
+        "assert 'torch' not in sys.modules and 'accelerate' not in sys.modules"
+    )
+    begun = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - begun < 5  # about 0.4 s on a quiet machine
+    for word in ("train", "generate", *presets()):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "generate"])
+def test_each_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "--out" in text
+    assert "--seed" in text
+
+
+def test_version_and_no_command(capsys):
+    assert main(["--version"]) == 0
+    assert main([]) == 0
+    assert main(["fly"]) == 2
+    assert "there is no command 'fly'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_are_whole_and_survive_toml(name, tmp_path):
+    config = preset(name)
+    assert sum(b is not None for b in (config.steps, config.images, config.minutes)) == 1
+    write_toml(config, tmp_path / "config.toml")
+    assert read_toml(tmp_path / "config.toml") == config
+    assert from_dict(to_dict(config)) == config
+
+
+def test_the_paper_presets_are_the_paper():
+    c = preset("cifar10-paper")
+    assert (c.diffusion.schedule, c.diffusion.T, c.diffusion.target) == ("linear", 1000, "eps")
+    assert (c.train.lr, c.train.batch, c.train.ema, c.train.warmup) == (2e-4, 128, 0.9999, 5000)
+    assert (c.unet.dropout, c.flip, c.labels, c.steps) == (0.1, True, False, 800_000)
+    assert (c.sample.sampler, c.sample.steps, c.sample.variance) == ("ddpm", 1000, "beta")
+    assert not preset("mnist").flip
+    assert not preset("first-run").flip
+
+
+def test_options_change_the_preset_and_a_budget_takes_the_place_of_its_own():
+    words = ["mnist", "--train.lr", "0.5", "--steps", "7", "--size", "30", "44"]
+    config = read_train_options(words).config
+    assert (config.data, config.train.lr, config.size) == ("mnist", 0.5, (30, 44))
+    assert (config.steps, config.minutes) == (7, None)
+    assert read_train_options([]).config == preset("first-run")
+    assert read_train_options(["--seed", "3", "mnist"]).config.data == "mnist"
+    assert read_train_options(["--minutes", "2"]).config.minutes == 2
+    assert read_train_options(["cifar10-paper", "--no-flip"]).config.flip is False
+
+
+def test_train_generate_and_resume(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--steps", "2", *TINY]) == 0
+    assert main(["train", "--steps", "2", *TINY]) == 0  # the next free name
+    assert load("runs/first-run").step == load("runs/first-run-2").step == 2
+    assert main(["train", "--out", "runs/first-run", "--resume", "--steps", "5"]) == 0
+    assert load("runs/first-run").step == 5
+    assert load("runs/first-run").config.unet.channels == 8
+    assert main(["generate", "--n", "2", "--out", "a.png"]) == 0
+    assert "a.png" in capsys.readouterr().out
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with all that can be wrong with data."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("x")
+    (tmp_path / "dots").mkdir()
+    Image.new("RGB", (1, 1)).save(tmp_path / "dots" / "a.png")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "a.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 and nothing more")
+    np.savez(tmp_path / "a.npz", arr_0=np.zeros((4, 16, 16, 3), np.uint8))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "nowhere"], "there is no data at nowhere"),
+        (["--data", "empty"], "there are no images in empty: it is empty"),
+        (["--data", "texts"], "there are no images in texts: none of its 1 files is an image"),
+        (["--data", "dots"], "1x1 pixels are too few"),
+        (["--data", "bad.zip"], "bad.zip is not a folder, a zip or an npz"),
+        (["--data", "mnist", "--root", "file/x"], "mnist is not in file/x"),
+        (["nonsense"], "there is no preset 'nonsense'"),
+        (["--minutes", "-3"], "minutes should be greater than 0, not -3.0"),
+        (["--steps", "0"], "steps should be greater than or equal to 1"),
+        (["--steps", "3", "--minutes", "1"], "one budget"),
+        (["--train.batch", "-1"], "batch should be greater"),
+        (["--train.lr", "nan"], "lr should be"),
+        (["--train.ema", "1.5"], "ema should be less than 1"),
+        (["--train.accumulate", "3"], "cannot be cut into 3 parts"),
+        (["--unet.channels", "30"], "unet: 30 channels do not divide into 8 groups"),
+        (["--unet.attention", "16"], "the levels are at [2, 4]"),
+        (["--sample.steps", "2000"], "sample.steps 2000 is more than diffusion.T, which is 1000"),
+        (["--out", "used"], "used is in use"),
+        (["--out", "file/run"], "cannot write to file/run"),
+        (["--out", "/proc/run"], "cannot write to /proc/run"),
+        (["--resume"], "--resume needs the folder"),
+        (["--resume", "--out", "empty"], "empty/config.toml does not exist"),
+        (["--device", "cuda:77"], "there is no device 'cuda:77'"),
+        (["--size", "2", "3", "4"], "size is one number, or height and width"),
+        (["--data", "a.npz", "--size", "4"], "too small"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_nothing_is_lost(words, message, here, capsys):
+    before = {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}
+    assert main(["train", *words]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1, error
+    assert {p: p.read_bytes() for p in here.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("words", [["--nonsense"], ["--unet.nonsense", "3"], ["--steps", "many"]])
+def test_an_option_that_is_not_one(words, here, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["train", *words])
+    assert end.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
+def test_a_config_file_that_is_wrong_is_a_sentence(tmp_path):
+    path = tmp_path / "config.toml"
+    for text, message in [
+        ("steps = ", "cannot be read as TOML"),
+        ("colour = 3", "colour"),
+        ("[unet]\nchannels = 'many'", "unet.channels"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_toml(path)

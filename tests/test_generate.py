@@ -1,0 +1,249 @@
+"""Images from a checkpoint: by seed, by class, in every form."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ddpm import UserError, build, generate, load, save
+from ddpm.checkpoint import VERSION
+from ddpm.cli import main
+from ddpm.config import DataInfo, SampleConfig
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory):
+    """A checkpoint with random weights, as if trained: of digits, or of another shape."""
+    from ddpm.config import Config, UNetConfig
+
+    def of(channels=1, height=28, width=28, classes=tuple("0123456789"), name="model"):
+        unet = UNetConfig(channels=8, mults=(1, 2), blocks=1, attention=(4,), groups=4, patch=2)
+        config = Config(unet=unet, sample=SampleConfig(steps=4))
+        info = DataInfo("test", 10, channels, height, width, classes, "f00d")
+        torch.manual_seed(0)
+        net, _ = build(config, info)
+        for p in net.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+        path = tmp_path_factory.mktemp("checkpoint") / f"{name}.safetensors"
+        save(path, net, config, info, 7, 70)
+        return path
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def digits(make):
+    return make()
+
+
+def test_a_checkpoint_says_everything(digits):
+    checkpoint = load(digits)
+    assert (checkpoint.step, checkpoint.images) == (7, 70)
+    assert checkpoint.data.fingerprint == "f00d"
+    assert checkpoint.data.preprocessing == "uint8 u -> u / 127.5 - 1"
+    assert not checkpoint.net.training
+    with safe_open(digits, "pt") as file:
+        header = json.loads(file.metadata()["ddpm"])
+    assert header["weights"] == "ema"
+    assert header["config"]["unet"]["channels"] == 8
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_a_seed_is_an_image_on_every_run_and_in_any_batch(digits, sampler):
+    settings = SampleConfig(sampler=sampler, steps=5, eta=0.3, guidance=2)
+    make = lambda **k: generate(digits, seed=3, settings=settings, **k).images.int()  # noqa: E731
+    whole = make(n=11)
+    assert torch.equal(whole, make(n=11))
+    # Another batch size may round otherwise in the last bit of a float: a level at most.
+    assert (whole - make(n=11, batch=4)).abs().max() <= 1
+    assert (whole[:3] - make(n=3)).abs().max() <= 1
+    other = generate(digits, 11, seed=4, settings=settings).images.int()
+    assert (whole - other).abs().float().mean() > 5
+
+
+def test_labels_are_what_was_asked(digits):
+    assert generate(digits, 12).labels.tolist() == [*range(10), 0, 1]
+    assert generate(digits, 4, labels=["7", 2]).labels.tolist() == [7, 2, 7, 2]
+    for wrong in ("cat", 10, -1, "²"):
+        with pytest.raises(UserError, match="there is no class"):
+            generate(digits, 1, labels=[wrong])
+
+
+def test_names_go_before_numbers(make):
+    path = make(classes=("1", "0", "frog"))
+    assert generate(path, 3, labels=["1", "frog", 2]).labels.tolist() == [0, 2, 2]
+    with pytest.raises(UserError, match="without classes"):
+        generate(make(classes=()), 1, labels=["1"])
+    assert generate(make(classes=()), 2).labels is None
+
+
+def test_labels_change_the_image_and_guidance_changes_it_more(digits):
+    settings = SampleConfig(steps=4)
+    one, two = (generate(digits, 1, labels=[k], settings=settings).images for k in (1, 2))
+    assert not torch.equal(one, two)
+    stronger = generate(digits, 1, labels=[1], settings=replace(settings, guidance=4)).images
+    assert not torch.equal(one, stronger)
+
+
+def test_more_steps_than_there_are_is_refused(digits):
+    with pytest.raises(UserError, match="choose --steps from 1 to 1000"):
+        generate(digits, 1, settings=SampleConfig(steps=1001))
+
+
+def test_a_thousand_steps(digits):
+    settings = SampleConfig(sampler="ddpm", steps=1000, variance="beta")
+    assert generate(digits, 1, settings=settings).images.float().std() > 0
+
+
+# ---- the command -----------------------------------------------------------------------------
+
+
+def run(*words):
+    return main(["generate", *map(str, words)])
+
+
+def test_a_grid(digits, tmp_path):
+    assert run(digits, "--n", 6, "--out", tmp_path / "a.png") == 0
+    image = Image.open(tmp_path / "a.png")
+    assert image.mode == "L"
+    assert image.size == (3 * 56 + 4, 2 * 56 + 2)
+
+
+def test_a_folder_of_single_images(digits, tmp_path):
+    assert run(digits, "--n", 3, "--out", tmp_path / "many") == 0
+    names = sorted(p.name for p in (tmp_path / "many").iterdir())
+    assert names == ["00000.png", "00001.png", "00002.png"]
+    images = generate(digits, 3).images
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "many" / names[2])), images[2, 0])
+
+
+def test_an_array_that_can_be_trained_on(make, tmp_path):
+    path = make(3, 30, 44, ("cat", "dog"))
+    assert run(path, "--n", 5, "--label", "dog", "--label", "0", "--out", tmp_path / "a.npz") == 0
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["arr_0"].shape == (5, 30, 44, 3)
+        assert file["arr_0"].dtype == np.uint8
+        assert file["arr_1"].tolist() == [1, 0, 1, 0, 1]
+    from ddpm import load_images
+
+    assert load_images(tmp_path / "a.npz").images.shape == (5, 3, 30, 44)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_animation_from_static_to_image(make, tmp_path, ending, channels):
+    path = tmp_path / f"a.{ending}"
+    assert run(make(channels), "--n", 3, "--batch", 2, "--steps", 6, "--out", path) == 0
+    film = Image.open(path)
+    assert film.n_frames == 7
+    assert film.size == (2 * 56 + 2, 2 * 56 + 2)
+
+
+def test_other_numbers_of_channels_are_shown_side_by_side(make, tmp_path):
+    assert run(make(2), "--n", 1, "--out", tmp_path / "a.png") == 0
+    assert Image.open(tmp_path / "a.png").size == (2 * 56, 56)
+
+
+def test_nothing_is_overwritten_unasked(digits, tmp_path, capsys):
+    path = tmp_path / "a.png"
+    path.write_text("mine")
+    assert run(digits, "--n", 1, "--out", path) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+    assert run(digits, "--n", 1, "--out", path, "--overwrite") == 0
+    assert Image.open(path).size == (56, 56)
+
+
+def test_without_a_name_each_call_takes_a_new_one(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run(digits, "--n", 1) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["generated-2.png", "generated.png"]
+
+
+def edit(path, target, change):
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["ddpm"])
+    change(header)
+    save_file(load_file(path), target, metadata={"ddpm": json.dumps(header)})
+    return target
+
+
+def damaged(kind, digits, folder):
+    path = folder / "bad.safetensors"
+    whole = digits.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "a pickle":
+        torch.save({"a": 1}, path)
+    elif kind == "somebody else's":
+        save_file({"a": torch.zeros(1)}, path)
+    elif kind == "newer":
+        edit(digits, path, lambda h: h.update(version=VERSION + 1))
+    elif kind == "no config":
+        edit(digits, path, lambda h: h.pop("config"))
+    elif kind == "another config":
+        edit(digits, path, lambda h: h["config"]["unet"].update(channels=16))
+    elif kind == "a config that is nonsense":
+        edit(digits, path, lambda h: h["config"]["unet"].update(channels="many"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "there is no checkpoint at"),
+        ("truncated", "not a whole safetensors file"),
+        ("empty", "not a whole safetensors file"),
+        ("a pickle", "not a whole safetensors file"),
+        ("somebody else's", "not a checkpoint of ddpm"),
+        ("newer", "written by a newer ddpm"),
+        ("no config", "damaged header"),
+        ("another config", "do not fit its own config"),
+        ("a config that is nonsense", "unet.channels"),
+    ],
+)
+def test_a_bad_checkpoint_is_a_sentence(kind, message, digits, tmp_path, capsys):
+    out = tmp_path / "a.png"
+    assert run(damaged(kind, digits, tmp_path), "--out", out) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "2000"], "more than the 1000"),
+        (["--label", "cat"], "there is no class 'cat'"),
+        (["--out", "a.tiff"], "end it in .png"),
+        (["--out", "/proc/nowhere/a.png"], "cannot write to"),
+        (["--device", "abacus"], "there is no device"),
+        (["--n", "0"], "n should be greater than or equal to 1"),
+        (["--steps", "-3"], "steps should be greater"),
+        (["--eta", "-1"], "eta should be greater"),
+        (["--guidance", "nan"], "guidance should be"),
+        (["--seed", "-1"], "seed should be greater"),
+    ],
+)
+def test_bad_options_are_a_sentence(words, message, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(digits, *words) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_run_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run() == 1
+    assert "there is no run under runs/" in capsys.readouterr().err

@@ -1,0 +1,51 @@
+"""Label dropout and classifier-free guidance."""
+
+import pytest
+import torch
+
+from ddpm import Diffusion, drop_labels, guided, linear
+
+NULL = 10
+
+
+def net(x, t, y=None):
+    """A network whose output shows which label it was given."""
+    y = torch.full_like(t, NULL) if y is None else y
+    return x * (1 + y.float())[:, None, None, None]
+
+
+def test_scale_is_one_plus_w(generator):
+    x, t = torch.randn(4, 1, 2, 2, generator=generator), torch.full((4,), 5)
+    y = torch.tensor([0, 3, 5, NULL])
+    conditional, unconditional = net(x, t, y), net(x, t)
+    for scale in (0.0, 1.0, 2.5):
+        w = scale - 1
+        torch.testing.assert_close(
+            guided(net, scale, NULL)(x, t, y), (1 + w) * conditional - w * unconditional
+        )
+    torch.testing.assert_close(guided(net, 3.0, NULL)(x, t, None), unconditional)
+
+
+def test_guiding_v_is_guiding_eps(generator):
+    """The targets are linear in one another, so guidance may act on whichever there is."""
+    diffusion_v = Diffusion(linear(), "v", clip=None)
+    diffusion_eps = Diffusion(linear(), "eps", clip=None)
+    x_t, t = torch.randn(4, 1, 2, 2, generator=generator), 400
+    a = linear().at(t)
+
+    def eps_net(x, t, y=None):
+        return a.sqrt() * net(x, t, y) + (1 - a).sqrt() * x  # ε = √ᾱ v + √(1−ᾱ) x_t
+
+    y = torch.tensor([0, 1, 2, 3])
+    by_v = diffusion_v.predict(guided(net, 2.0, NULL), x_t, t, y)
+    by_eps = diffusion_eps.predict(guided(eps_net, 2.0, NULL), x_t, t, y)
+    torch.testing.assert_close(by_v.x0, by_eps.x0, rtol=1e-3, atol=1e-4)
+
+
+def test_labels_are_dropped_at_their_share_and_else_kept(generator):
+    y = torch.arange(10).repeat(1000)
+    dropped = drop_labels(y, 0.2, NULL, generator)
+    assert (dropped == NULL).float().mean().item() == pytest.approx(0.2, abs=0.02)
+    assert torch.equal(dropped[dropped != NULL], y[dropped != NULL])
+    assert torch.equal(drop_labels(y, 0.0, NULL), y)
+    assert (drop_labels(y, 1.0, NULL) == NULL).all()

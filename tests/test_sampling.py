@@ -1,0 +1,197 @@
+"""The samplers, against data for which the best denoiser is known in closed form."""
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+
+from ddpm import (
+    Diffusion,
+    ImageNoise,
+    Prediction,
+    Schedule,
+    cosine,
+    ddim_step,
+    ddpm_step,
+    dpmpp_step,
+    linear,
+    sample,
+    timesteps,
+)
+from ddpm.likelihood import closed_form_gaussian
+from ddpm.sampling import named_step
+
+STEPS = {
+    "ddpm": ddpm_step,
+    "ddpm, beta": partial(ddpm_step, variance="beta"),
+    "ddim": ddim_step,
+    "ddim, eta 0.5": partial(ddim_step, eta=0.5),
+    "dpm++": dpmpp_step,
+}
+
+
+def doubles(schedule):
+    return Diffusion(Schedule(schedule.alpha_bar.double()), clip=None)
+
+
+def last(states):
+    *_, state = states
+    return state.x
+
+
+def normal(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda: torch.randn(n, 1, 1, 1, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("schedule", [linear(), cosine()], ids=["linear", "cosine"])
+def test_samples_of_a_gaussian_have_its_mean_and_variance(name, schedule):
+    diffusion = doubles(schedule)
+    denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.04)
+    x = last(sample(diffusion, denoise, normal(20_000), timesteps(1000, 1000), STEPS[name]))
+    assert x.mean().item() == pytest.approx(0.3, abs=0.01)
+    assert x.std().item() == pytest.approx(0.2, rel=0.03)
+
+
+def mixture(diffusion, means, weights, std):
+    """E[x_0|x_t] for a mixture of Gaussians: each part's own, by its share of the evidence."""
+
+    def denoise(x_t, t):
+        a = diffusion.schedule.at(t)
+        parts = [closed_form_gaussian(diffusion, m, std**2)(x_t, t).x0 for m in means]
+        var = a * std**2 + 1 - a
+        logs = [
+            torch.log(torch.tensor(w)) - (x_t - a.sqrt() * m) ** 2 / (2 * var)
+            for m, w in zip(means, weights, strict=True)
+        ]
+        share = torch.stack(logs).softmax(0)
+        x0 = (share * torch.stack(parts)).sum(0)
+        return Prediction(x0, (x_t - a.sqrt() * x0) / (1 - a).sqrt())
+
+    return denoise
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_samples_of_a_mixture_come_in_its_proportions(name):
+    diffusion = doubles(linear())
+    denoise = mixture(diffusion, means=(-0.8, 0.5), weights=(0.3, 0.7), std=0.1)
+    x = last(sample(diffusion, denoise, normal(10_000), timesteps(1000, 1000), STEPS[name]))
+    low = x < 0
+    assert low.double().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert x[low].mean().item() == pytest.approx(-0.8, abs=0.02)
+    assert x[~low].std().item() == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize(("step", "order"), [(ddim_step, 1), (dpmpp_step, 2)])
+def test_deterministic_samplers_converge_at_their_order(step, order):
+    """From static to time 1 the exact flow of a Gaussian is a straight scaling about its mean."""
+    T, mean, std = 20_000, 0.3, 0.5
+    diffusion = doubles(cosine(T))
+    a = diffusion.schedule.alpha_bar
+    lam = diffusion.schedule.snr(torch.arange(1, T + 1)).log() / 2
+    x_T = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None, None, None]
+    start, end = 19_000, 2_000
+    spread = lambda t: (a[t] * std**2 + 1 - a[t]).sqrt()  # noqa: E731
+    exact = a[end].sqrt() * mean + spread(end) / spread(start) * (x_T - a[start].sqrt() * mean)
+
+    def error(steps):
+        goals = torch.linspace(lam[start - 1].item(), lam[end - 1].item(), steps + 1)
+        times = [1 + int((lam - goal).abs().argmin()) for goal in goals]
+        denoise = closed_form_gaussian(diffusion, mean, std**2)
+        return (last(sample(diffusion, denoise, lambda: x_T, times, step)) - exact).abs().max()
+
+    ratio = (error(100) / error(200)).item()
+    assert ratio == pytest.approx(2**order, rel=0.1)
+
+
+def test_the_two_variances_of_the_paper_enclose_the_truth():
+    """β is too wide and β̃ too narrow for data that are neither N(0, I) nor a point."""
+    diffusion = doubles(linear())
+    denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.04)
+    widths = [
+        last(sample(diffusion, denoise, normal(50_000), timesteps(1000, 50), STEPS[name])).std()
+        for name in ("ddpm", "ddpm, beta")
+    ]
+    assert widths[0] < 0.2 < widths[1]
+
+
+def test_ddim_at_eta_1_is_the_ancestral_step(generator):
+    diffusion = doubles(linear())
+    x_t, x0, z = torch.randn(3, 4, 1, 8, 8, generator=generator, dtype=torch.float64)
+    for s, t in [(0, 1), (0, 400), (1, 2), (300, 301), (100, 900), (999, 1000)]:
+        a = diffusion.schedule.at(t)
+        pred = Prediction(x0, (x_t - a.sqrt() * x0) / (1 - a).sqrt())
+        ancestral = ddpm_step(diffusion, x_t, pred, s, t, lambda: z)
+        torch.testing.assert_close(
+            ddim_step(diffusion, x_t, pred, s, t, lambda: z, eta=1.0), ancestral
+        )
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_strided_chain_is_the_chain_of_the_respaced_process(name):
+    diffusion, times = doubles(linear()), timesteps(1000, 20)
+    respaced = Diffusion(Schedule(diffusion.schedule.alpha_bar[times[::-1]]), clip=None)
+    denoise = closed_form_gaussian(diffusion, 0.3, 0.04)
+    strided = last(sample(diffusion, denoise, normal(4), times, STEPS[name]))
+    denoise = closed_form_gaussian(respaced, 0.3, 0.04)
+    whole = last(sample(respaced, denoise, normal(4), timesteps(20, 20), STEPS[name]))
+    torch.testing.assert_close(strided, whole)
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+def test_each_step_is_one_evaluation_and_each_state_is_yielded(name, steps):
+    diffusion, calls = doubles(linear(100)), []
+    gaussian = closed_form_gaussian(diffusion, 0.0, 0.25)
+
+    def denoise(x_t, t):
+        calls.append(t)
+        return gaussian(x_t, t)
+
+    states = list(sample(diffusion, denoise, normal(2), timesteps(100, steps), STEPS[name]))
+    assert len(calls) == steps
+    assert [s.t for s in states] == timesteps(100, steps)
+    assert states[0].x0 is None
+    assert calls == [s.t for s in states[:-1]]
+    torch.testing.assert_close(states[-1].x, states[-1].x0)  # at time 0, x is the prediction
+
+
+@pytest.mark.parametrize("steps", [0, -1, 101])
+def test_more_steps_than_T_or_none_are_refused(steps):
+    with pytest.raises(ValueError, match="between 1 and T = 100"):
+        timesteps(100, steps)
+
+
+def test_every_number_of_steps_gives_times_that_fall():
+    for steps in range(1, 101):
+        times = timesteps(100, steps)
+        assert times[0] == 100
+        assert times[-1] == 0
+        assert all(t > s for t, s in pairwise(times))
+
+
+def test_images_have_noise_of_their_own_in_any_batch():
+    together = ImageNoise(7, range(6), (1, 4, 4))
+    alone = [ImageNoise(7, [i], (1, 4, 4)) for i in range(6)]
+    for _ in range(3):
+        torch.testing.assert_close(together(), torch.cat([n() for n in alone]), rtol=0, atol=0)
+    first, other = ImageNoise(7, range(2), (1, 4, 4))(), ImageNoise(8, range(2), (1, 4, 4))()
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1])
+    wide = ImageNoise(0, range(200), (1, 28, 28))()
+    assert wide.mean().abs() < 0.01
+    assert wide.std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_steps_are_found_by_name(generator):
+    diffusion, x = doubles(linear()), torch.randn(2, 1, 4, 4, generator=generator).double()
+    pred = Prediction(x, x)
+    for name, options, step in [
+        ("ddpm", {"variance": "beta"}, STEPS["ddpm, beta"]),
+        ("ddim", {"eta": 0.5}, STEPS["ddim, eta 0.5"]),
+        ("dpm++", {}, dpmpp_step),
+    ]:
+        named = named_step(name, **options)(diffusion, x, pred, 10, 20, lambda: x)
+        torch.testing.assert_close(named, step(diffusion, x, pred, 10, 20, lambda: x))

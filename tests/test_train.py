@@ -1,0 +1,299 @@
+"""Training: the same weights from the same seed, through any stop, on any device."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ddpm import EMA, Diffusion, UNet, UserError, generate, linear, load, train
+from ddpm.config import TrainConfig, preset
+from ddpm.run import budget_spent
+from ddpm.train import adamw, learning_rate, start, train_step
+
+
+def steps(config, n):
+    return replace(config, steps=n)
+
+
+def tensors(run):
+    return load_file(run / "state" / "state.safetensors") | load_file(run / "model.safetensors")
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a), "weights differ"
+
+
+def log(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_everything(tiny, tmp_path):
+    result = train(tiny, tmp_path / "run")
+    assert (result.step, result.images, result.finished) == (4, 64, True)
+    names = {p.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").rglob("*")}
+    assert names == {
+        "config.toml", "metrics.jsonl", "model.safetensors", "state", "state/state.safetensors",
+        "samples", "samples/0000004-raw.png", "samples/0000004-ema.png",
+    }  # fmt: skip
+    lines = log(tmp_path / "run")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert set(lines[0]) == {"step", "images", "seconds", "loss", "lr", "grad_norm"}
+    checkpoint = load(tmp_path / "run")
+    assert checkpoint.config == tiny
+    assert checkpoint.data.classes == tuple("0123456789")
+    assert checkpoint.data.fingerprint
+    assert checkpoint.images == 64
+
+
+def test_the_loss_falls(tiny, tmp_path):
+    train(replace(tiny, steps=150, train=replace(tiny.train, lr=5e-3)), tmp_path / "run")
+    losses = [line["loss"] for line in log(tmp_path / "run")]
+    assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
+
+
+def test_one_seed_one_result(tiny_dropout, tmp_path):
+    for name in ("a", "b"):
+        train(tiny_dropout, tmp_path / name)
+    train(replace(tiny_dropout, seed=1), tmp_path / "c")
+    assert_same(tensors(tmp_path / "a"), tensors(tmp_path / "b"))
+    a, c = tensors(tmp_path / "a"), tensors(tmp_path / "c")
+    assert not torch.equal(a["raw.conv_in.weight"], c["raw.conv_in.weight"])
+
+
+def start_process(config, run, *more):
+    """`ddpm train` in a process of its own, on a config given as a file."""
+    code = (
+        "import sys, pathlib; from ddpm.config import read_toml; from ddpm import train;"
+        "train(read_toml(pathlib.Path(sys.argv[1])), sys.argv[2], resume=len(sys.argv) > 3)"
+    )
+    from ddpm.config import write_toml
+
+    path = run.with_suffix(".toml")
+    write_toml(config, path)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, path, run, *more], stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_step(run, step, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (run / "metrics.jsonl").exists() and len(log_lines(run)) >= step:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was never reached: {process.stderr.read()}")
+
+
+def log_lines(run):
+    return (run / "metrics.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_goes_on_bit_for_bit(how, tiny_dropout, tmp_path):
+    config = steps(tiny_dropout, 60)
+    train(config, tmp_path / "whole")
+    saving = replace(config, train=replace(config.train, save_minutes=1e-4))  # at every step
+    run = tmp_path / "stopped"
+    process = start_process(saving if how == signal.SIGKILL else config, run)
+    wait_for_step(run, 10, process)
+    process.send_signal(how)
+    process.wait(timeout=60)
+    stopped_at = load(run).step
+    assert 0 < stopped_at < 60
+    result = train(config, run, resume=True)
+    assert (result.step, result.finished) == (60, True)
+    assert_same(tensors(tmp_path / "whole"), tensors(run))
+    assert [line["step"] for line in log(run)] == list(range(1, 61))
+
+
+def test_a_finished_run_can_be_given_more(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    result = train(steps(tiny, 6), tmp_path / "run", resume=True)
+    assert result.step == 6
+    assert load(tmp_path / "run").step == 6
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_again(tiny, tmp_path):
+    train(tiny, tmp_path / "whole")
+    train(tiny, tmp_path / "run")
+    (tmp_path / "run" / "state" / "state.safetensors").unlink()
+    train(tiny, tmp_path / "run", resume=True)
+    assert_same(tensors(tmp_path / "whole"), tensors(tmp_path / "run"))
+
+
+def test_a_folder_that_is_in_use_is_left_alone(tiny, tmp_path):
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(UserError, match="in use"):
+        train(tiny, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["diary.txt"]
+
+
+def test_resuming_refuses_what_would_not_be_the_same_run(tiny, tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        train(tiny, tmp_path / "none", resume=True)
+    train(tiny, tmp_path / "run")
+    before = tensors(tmp_path / "run")
+    for other in (
+        replace(tiny, seed=5),
+        replace(tiny, unet=replace(tiny.unet, channels=16)),
+        replace(tiny, train=replace(tiny.train, batch=8)),
+    ):
+        with pytest.raises(UserError, match="cannot go on with another"):
+            train(other, tmp_path / "run", resume=True)
+    state = tmp_path / "run" / "state" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        train(steps(tiny, 6), tmp_path / "run", resume=True)
+    assert torch.equal(load(tmp_path / "run").net.conv_in.weight, before["conv_in.weight"])
+
+
+def test_accumulated_parts_are_one_batch(tmp_path):
+    """With one noise for the whole batch, its gradient is the mean of those of its parts."""
+    norms, weights = [], []
+    for parts in (1, 4):
+        config = TrainConfig(batch=16, lr=1e-3, accumulate=parts)
+        torch.manual_seed(0)
+        net = UNet(1, channels=8, mults=(1, 2), blocks=1, attention=(), groups=4, dropout=0.0)
+        whole = replace(preset("first-run"), train=config)
+        accelerator = start(whole, "cpu")
+        net, optimizer = accelerator.prepare(net, adamw(net, config))
+        x0 = torch.randn(16, 1, 8, 8)
+        diffusion = Diffusion(linear())
+        torch.manual_seed(1)
+        for _ in range(2):
+            loss, norm = train_step(accelerator, net, diffusion, optimizer, x0, None, 1e-3, config)
+        norms.append((loss.item(), norm.item()))
+        weights.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
+
+
+class NoFloat64(TorchDispatchMode):
+    """A stand-in for a device without float64, such as Apple's MPS: it refuses any."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, kwargs, out)):
+            if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64:
+                raise TypeError(f"float64 in {function}")
+        return out
+
+
+def test_the_stand_in_refuses_float64():
+    with pytest.raises(TypeError, match="float64"), NoFloat64():
+        torch.ones(2).double()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_no_float64_in_training_or_sampling(tiny, tmp_path, schedule, sampler):
+    config = replace(
+        tiny,
+        flip=True,
+        diffusion=replace(
+            tiny.diffusion, schedule=schedule, weight="min-snr", time_sampling="logit-normal"
+        ),
+        sample=replace(tiny.sample, sampler=sampler, steps=3, eta=0.5),
+    )
+    with NoFloat64():
+        train(config, tmp_path / "run")
+        generate(tmp_path / "run", n=3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "no"])
+def test_mixed_precision_keeps_float32_weights(tiny, tmp_path, precision):
+    config = replace(tiny, train=replace(tiny.train, precision=precision))
+    train(config, tmp_path / "run")
+    state = tensors(tmp_path / "run")
+    assert {t.dtype for t in state.values()} == {torch.float32}
+    assert all(line["loss"] < 2 for line in log(tmp_path / "run"))
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_with_a_word(tiny, tmp_path):
+    config = replace(tiny, steps=400, train=replace(tiny.train, lr=1e30, warmup=0))
+    with pytest.raises(UserError, match="the loss is"):
+        train(config, tmp_path / "run")
+
+
+def test_budgets_in_images_and_minutes(tiny, tmp_path):
+    by_images = replace(tiny, steps=None, images=48)
+    assert train(by_images, tmp_path / "images").images == 48
+    by_minutes = replace(tiny, steps=None, minutes=0.02)
+    result = train(by_minutes, tmp_path / "minutes")
+    assert result.step > 0
+    assert result.seconds >= 1.2
+    assert budget_spent(by_minutes, 0, 0.6) == pytest.approx(0.5)
+    for budget in ({"steps": None}, {"minutes": 1.0}):
+        with pytest.raises(UserError, match="one budget"):
+            train(replace(tiny, **budget), tmp_path / "none")
+
+
+def test_the_learning_rate_rises_and_falls():
+    config = TrainConfig(lr=1.0, warmup=10, decay=0.5, final_lr=0.1)
+    rate = [learning_rate(config, k, k / 100) for k in range(101)]
+    assert rate[0] == pytest.approx(0.1)
+    assert rate[9] == rate[50] == 1.0
+    assert rate[75] == pytest.approx(0.55)
+    assert rate[100] == pytest.approx(0.1)
+    assert learning_rate(TrainConfig(lr=2e-4), 0, 0.0) == 2e-4  # no warm-up, no decay
+
+
+def test_the_average_is_warm_and_honest():
+    net = torch.nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(0.0)
+    ema = EMA(net, decay=0.99)
+    net.weight.data.fill_(1.0)
+    expected = 0.0
+    for k in range(1, 3000):
+        ema.update(net)
+        decay = min(0.99, (1 + k) / (10 + k))
+        expected = decay * expected + 1 - decay
+        if k in (1, 10, 100, 2999):
+            assert ema.model.weight.item() == pytest.approx(expected, rel=1e-3)
+    assert ema.current_decay == 0.99
+    assert not ema.model.weight.requires_grad
+
+
+def test_grids_do_not_disturb_the_training(tiny_dropout, tmp_path):
+    train(tiny_dropout, tmp_path / "plain")
+    often = replace(tiny_dropout, train=replace(tiny_dropout.train, sample_minutes=1e-5))
+    train(often, tmp_path / "often")
+    assert len(list((tmp_path / "often" / "samples").iterdir())) == 8
+    assert_same(tensors(tmp_path / "plain"), tensors(tmp_path / "often"))
+
+
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="there is no accelerator here")
+def test_an_accelerator_trains_and_samples(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    device = torch.accelerator.current_accelerator().type
+    ours = generate(tmp_path / "run", n=4, device=device).images.int()
+    assert (ours - generate(tmp_path / "run", n=4, device="cpu").images.int()).abs().max() <= 2
+
+
+def test_an_unknown_device_is_refused(tiny, tmp_path):
+    for device in ("abacus", "cuda:99"):
+        with pytest.raises(UserError, match="there is no device"):
+            train(tiny, tmp_path / "run", device=device)
+    assert not (tmp_path / "run").exists()
+
+
+def test_own_data_in_colour_without_classes(shared, tiny, tmp_path):
+    """The same settings, another source: nothing is edited."""
+    for name, shape, classes in (
+        ("celeba64-train.zip", (3, 64, 64), 0),
+        ("cifar10-train.zip", (3, 32, 32), 10),
+    ):
+        config = replace(tiny, data=str(shared / name), steps=3)
+        train(config, tmp_path / name)
+        info = load(tmp_path / name).data
+        assert (info.channels, info.height, info.width, len(info.classes)) == (*shape, classes)
+        assert generate(tmp_path / name, n=2).images.shape == (2, *shape)
