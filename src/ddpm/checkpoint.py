@@ -119,18 +119,21 @@ def load_state(
     def part(name: str) -> dict[str, Tensor]:
         return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
 
+    parameters = list(net.parameters())
     moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in part("optimizer.").items():
-        i, name = key.split(".")
-        moments.setdefault(int(i), {})[name] = value
     try:
+        for key, value in part("optimizer.").items():
+            i, name = key.split(".")
+            # The fused step walks through memory: a moment must lie there as its parameter does.
+            like = parameters[int(i)] if value.ndim else value
+            moments.setdefault(int(i), {})[name] = torch.empty_like(like).copy_(value)
         net.load_state_dict(part("raw."))
         ema.model.load_state_dict(part("ema."))
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
         ema.updates = int(header["ema_updates"])
         return int(header["step"]), float(header["seconds"])
-    except (RuntimeError, KeyError, ValueError):
+    except (RuntimeError, KeyError, ValueError, IndexError):
         raise UserError(f"{path} is damaged: it does not fit this run's config") from None
 
 
