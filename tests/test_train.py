@@ -55,9 +55,9 @@ def test_a_run_leaves_everything(tiny, tmp_path):
 
 
 def test_the_loss_falls(tiny, tmp_path):
-    train(replace(tiny, steps=400, train=replace(tiny.train, lr=5e-3)), tmp_path / "run")
+    train(replace(tiny, steps=150, train=replace(tiny.train, lr=5e-3)), tmp_path / "run")
     losses = [line["loss"] for line in log(tmp_path / "run")]
-    assert sum(losses[-20:]) < 0.75 * sum(losses[:20])
+    assert sum(losses[-50:]) / 50 < 0.75 * sum(losses[:5]) / 5
 
 
 def test_one_seed_one_result(tiny_dropout, tmp_path):
@@ -219,7 +219,7 @@ def test_mixed_precision_keeps_float32_weights(tiny, tmp_path, precision):
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_a_word(tiny, tmp_path):
-    config = replace(tiny, steps=400, train=replace(tiny.train, lr=1e30, warmup=0))
+    config = replace(tiny, steps=150, train=replace(tiny.train, lr=1e30, warmup=0))
     with pytest.raises(UserError, match="the loss is"):
         train(config, tmp_path / "run")
 
