@@ -142,7 +142,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     beside = path.with_name(f".{path.name}.part")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, beside, metadata={"ddpm": json.dumps(header)})
-    with open(beside, "rb") as file:
+    with open(beside, "r+b") as file:
         os.fsync(file.fileno())
     os.replace(beside, path)
 

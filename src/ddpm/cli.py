@@ -3,10 +3,8 @@
 torch is imported only once there is something to do, so that help is there at once.
 """
 
-import os
 import sys
 from dataclasses import dataclass, replace
-from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +13,7 @@ import tyro
 from . import __version__
 from .config import Config, Count, NonNegative, Sampler, Seed, checked, preset, presets, read_toml
 from .errors import UserError
+from .folders import free_name, require_writable
 
 HELP = f"""\
 usage: ddpm COMMAND [OPTIONS]
@@ -227,14 +226,7 @@ def check_out(name: str | None, overwrite: bool) -> Path:
         raise UserError(f"{path} is there already: give another --out, or add --overwrite")
     if path.suffix and path.is_dir() or not path.suffix and path.is_file():
         raise UserError(f"{path} is a {'folder' if path.is_dir() else 'file'}: give another --out")
-    try:
-        folder = path.parent if path.suffix else path
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
+    require_writable(path.parent if path.suffix else path)
     return path
 
 
@@ -243,9 +235,3 @@ def newest_run() -> Path:
     if not runs:
         raise UserError("there is no run under runs/: name a checkpoint, or train one: ddpm train")
     return max(runs, key=lambda path: path.stat().st_mtime)
-
-
-def free_name(path: Path) -> Path:
-    """The path, or the first of path-2, path-3 … that nothing has yet."""
-    names = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in count(2))
-    return next(p for p in chain([path], names) if not p.exists())

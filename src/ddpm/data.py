@@ -118,9 +118,9 @@ def read_cache(path: Path) -> Images | None:
 class Batches:
     """Shuffled epochs without end: batch k depends on the data, the seed and k alone.
 
-    batches(k) -> x0 in [−1, 1], float32 (B, C, H, W), and y, int64 (B,) or None. `batch` is the
-    size over all `world` processes; each gets its own part of it. Mirroring draws from torch's
-    global generator. The images stay on the device where a quarter of its free memory holds them.
+    batches(k) -> x0 in [−1, 1], float32 (B, C, H, W), and y, int64 (B,) or None. Mirroring draws
+    from torch's global generator. The images stay on the device where a quarter of its free memory
+    holds them.
     """
 
     def __init__(
@@ -130,19 +130,13 @@ class Batches:
         seed: int = 0,
         flip: bool = False,
         device: torch.device | str = "cpu",
-        rank: int = 0,
-        world: int = 1,
     ):
-        if batch % world:
-            raise UserError(f"a batch of {batch} does not divide among {world} processes")
+        self.n, self.batch, self.seed, self.flip = len(data), batch, seed, flip
         self.device = torch.device(device)
-        self.batch, self.seed, self.flip, self.rank, self.world = batch, seed, flip, rank, world
-        self.n = len(data)
-        self.images, self.labels = data.images, data.labels
-        if self.images.nbytes < free_memory(self.device) / 4:
-            self.images = self.images.to(self.device)
-        if self.labels is not None:
-            self.labels = self.labels.to(self.images.device)
+        fits = data.images.nbytes < free_memory(self.device) / 4
+        home = self.device if fits else data.images.device
+        self.images = data.images.to(home)
+        self.labels = None if data.labels is None else data.labels.to(home)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __call__(self, k: int) -> tuple[Tensor, Tensor | None]:
@@ -155,10 +149,8 @@ class Batches:
         return x0, y
 
     def indices(self, k: int) -> Tensor:
-        """Which images make up this process's part of batch k."""
-        part = self.batch // self.world
-        first = k * self.batch + self.rank * part
-        positions = range(first, first + part)
+        """Which images make up batch k."""
+        positions = range(k * self.batch, (k + 1) * self.batch)
         return torch.tensor([self.order(p // self.n)[p % self.n] for p in positions])
 
     def order(self, epoch: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from .config import Config, read_toml, write_toml
 from .errors import UserError
+from .folders import require_writable
 
 PLAIN_SECONDS = 15  # between lines where there is no terminal to draw a bar on
 FIXED = ("data", "size", "flip", "labels", "seed", "unet", "diffusion")  # for the run's whole life
@@ -33,13 +33,7 @@ def check_folder(out: Path, config: Config, resume: bool) -> None:
             raise UserError(f"{out} cannot go on with another {changed[0]}: start a new run for it")
     elif out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is in use: go on with it by --resume, or give another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror or error}") from None
+    require_writable(out)
 
 
 class Log:
@@ -53,7 +47,8 @@ class Log:
         self.config = config
         self.first_step, self.first_seconds = step, seconds
         self.start = time.monotonic()
-        self.saved = self.sampled = seconds
+        self.last_saved = self.last_sampled = seconds
+        self.sampling_began, self.sampling_time = seconds, 0.0
         self.loss = math.nan
         self.pending: list[tuple[Tensor, Tensor]] = []
         (out / "samples").mkdir(exist_ok=True)
@@ -80,9 +75,8 @@ class Log:
         """One line, of the means since the last. Raises UserError if the loss is not a number."""
         if not self.pending:
             return
-        loss, norm = (
-            torch.tensor([[x.item() for x in pair] for pair in self.pending]).mean(0).tolist()
-        )
+        # The one moment at which the host waits for the device.
+        loss, norm = torch.stack([torch.stack(pair) for pair in self.pending]).mean(0).tolist()
         self.pending, self.loss = [], loss
         seconds, images = self.seconds, step * self.config.train.batch
         line = {"step": step, "images": images, "seconds": round(seconds, 3), "loss": loss,
@@ -111,10 +105,20 @@ class Log:
             print(f"{progress:4.0%}  {text}", file=sys.stderr, flush=True)
 
     def save_due(self) -> bool:
-        return self.seconds - self.saved >= 60 * self.config.train.save_minutes
+        return self.seconds - self.last_saved >= 60 * self.config.train.save_minutes
+
+    def saved(self) -> None:
+        self.last_saved = self.seconds
 
     def sample_due(self) -> bool:
-        return self.seconds - self.sampled >= 60 * self.config.train.sample_minutes
+        """Also a matter of what the last grids cost: a tenth of the time at most goes to them."""
+        self.sampling_began = self.seconds
+        pause = max(60 * self.config.train.sample_minutes, 10 * self.sampling_time)
+        return self.sampling_began - self.last_sampled >= pause
+
+    def sampled(self) -> None:
+        self.last_sampled = self.seconds
+        self.sampling_time = self.last_sampled - self.sampling_began
 
     def close(self) -> None:
         self.file.close()

@@ -2,8 +2,9 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from .checkpoint import build, load_state, save, save_state
-from .config import Config, TrainConfig, checked
+from .config import Config, DataInfo, TrainConfig, checked
 from .data import Batches, Images, load_images
 from .device import check_device
 from .diffusion import Diffusion
@@ -26,6 +27,7 @@ from .noise import ImageNoise, derive_seed
 from .run import Log, budget_spent, catch_signals, check_folder
 
 SAMPLES = 40  # in a grid while training: four of each class, where there are ten
+PREVIEW_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,20 @@ def train(
     state = out / "state" / "state.safetensors"
     if resume and state.exists():  # else it was stopped before its first checkpoint
         step, seconds = load_state(state, raw, ema, optimizer, data.info)
+        if budget_spent(config, step, seconds) >= 1:
+            raise UserError(f"{out} has come to the end of its budget: give --resume a larger one")
     log = Log(out, config, step, seconds)
 
     def save_all() -> None:
         save_state(state, step, log.seconds, raw, ema, optimizer, data.info)
         save(out / "model.safetensors", ema.model, config, data.info, step, step * batches.batch)
-        log.saved = log.seconds
+        log.saved()
 
-    def draw_grids() -> None:
-        for name, model in (("raw", raw), ("ema", ema.model)):
-            picture = sample_grid(model, diffusion, config, data)
-            picture.save(out / "samples" / f"{step:07}-{name}.png")
-        log.sampled = log.seconds
+    def draw_grids(stop: list[int]) -> None:
+        for name, model in (("ema", ema.model), ("raw", raw)):
+            if picture := sample_grid(model, diffusion, config, data.info, stop):
+                picture.save(out / "samples" / f"{step:07}-{name}.png")
+        log.sampled()
 
     with closing(log), catch_signals() as stop:
         while (progress := budget_spent(config, step, log.seconds)) < 1 and not stop:
@@ -90,15 +94,15 @@ def train(
             ema.update(raw)
             step += 1
             log.step(step, loss, norm, lr)
-            if log.sample_due():
-                draw_grids()
             if log.save_due():
                 save_all()
+            if log.sample_due():
+                draw_grids(stop)
         log.write(step, learning_rate(config.train, step, progress))
         save_all()
-        if not stop:
-            draw_grids()
-    return Result(out, step, step * batches.batch, log.seconds, log.loss, finished=not stop)
+        finished = progress >= 1
+        draw_grids(stop)
+    return Result(out, step, step * batches.batch, log.seconds, log.loss, finished)
 
 
 def train_step(
@@ -155,20 +159,32 @@ def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
     return config.lr * rise * (config.final_lr + (1 - config.final_lr) * left)
 
 
-def sample_grid(net: nn.Module, diffusion: Diffusion, config: Config, data: Images) -> Image:
-    """The same seeds and labels each time, so that grids can be compared."""
-    info = data.info
-    y = take_turns(SAMPLES, (), info)
+def sample_grid(
+    net: nn.Module, diffusion: Diffusion, config: Config, info: DataInfo, stop: Sequence[int] = ()
+) -> Image | None:
+    """The same seeds and labels each time, so that grids can be compared; None if told to stop.
+
+    A look, not a score: where the config samples in more than PREVIEW_STEPS, DDIM in so many.
+    """
+    settings = config.sample
+    if settings.steps > PREVIEW_STEPS:
+        settings = replace(settings, sampler="ddim", eta=0.0, steps=PREVIEW_STEPS)
     device = diffusion.schedule.alpha_bar.device
-    noise = ImageNoise(config.seed, range(SAMPLES), tuple(data.images.shape[1:]), device)
+    y = take_turns(SAMPLES, (), info)
+    y = None if y is None else y.to(device)
+    noise = ImageNoise(
+        config.seed, range(SAMPLES), (info.channels, info.height, info.width), device
+    )
     training = net.training
     net.eval()
-    states = walk(
-        net, diffusion, noise, None if y is None else y.to(device), config.sample, len(info.classes)
-    )
-    *_, last = states
+    for state in walk(net, diffusion, noise, y, settings, null=len(info.classes)):
+        x = state.x
+        if stop:
+            break
     net.train(training)
-    images = to_uint8(last.x).cpu()
+    if stop:
+        return None
+    images = to_uint8(x).cpu()
     columns = len(info.classes) if 1 < len(info.classes) <= 12 else 8
     return grid(images, columns, zoom=zoom_for(images))
 
