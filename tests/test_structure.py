@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ddpm"
 # Every module may import those before it, and none after it.
 ORDER = [
-    "errors", "folders", "schedule", "diffusion", "sampling", "likelihood", "guidance", "layers", "unet",
+    "errors", "folders", "schedule", "diffusion", "sampling", "likelihood", "guidance", "layers",
+    "unet",
     "config", "images", "noise", "readers", "data", "device", "ema", "checkpoint", "generate",
     "run", "train", "cli",
 ]  # fmt: skip
