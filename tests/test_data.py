@@ -161,6 +161,8 @@ def test_every_mode_becomes_gray_or_colour():
         assert decode(png(image, format=file_format)).mode == mode
     deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     assert np.array_equal(np.asarray(decode(png(deep))), np.asarray(gray))
+    dark = Image.fromarray(np.full((16, 16), 200, np.uint16))
+    assert (np.asarray(decode(png(dark))) == 1).all()  # 16 bits are 16 bits, however dark
     floats = Image.fromarray(np.asarray(gray).astype(np.float32) / 255)
     assert np.array_equal(np.asarray(decode(png(floats, format="TIFF"))), np.asarray(gray))
 
@@ -171,6 +173,7 @@ def test_what_is_transparent_is_white():
     half = Image.new("LA", (16, 16), (0, 128))
     assert decode(png(half)).mode == "L"
     assert abs(np.asarray(decode(png(half))).mean() - 127) < 2
+    assert decode(png(Image.new("L", (16, 16), 9), transparency=9)).mode == "L"
     palette = Image.new("P", (16, 16), 0)
     assert (np.asarray(decode(png(palette, transparency=0))) == 255).all()
 
@@ -225,7 +228,8 @@ def test_an_npz_with_any_number_of_channels(tmp_path):
         ({"arr_0": np.zeros((4, 1, 1), np.uint8)}, "too small"),
         ({"arr_0": np.zeros((0, 8, 8), np.uint8)}, "must hold images"),
         ({"arr_0": np.zeros((4, 8, 8), np.uint8), "arr_1": np.zeros(3, int)}, "labels must"),
-        ({"arr_0": np.zeros((4, 8, 8), np.uint8), "arr_1": -np.ones(4, int)}, "labels must"),
+        ({"arr_0": np.zeros((4, 8, 8), np.uint8), "arr_1": np.ones(4)}, "labels must"),
+        ({"arr_0": np.zeros((4, 2, 16, 16), np.uint8)}, "looks like"),
         ({"arr_0": np.array([{}], dtype=object)}, "cannot be read"),
     ],
 )
@@ -233,6 +237,49 @@ def test_an_npz_that_will_not_do(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError, match=message):
         load_images(tmp_path / "a.npz")
+
+
+def test_labels_of_an_npz_are_the_values_that_occur(tmp_path):
+    images = np.zeros((4, 8, 8), np.uint8)
+    labels = np.array([2**63 + 5, 7, 7, 100_000], np.uint64)
+    np.savez(tmp_path / "a.npz", images=images, labels=labels)
+    data = load_images(tmp_path / "a.npz")
+    assert data.classes == ("7", "100000", str(2**63 + 5))
+    assert data.labels.tolist() == [2, 0, 0, 1]
+
+
+def test_archives_that_are_none(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 8, 8), np.uint8))
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    with pytest.raises(UserError, match="cannot be read as an npz"):
+        load_images(tmp_path / "a.npz")
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        archive.writestr("images", "not an array")
+    with pytest.raises(UserError, match="must hold images"):
+        load_images(tmp_path / "b.npz")
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.writestr("a.png", png(noise_image(16, 16)))
+    whole = (tmp_path / "c.zip").read_bytes()
+    at = whole.index(b"PK\x01\x02")
+    (tmp_path / "c.zip").write_bytes(whole[:at] + b"XXXX" + whole[at + 4 :])
+    with pytest.raises(UserError, match="cannot be read as a zip"):
+        load_images(tmp_path / "c.zip")
+
+
+def test_damaged_files_of_a_named_set(tmp_path, shared):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in (shared / "MNIST" / "raw").iterdir():
+        (raw / file.name).write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="mnist is not whole in"):
+        load_images("mnist", root=tmp_path)
+
+
+def test_images_outside_the_class_folders_are_told_of(folder):
+    Image.new("RGB", (10, 12), "white").save(folder / "cover.png")
+    data = load_images(folder)
+    assert data.classes == ()
+    assert data.notes == ("1 images lie outside the sub-folders: classes are not learned",)
 
 
 def test_what_is_not_there_or_not_data(tmp_path):

@@ -1,6 +1,7 @@
 """Images from a checkpoint: by seed, by class, in every form."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -220,6 +221,65 @@ def test_a_bad_checkpoint_is_a_sentence(kind, message, digits, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("config.diffusion.T", 10**12),
+        ("config.unet.blocks", 10**9),
+        ("config.unet.channels", 10**30),
+        ("config.unet.channels", 8192),
+        ("config.unet.mults", []),
+        ("config.unet.mults", [1, 10**12]),
+        ("config.sample.eta", 1e300),
+        ("config.colour", "red"),
+        ("data.channels", 10**9),
+        ("data.height", -5),
+        ("data.height", 10**30),
+        ("step", float("inf")),
+        ("step", -5),
+        ("version", True),
+        ("version", 0),
+        ("weights", "raw"),
+    ],
+)
+def test_a_hostile_header_is_a_sentence_and_soon(where, value, digits, tmp_path, capsys):
+    def change(header):
+        *path, last = where.split(".")
+        for part in path:
+            header = header[part]
+        header[last] = value
+
+    begun = time.monotonic()
+    bad = edit(digits, tmp_path / "bad.safetensors", change)
+    assert run(bad, "--out", tmp_path / "a.png") == 1
+    error = capsys.readouterr().err
+    assert "damaged" in error
+    assert error.count("\n") == 1
+    assert time.monotonic() - begun < 10
+
+
+def test_a_failed_overwrite_keeps_the_old(digits, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_text("mine")
+
+    def fail(*args, **options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    assert run(digits, "--n", 1, "--out", path, "--overwrite") == 1
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_shorter_series_leaves_none_of_the_longer(digits, tmp_path):
+    folder = tmp_path / "v1.5"
+    folder.mkdir()
+    assert run(digits, "--n", 4, "--out", f"{folder}/") == 0
+    (folder / "notes.txt").write_text("mine")
+    assert run(digits, "--n", 2, "--out", folder, "--overwrite") == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["00000.png", "00001.png", "notes.txt"]
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--steps", "2000"], "more than the 1000"),
@@ -231,6 +291,7 @@ def test_a_bad_checkpoint_is_a_sentence(kind, message, digits, tmp_path, capsys)
         (["--steps", "-3"], "steps should be greater"),
         (["--eta", "-1"], "eta should be greater"),
         (["--guidance", "nan"], "guidance should be"),
+        (["--sampler", "ddpm", "--eta", "0.5"], "--eta is for --sampler ddim"),
         (["--seed", "-1"], "seed should be greater"),
     ],
 )

@@ -7,14 +7,17 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ddpm import EMA, Diffusion, UNet, UserError, generate, linear, load, train
-from ddpm.config import TrainConfig, preset
+from ddpm.config import TrainConfig, preset, read_toml
+from ddpm.noise import derive_seed
 from ddpm.run import budget_spent
 from ddpm.train import adamw, learning_rate, start, train_step
 
@@ -138,7 +141,7 @@ def test_a_folder_that_is_in_use_is_left_alone(tiny, tmp_path):
 
 
 def test_resuming_refuses_what_would_not_be_the_same_run(tiny, tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="there is no run to go on with"):
         train(tiny, tmp_path / "none", resume=True)
     train(tiny, tmp_path / "run")
     before = tensors(tmp_path / "run")
@@ -267,8 +270,101 @@ def test_grids_do_not_disturb_the_training(tiny_dropout, tmp_path):
     train(tiny_dropout, tmp_path / "plain")
     often = replace(tiny_dropout, train=replace(tiny_dropout.train, sample_minutes=1e-5))
     train(often, tmp_path / "often")
-    assert len(list((tmp_path / "often" / "samples").iterdir())) == 8
+    assert len(list((tmp_path / "often" / "samples").iterdir())) >= 4
     assert_same(tensors(tmp_path / "plain"), tensors(tmp_path / "often"))
+
+
+def test_a_diverged_run_does_not_replace_its_last_good_checkpoint(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    good = tensors(tmp_path / "run")
+    wild = replace(tiny.train, lr=1e30, warmup=0, decay=0, log_every=1000, save_minutes=1e-6)
+    with pytest.raises(UserError, match="checkpoints from before are kept"):
+        train(replace(tiny, steps=400, train=wild), tmp_path / "run", resume=True)
+    assert all(t.isfinite().all() for t in tensors(tmp_path / "run").values())
+    assert good.keys() == tensors(tmp_path / "run").keys()
+
+
+def test_settings_edited_by_hand_are_seen(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    path = tmp_path / "run" / "config.toml"
+    path.write_text("# mine\n" + path.read_text())
+    train(tiny, tmp_path / "run", resume=True)
+    assert path.read_text().startswith("# mine")  # the same settings: the file is left alone
+    path.write_text(path.read_text().replace('target = "v"', 'target = "eps"'))
+    with pytest.raises(UserError, match="another diffusion"):
+        train(read_toml(path), tmp_path / "run", resume=True)
+
+
+def test_a_run_follows_its_images_to_another_place(tiny, tmp_path):
+    images = torch.randint(0, 256, (20, 12, 12), dtype=torch.uint8).numpy()
+    np.savez(tmp_path / "here.npz", images=images)
+    config = replace(tiny, data=str(tmp_path / "here.npz"))
+    train(config, tmp_path / "run")
+    (tmp_path / "here.npz").rename(tmp_path / "there.npz")
+    moved = replace(steps(config, 6), data=str(tmp_path / "there.npz"))
+    assert train(moved, tmp_path / "run", resume=True).step == 6
+    np.savez(tmp_path / "other.npz", images=255 - images)
+    other = replace(steps(config, 8), data=str(tmp_path / "other.npz"))
+    with pytest.raises(UserError, match="the images are not those"):
+        train(other, tmp_path / "run", resume=True)
+
+
+def test_a_finished_run_without_its_model_gets_it_back(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    before = tensors(tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    assert train(tiny, tmp_path / "run", resume=True).finished
+    assert_same(before, tensors(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("step", None), ("step", -5), ("seconds", 1e999), ("ema_updates", "many")]
+)
+def test_a_damaged_state_is_a_sentence(tiny, tmp_path, key, value):
+    train(tiny, tmp_path / "run")
+    path = tmp_path / "run" / "state" / "state.safetensors"
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["ddpm"]) | {key: value}
+    save_file(load_file(path), path, metadata={"ddpm": json.dumps(header)})
+    with pytest.raises(UserError, match=f"damaged header: {key}"):
+        train(steps(tiny, 6), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("lost", ["optimizer.0.", "optimizer.", "raw.conv_in", "ema."])
+def test_a_state_that_lacks_a_part_is_refused(tiny, tmp_path, lost):
+    train(tiny, tmp_path / "run")
+    path = tmp_path / "run" / "state" / "state.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    kept = {k: v for k, v in load_file(path).items() if not k.startswith(lost)}
+    save_file(kept, path, metadata=metadata)
+    with pytest.raises(UserError, match="is damaged"):
+        train(steps(tiny, 6), tmp_path / "run", resume=True)
+
+
+def test_a_full_disk_is_a_sentence_and_the_old_checkpoint_stays(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    before = tensors(tmp_path / "run")
+    code = (
+        "import resource, signal, sys; from ddpm.cli import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        "sys.exit(main(['train', '--resume', '--steps', '6', '--out', sys.argv[1]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "File too large" in done.stderr
+    assert_same(before, tensors(tmp_path / "run"))
+    assert not list((tmp_path / "run").rglob(".part*"))
+    assert train(steps(tiny, 6), tmp_path / "run", resume=True).step == 6
+
+
+def test_seeds_for_different_ends_are_different():
+    seeds = [derive_seed(s, p, i) for s in (0, 5, 2**32 + 5) for p in range(3) for i in range(50)]
+    assert len(set(seeds)) == len(seeds)
 
 
 @pytest.mark.skipif(not torch.accelerator.is_available(), reason="there is no accelerator here")
@@ -280,7 +376,7 @@ def test_an_accelerator_trains_and_samples(tiny, tmp_path):
 
 
 def test_an_unknown_device_is_refused(tiny, tmp_path):
-    for device in ("abacus", "cuda:99"):
+    for device in ("abacus", "cuda:99", "meta"):
         with pytest.raises(UserError, match="there is no device"):
             train(tiny, tmp_path / "run", device=device)
     assert not (tmp_path / "run").exists()

@@ -5,26 +5,54 @@ needed to use it, as JSON under the key "ddpm".
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import Config, DataInfo, explain, from_dict, to_dict
+from .config import Config, DataInfo, NonNegative, Whole, explain
 from .diffusion import Diffusion
 from .ema import EMA
 from .errors import UserError
+from .folders import replacing
 from .schedule import SCHEDULES
 from .unet import UNet
 
 VERSION = 1
+FIXED = ("size", "flip", "labels", "seed", "unet", "diffusion")  # for the whole life of a run
+
+Version = Annotated[int, Field(strict=True, ge=1)]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What model.safetensors says of itself."""
+
+    version: Version
+    weights: Literal["ema"]
+    step: Whole
+    images: Whole
+    data: DataInfo
+    config: Config
+
+
+@dataclass(frozen=True)
+class StateHeader:
+    """What state.safetensors says of itself."""
+
+    version: Version
+    step: Whole
+    seconds: NonNegative
+    ema_updates: Whole
+    data: DataInfo
+    config: Config
 
 
 @dataclass(frozen=True)
@@ -41,28 +69,28 @@ class Checkpoint:
 
 def build(config: Config, data: DataInfo) -> tuple[UNet, Diffusion]:
     """The network and the diffusion that a config describes, for data of this shape."""
-    d = config.diffusion
-    diffusion = Diffusion(SCHEDULES[d.schedule](d.T), d.target, d.weight, d.gamma, d.time_sampling)
     try:
-        net = UNet(data.channels, len(data.classes), **asdict(config.unet))
+        return build_net(config, data), build_diffusion(config)
     except ValueError as error:
-        raise UserError(f"unet: {error}") from None
-    return net, diffusion
+        raise UserError(f"the settings do not fit together: {error}") from None
+
+
+def build_net(config: Config, data: DataInfo) -> UNet:
+    return UNet(data.channels, len(data.classes), **asdict(config.unet))
+
+
+def build_diffusion(config: Config) -> Diffusion:
+    d = config.diffusion
+    schedule = SCHEDULES[d.schedule](d.T)
+    return Diffusion(schedule, d.target, d.weight, d.gamma, d.time_sampling)
 
 
 def save(
     path: str | Path, net: nn.Module, config: Config, data: DataInfo, step: int, images: int
 ) -> None:
     """Write a checkpoint, whole or not at all. `net`: the average of the weights, as a rule."""
-    header = {
-        "version": VERSION,
-        "weights": "ema",
-        "step": step,
-        "images": images,
-        "data": asdict(data),
-        "config": to_dict(config),
-    }
-    save_tensors(Path(path), dict(net.state_dict()), header)
+    header = Header(VERSION, "ema", step, images, data, config)
+    save_tensors(Path(path), net.state_dict(), header)
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -73,20 +101,18 @@ def load(path: str | Path) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
-    tensors, header = load_tensors(path)
+    tensors, header = load_tensors(path, Header)
+    config, data = header.config, header.data
     try:
-        data = TypeAdapter(DataInfo).validate_python(header["data"])
-        config = from_dict(header["config"])
-        step, images = int(header["step"]), int(header["images"])
-    except (KeyError, TypeError, ValueError, UserError) as error:
-        why = explain(error) if isinstance(error, ValidationError) else str(error)
-        raise UserError(f"{path} has a damaged header: {why}") from None
-    net, diffusion = build(config, data)
-    try:
-        net.load_state_dict(tensors)
-    except RuntimeError:
+        diffusion = build_diffusion(config)
+        with torch.device("meta"):  # no memory is taken before the weights are known to fit
+            net = build_net(config, data)
+        net.load_state_dict(tensors, assign=True)
+    except (RuntimeError, ValueError, TypeError):
         raise UserError(f"{path} is damaged: its weights do not fit its own config") from None
-    return Checkpoint(net.eval().requires_grad_(False), diffusion, config, data, step, images)
+    return Checkpoint(
+        net.eval().requires_grad_(False), diffusion, config, data, header.step, header.images
+    )
 
 
 def save_state(
@@ -96,6 +122,7 @@ def save_state(
     net: nn.Module,
     ema: EMA,
     optimizer: torch.optim.Optimizer,
+    config: Config,
     data: DataInfo,
 ) -> None:
     """Write all that going on needs: weights, their average, the optimizer's moments, the step."""
@@ -103,67 +130,82 @@ def save_state(
     tensors = {f"raw.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.model.state_dict().items()}
     tensors |= {f"optimizer.{i}.{k}": v for i, m in moments.items() for k, v in m.items()}
-    header = {"version": VERSION, "step": step, "seconds": seconds, "ema_updates": ema.updates,
-              "fingerprint": data.fingerprint}  # fmt: skip
-    save_tensors(path, tensors, header)
+    save_tensors(path, tensors, StateHeader(VERSION, step, seconds, ema.updates, data, config))
 
 
 def load_state(
-    path: Path, net: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer, data: DataInfo
+    path: Path,
+    net: nn.Module,
+    ema: EMA,
+    optimizer: torch.optim.Optimizer,
+    config: Config,
+    data: DataInfo,
 ) -> tuple[int, float]:
-    """Put back what `save_state` wrote; returns the step and the seconds. Raises UserError."""
-    tensors, header = load_tensors(path)
-    if header.get("fingerprint") != data.fingerprint:
-        raise UserError("the data are not those that this run began with: start a new run for them")
+    """Put back what `save_state` wrote; returns the step and the seconds.
 
-    def part(name: str) -> dict[str, Tensor]:
-        return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
+    Raises UserError where the file is damaged, or the config or the data are another run's.
+    """
+    tensors, header = load_tensors(path, StateHeader)
+    changed = [part for part in FIXED if getattr(header.config, part) != getattr(config, part)]
+    if header.config.train.batch != config.train.batch:
+        changed.append("train.batch")
+    if changed:
+        raise UserError(f"this run cannot go on with another {changed[0]}: start a new one for it")
+    if header.data.fingerprint != data.fingerprint:
+        raise UserError("the images are not those that this run began with: start a new one")
 
-    parameters = list(net.parameters())
-    moments: dict[int, dict[str, Tensor]] = {}
+    parameters = dict(enumerate(net.parameters()))
+    moments: dict[int, dict[str, Tensor]] = {i: {} for i in parameters if header.step}
     try:
-        for key, value in part("optimizer.").items():
-            i, name = key.split(".")
-            # The fused step walks through memory: a moment must lie there as its parameter does.
-            like = parameters[int(i)] if value.ndim else value
-            moments.setdefault(int(i), {})[name] = torch.empty_like(like).copy_(value)
-        net.load_state_dict(part("raw."))
-        ema.model.load_state_dict(part("ema."))
+        net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("raw.")})
+        ema.model.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
+        for i, moment in moments.items():
+            moment["step"] = tensors[f"optimizer.{i}.step"]
+            for name in ("exp_avg", "exp_avg_sq"):
+                value = tensors[f"optimizer.{i}.{name}"].view(parameters[i].shape)
+                # The fused step walks through memory: a moment must lie as its parameter does.
+                moment[name] = torch.empty_like(parameters[i]).copy_(value)
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        ema.updates = int(header["ema_updates"])
-        return int(header["step"]), float(header["seconds"])
-    except (RuntimeError, KeyError, ValueError, IndexError):
+    except (RuntimeError, KeyError):
         raise UserError(f"{path} is damaged: it does not fit this run's config") from None
+    ema.updates = header.ema_updates
+    return header.step, header.seconds
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write beside, force to disk, then rename: at any moment the file is the old or the new."""
-    beside = path.with_name(f".{path.name}.part")
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:
+    """A safetensors file with the header, a dataclass, as JSON. Raises OSError on a full disk."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, beside, metadata={"ddpm": json.dumps(header)})
-    with open(beside, "r+b") as file:
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        try:
+            save_file(contiguous, beside, metadata={"ddpm": json.dumps(asdict(header))})
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from None
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header of a file of ours, checked for kind and version."""
+def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
+    """The tensors and the header of a file of ours, checked for kind, version and range."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("ddpm", "null"))
+            text = (file.metadata() or {}).get("ddpm")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is not a whole safetensors file (truncated, or of another format): {error}"
         ) from None
-    if not isinstance(header, dict) or not isinstance(header.get("version"), int):
-        raise UserError(f"{path} is a safetensors file, but not a checkpoint of ddpm")
-    if header["version"] > VERSION:
+    try:
+        header = json.loads(text or "")
+        version = header["version"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise UserError(f"{path} is a safetensors file, but not a checkpoint of ddpm") from None
+    if isinstance(version, int) and version > VERSION:
         raise UserError(
-            f"{path} was written by a newer ddpm (format {header['version']}, this one reads up "
-            f"to {VERSION}): upgrade ddpm to use it"
+            f"{path} was written by a newer ddpm (format {version}; this one reads up to "
+            f"{VERSION}): upgrade ddpm to use it"
         )
-    return tensors, header
+    try:
+        return tensors, TypeAdapter(kind).validate_python(header)
+    except ValidationError as error:
+        raise UserError(f"{path} has a damaged header: {explain(error)}") from None

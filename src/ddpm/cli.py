@@ -11,9 +11,20 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from . import __version__
-from .config import Config, Count, NonNegative, Sampler, Seed, checked, preset, presets, read_toml
+from .config import (
+    Config,
+    Count,
+    NonNegative,
+    Sampler,
+    Seed,
+    Share,
+    checked,
+    preset,
+    presets,
+    read_toml,
+)
 from .errors import UserError
-from .folders import free_name, require_writable
+from .folders import free_name, require_writable, taken
 
 HELP = f"""\
 usage: ddpm COMMAND [OPTIONS]
@@ -75,14 +86,15 @@ class GenerateOptions:
     overwrite: bool = False
     """Write over what --out names."""
     label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A class, by name or number; may be repeated. Without it, all classes in turn."""
+    """A class, by name or number; may be repeated. Without it, all classes in turn. A name that
+    begins with a dash is given as --label=-NAME."""
     seed: Seed = 0
     """Another seed, other images."""
     steps: Count | None = None
     """Network evaluations an image. By default what the checkpoint says; so the next four."""
     sampler: Sampler | None = None
     """How to walk from static to images."""
-    eta: NonNegative | None = None
+    eta: Share | None = None
     """Noise that ddim adds on the way: 0 none, 1 as much as ddpm."""
     guidance: NonNegative | None = None
     """How strongly to insist on the class: 1 is plain."""
@@ -180,8 +192,6 @@ def read_train_options(argv: list[str]) -> TrainOptions:
 
 
 def generate_command(options: GenerateOptions) -> int:
-    out = check_out(options.out, options.overwrite)
-    path = Path(options.checkpoint or newest_run())
     from tqdm import tqdm
 
     from .checkpoint import load
@@ -191,12 +201,17 @@ def generate_command(options: GenerateOptions) -> int:
 
     device = options.device or best_device()
     check_device(device)
-    checkpoint = load(path)
+    checkpoint = load(options.checkpoint or newest_run())
     settings = with_options(
         checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
         eta=options.eta, guidance=options.guidance,
     )  # fmt: skip
-    film = Film(settings.steps) if out.suffix in ANIMATIONS else None
+    if options.eta and settings.sampler != "ddim":
+        raise UserError(f"--eta is for --sampler ddim, and this is {settings.sampler}")
+    if options.guidance is not None and not checkpoint.data.classes:
+        raise UserError("--guidance needs classes, and this network was trained without")
+    out = check_out(options.out, options.overwrite)
+    film = Film(settings.steps) if out.suffix.lower() in ANIMATIONS else None
     steps = settings.steps * -(-options.n // options.batch)
     with tqdm(total=steps, disable=None, leave=False, unit="step") as bar:
 
@@ -215,18 +230,19 @@ def generate_command(options: GenerateOptions) -> int:
 
 
 def check_out(name: str | None, overwrite: bool) -> Path:
-    """Where the images go. Refuses, before they are made, what could not be written after."""
+    """Where the images go: a free file's path, or a folder that is there.
+
+    Refuses, before the images are made, what could not be written after.
+    """
     path = Path(name) if name else free_name(Path("generated.png"))
-    if path.suffix not in (*PICTURES, *ANIMATIONS, ".npz", ""):
-        raise UserError(
-            f"--out {path}: end it in .png, .gif, .webp or .npz, or in nothing: a folder"
-        )
-    taken = any(path.iterdir()) if path.is_dir() else path.exists()
-    if taken and not overwrite:
+    folder = path.is_dir() or not path.suffix or (name or "").endswith("/")
+    if not folder and path.suffix.lower() not in (*PICTURES, *ANIMATIONS, ".npz"):
+        raise UserError(f"--out {path}: end it in .png, .gif, .webp or .npz, or in / for a folder")
+    if taken(path) and not overwrite:
         raise UserError(f"{path} is there already: give another --out, or add --overwrite")
-    if path.suffix and path.is_dir() or not path.suffix and path.is_file():
-        raise UserError(f"{path} is a {'folder' if path.is_dir() else 'file'}: give another --out")
-    require_writable(path.parent if path.suffix else path)
+    if path.is_dir() and path.suffix.lower() in (*PICTURES, *ANIMATIONS, ".npz"):
+        raise UserError(f"{path} is a folder: give another --out")
+    require_writable(path if folder else path.parent)
     return path
 
 

@@ -15,10 +15,13 @@ import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from .errors import UserError
+from .folders import replacing
 
 STRICT = ConfigDict(extra="forbid")
 
 Count = Annotated[int, Field(ge=1)]
+Few = Annotated[int, Field(ge=1, le=64)]
+Width = Annotated[int, Field(ge=1, le=8192)]
 Whole = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -32,19 +35,19 @@ Sampler = Literal["ddpm", "ddim", "dpm++"]
 class UNetConfig:
     __pydantic_config__ = STRICT
 
-    channels: Count = 128
+    channels: Width = 128
     """Width of the first level."""
-    mults: tuple[Count, ...] = (1, 2, 2, 2)
+    mults: tuple[Few, ...] = (1, 2, 2, 2)
     """Width of each level, in multiples of `channels`; each is half the size of the one before."""
-    blocks: Count = 2
+    blocks: Few = 2
     """Residual blocks a level."""
-    attention: tuple[Count, ...] = (2,)
+    attention: tuple[Width, ...] = (2,)
     """Reductions with self-attention: 2 is at half the image's size."""
-    heads: Count = 1
+    heads: Width = 1
     """Attention heads."""
-    groups: Count = 32
+    groups: Width = 32
     """Groups of the group norms."""
-    patch: Count = 1
+    patch: Few = 1
     """Fold patches of this many pixels a side into channels: faster, a little coarser."""
     dropout: Below1 = 0.0
     """Dropout in the residual blocks."""
@@ -58,7 +61,7 @@ class DiffusionConfig:
 
     schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
     """The noise schedule."""
-    T: Count = 1000
+    T: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Steps of the forward process."""
     target: Literal["eps", "x0", "v"] = "v"
     """What the network predicts."""
@@ -75,7 +78,7 @@ class TrainConfig:
     __pydantic_config__ = STRICT
 
     batch: Count = 128
-    """Images a step, over all processes and accumulated parts together."""
+    """Images a step, over all accumulated parts together."""
     accumulate: Count = 1
     """Parts that a batch is cut into, to save memory."""
     lr: Positive = 2e-4
@@ -114,7 +117,7 @@ class SampleConfig:
     """How to walk from static to images."""
     steps: Count = 50
     """Network evaluations an image."""
-    eta: NonNegative = 0.0
+    eta: Share = 0.0
     """Noise that DDIM adds on the way: 0 none, 1 as much as DDPM."""
     variance: Literal["beta", "beta-tilde"] = "beta-tilde"
     """DDPM's choice of variance."""
@@ -130,7 +133,7 @@ class Config:
     """mnist5k, mnist, fashion-mnist, cifar10, celeba, or a folder, zip or npz of images."""
     root: str = "data"
     """Folder where the named sets lie or are downloaded to."""
-    size: tuple[Count, ...] = ()
+    size: tuple[Width, ...] = ()
     """Crop and resize images to this: one number, or height and width. Empty: as they are."""
     flip: bool = False
     """Mirror half of the images, left to right. Never for digits."""
@@ -155,10 +158,10 @@ class DataInfo:
     """What a checkpoint must know of the images it was trained on."""
 
     source: str
-    count: int
-    channels: Count
-    height: Count
-    width: Count
+    count: Count
+    channels: Width
+    height: Width
+    width: Width
     classes: tuple[str, ...]
     fingerprint: str
     preprocessing: str = "uint8 u -> u / 127.5 - 1"
@@ -217,7 +220,16 @@ def read_toml(path: Path) -> Config:
 
 
 def write_toml(config: Config, path: Path) -> None:
-    path.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
+    """Write the config; a file that says the same already is left as it is, comments and all."""
+    try:
+        if path.exists() and read_toml(path) == config:
+            return
+        with replacing(path) as beside:
+            beside.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{config.data!r} or {config.root!r} is not a valid text: rename it"
+        ) from None
 
 
 def presets() -> list[str]:

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import UserError
+from .folders import replacing
 from .images import to_float
-from .noise import derive_seed
+from .noise import ORDER, derive_seed
 from .readers import Images, file_stamps, list_files, read_files, read_named, read_npz
 
 NAMED = {  # name -> where torchvision keeps it under the root
@@ -29,7 +30,7 @@ NAMED = {  # name -> where torchvision keeps it under the root
 }
 
 # Raised when decoding changes, so that caches made by older code are not used.
-DECODER = 1
+DECODER = 2
 
 
 def load_images(
@@ -55,10 +56,10 @@ def load_images(
         if not path.exists():
             names = ", ".join(NAMED)
             raise UserError(f"there is no data at {source}; name a file or folder, or {names}")
-        if path.is_dir() or zipfile.is_zipfile(path) and path.suffix != ".npz":
+        if path.is_dir() or zipfile.is_zipfile(path) and path.suffix.lower() != ".npz":
             entries, read_bytes, stamps = list_files(path)
             read = lambda: read_files(path, entries, read_bytes, target)  # noqa: E731
-        elif path.suffix == ".npz":
+        elif path.suffix.lower() == ".npz":
             read, stamps = lambda: read_npz(path, target), file_stamps(path)
         else:
             raise UserError(f"{path} is not a folder, a zip or an npz of images")
@@ -68,10 +69,11 @@ def load_images(
     if stamps and (images := read_cache(cached)):
         return images
     images = read()
-    digest = hashlib.sha256(images.images.numpy().data)
+    digest = hashlib.sha256(repr((images.images.shape, images.classes)).encode())
+    digest.update(images.images.numpy().data)
     if images.labels is not None:
         digest.update(images.labels.numpy().data)
-    images = replace(images, fingerprint=digest.hexdigest())
+    images = replace(images, source=Path(source).name, fingerprint=digest.hexdigest())
     if stamps:
         write_cache(cached, images)
     return images
@@ -91,9 +93,8 @@ def write_cache(path: Path, images: Images) -> None:
     about = [images.classes, images.source, images.fingerprint, images.notes]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}.part")
-        save_file(tensors, beside, metadata={"about": json.dumps(about)})
-        os.replace(beside, path)
+        with replacing(path) as beside:
+            save_file(tensors, beside, metadata={"about": json.dumps(about)})
     except (OSError, SafetensorError) as error:
         print(
             f"note: the decoded images could not be cached in {path.parent}: {error}",
@@ -155,7 +156,7 @@ class Batches:
 
     def order(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, ORDER, epoch))
             self._epoch, self._order = epoch, torch.randperm(self.n, generator=generator)
         return self._order
 

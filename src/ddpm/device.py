@@ -15,6 +15,8 @@ def best_device() -> str:
 def check_device(device: str) -> None:
     """Raises UserError where this machine has no such device."""
     try:
+        if torch.device(device).type not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError("it cannot be trained on")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = str(error).split("\n")[0]

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """θ̄ ← d_k θ̄ + (1 − d_k) θ,  d_k = min(d, (1 + k)/(10 + k)) at update k   [DDPM, Sec. 4]
+    """θ̄ ← d_k θ̄ + (1 − d_k) θ,  d_k = min(d, (1 + k)/(10 + k)) at update k   [DDPM, App. B, but
+    for the warm-up]
 
     The warm-up makes it an average of about the last tenth of training while that is shorter than
     1/(1 − d) steps, so the random start is soon forgotten. `model` holds θ̄.

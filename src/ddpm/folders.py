@@ -1,6 +1,8 @@
-"""Places on disk: found to be free and writable before any work is done."""
+"""Files and folders: found free and writable before any work is done, and written whole."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 
@@ -18,7 +20,28 @@ def require_writable(folder: Path) -> None:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, beside `path`: forced to disk and renamed to it once it is whole.
+
+    At any moment `path` is the old file or the new one; after an error it is the old.
+    """
+    beside = path.with_name(f".part-{os.getpid()}-{path.name}")
+    try:
+        yield beside
+        with open(beside, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def free_name(path: Path) -> Path:
-    """The path, or the first of path-2, path-3 … that nothing has yet."""
+    """The path, or the first of path-2, path-3 … that is not taken; an empty folder is free."""
     names = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in count(2))
-    return next(p for p in chain([path], names) if not p.exists())
+    return next(p for p in chain([path], names) if not taken(p))
+
+
+def taken(path: Path) -> bool:
+    """Whether something of somebody's is there."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()

@@ -1,8 +1,10 @@
 """Images from a checkpoint: the sampler, the guidance and the seeds put together."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from .checkpoint import Checkpoint, load
 from .config import DataInfo, SampleConfig
 from .diffusion import Diffusion
 from .errors import UserError
+from .folders import replacing
 from .guidance import guided
 from .images import grid, save_animation, to_pil, to_uint8, zoom_for
 from .noise import ImageNoise
@@ -51,7 +54,10 @@ def generate(
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load(checkpoint)
     data, diffusion = checkpoint.data, checkpoint.diffusion.to(device)
-    net = checkpoint.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = checkpoint.net
+    if torch.device(device).type != "cpu":
+        net = copy.deepcopy(net).to(device)  # the caller's stays where it is
+    net = net.to(memory_format=torch.channels_last)
     settings = settings or checkpoint.config.sample
     y = take_turns(n, labels, data)
     done = []
@@ -100,7 +106,7 @@ def label_index(name: str | int, classes: tuple[str, ...]) -> int:
     """The number of a class, given by its name (which goes first) or by its number."""
     if str(name) in classes:
         return classes.index(str(name))
-    if str(name).isdecimal() and int(name) < len(classes):
+    if str(name).isdecimal() and len(str(name)) < 10 and int(name) < len(classes):
         return int(name)
     shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
     raise UserError(f"there is no class {name!r}; there are {len(classes)}: {shown}")
@@ -135,20 +141,27 @@ class Film:
 def write(path: Path, samples: Samples, film: Film | None = None) -> None:
     """Write samples in the form that the path's ending asks for:
 
-    .png a grid, .gif or .webp the film, .npz `arr_0` (N, H, W, C) and labels in `arr_1`, and no
-    ending a folder of single PNGs.
+    .png a grid, .gif or .webp the film, .npz `arr_0` (N, H, W, C) and labels in `arr_1`, and
+    single PNGs where the path is a folder.
     """
     images = samples.images
     zoom = zoom_for(images)
-    if path.suffix == ".npz":
-        arrays = {"arr_0": images.permute(0, 2, 3, 1).contiguous().numpy()}
-        if samples.labels is not None:
-            arrays["arr_1"] = samples.labels.numpy()
-        np.savez(path, **arrays)  # type: ignore[arg-type]
-    elif film is not None:
-        save_animation([grid(frame, zoom=zoom) for frame in film.frames()], path)
-    elif path.suffix:
-        grid(images, zoom=zoom).save(path)
-    else:
+    if path.is_dir():
         for i, image in enumerate(images):
-            to_pil(image).save(path / f"{i:05}.png")
+            with replacing(path / f"{i:05}.png") as beside:
+                to_pil(image).save(beside)
+        for i in count(len(images)):  # what a longer series left there is not of this one
+            if not (left := path / f"{i:05}.png").exists():
+                break
+            left.unlink()
+        return
+    with replacing(path) as beside:
+        if path.suffix.lower() == ".npz":
+            arrays = {"arr_0": images.permute(0, 2, 3, 1).contiguous().numpy()}
+            if samples.labels is not None:
+                arrays["arr_1"] = samples.labels.numpy()
+            np.savez(beside, **arrays)  # type: ignore[arg-type]
+        elif film is not None:
+            save_animation([grid(frame, zoom=zoom) for frame in film.frames()], beside)
+        else:
+            grid(images, zoom=zoom).save(beside)

@@ -48,7 +48,7 @@ def zoom_for(images: Tensor, side: int = 56) -> int:
 
 
 def save_animation(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) -> None:
-    """A .gif or .webp that plays the frames and rests on the last for a second."""
+    """A .gif or .webp that plays the frames and rests on the last for 1.5 seconds."""
     durations = [max(20, round(1000 * seconds / len(frames)))] * len(frames)
     durations[-1] = 1500
     frames[0].save(

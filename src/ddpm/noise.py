@@ -6,10 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+INIT, ORDER, STEP = range(3)  # what a seed is for: weights, an epoch's order, a training step
 
-def derive_seed(seed: int, *path: int) -> int:
-    """A seed for one purpose, such as (rank, step), that tells nothing of its neighbours."""
-    return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0] >> 1)
+
+def derive_seed(seed: int, purpose: int, index: int = 0) -> int:
+    """A seed of 64 bits for one purpose and index, which tells nothing of its neighbours."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(purpose, index))
+    return int(sequence.generate_state(1, np.uint64)[0])
 
 
 class ImageNoise:

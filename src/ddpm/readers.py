@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -79,9 +79,9 @@ def read_named(name: str, size: tuple[int, int] | None, root: Path, split: str) 
         kinds = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
         kind = getattr(datasets, kinds[name])
         data = kind(str(root), train=split == "train", download=True)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # no network, a full disk, files that are damaged in any way
         raise UserError(
-            f"{name} is not in {root} and could not be downloaded ({error}); "
+            f"{name} is not whole in {root} and could not be downloaded ({first_line(error)}); "
             f"name the folder that has it with --root, or use --data mnist5k, which needs none"
         ) from None
     classes = tuple("0123456789") if name == "mnist" else tuple(data.classes)
@@ -93,25 +93,26 @@ def read_npz(path: Path, size: tuple[int, int] | None) -> Images:
     under `labels`, `arr_1` or `y`: integers (N,)."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as an npz file: {error}") from None
-    array = next((arrays[k] for k in ("images", "arr_0", "x") if k in arrays), None)
-    labels = next((arrays[k] for k in ("labels", "arr_1", "y") if k in arrays), None)
+            images = next((file[k] for k in ("images", "arr_0", "x") if k in file), None)
+            labels = next((file[k] for k in ("labels", "arr_1", "y") if k in file), None)
+            names = list(file)
+    except Exception as error:  # not an archive, cut, encrypted, of objects, of absurd shapes
+        raise UserError(f"{path} cannot be read as an npz file: {first_line(error)}") from None
+    array = images if isinstance(images, np.ndarray) else None
     if array is None or array.dtype != np.uint8 or array.ndim not in (3, 4) or not array.size:
-        found = {name: f"{a.dtype}{list(a.shape)}" for name, a in arrays.items()}
+        found = f"{array.dtype} of {array.shape}" if array is not None else names
         raise UserError(
             f"{path} must hold images as `images` or `arr_0`, uint8 of shape (N, H, W) or "
             f"(N, H, W, C); it holds {found}"
         )
-    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] > 4:
+    if array.ndim == 4 and array.shape[1] <= 4 < array.shape[3]:
         raise UserError(f"{path}: shape {array.shape} looks like (N, C, H, W); save (N, H, W, C)")
     if labels is None:
         return from_array(array, None, (), str(path), size)
-    if labels.shape != (len(array),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise UserError(f"{path}: labels must be {len(array)} integers from 0, one an image")
-    classes = tuple(str(i) for i in range(int(labels.max()) + 1))
-    return from_array(array, labels, classes, str(path), size)
+    if np.shape(labels) != (len(array),) or labels.dtype.kind not in "iu":
+        raise UserError(f"{path}: labels must be {len(array)} integers, one an image")
+    values, labels = np.unique(labels, return_inverse=True)
+    return from_array(array, labels, tuple(map(str, values)), str(path), size)
 
 
 def from_array(
@@ -154,7 +155,10 @@ def list_files(path: Path) -> tuple[list[str], Callable[[str], bytes], list[Any]
         names = [str(f.relative_to(path)) for f in path.rglob("*") if f.is_file()]
         read = lambda name: (path / name).read_bytes()  # noqa: E731
     else:
-        archive = zipfile.ZipFile(path)
+        try:
+            archive = zipfile.ZipFile(path)
+        except Exception as error:  # a table of contents can be damaged in any way
+            raise UserError(f"{path} cannot be read as a zip: {first_line(error)}") from None
         sizes = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
         names = list(sizes)
 
@@ -211,6 +215,9 @@ def read_files(
     if colour:
         good = {n: i if i.ndim == 3 else np.stack([i] * 3, -1) for n, i in good.items()}
     labels, classes = labels_of(list(good))
+    outside = sum(len(Path(name).parts) == 1 for name in good)
+    if labels is None and 0 < outside < len(good):
+        notes.append(f"{outside} images lie outside the sub-folders: classes are not learned")
     images = from_array(np.stack(list(good.values())), labels, classes, str(path))
     return replace(images, notes=tuple(notes))
 
@@ -219,8 +226,14 @@ def attempt(use: Callable[[bytes], Any], read: Callable[[str], bytes], name: str
     """use(read(name)), or the reason why not, as a string."""
     try:
         return use(read(name))
+    except UnidentifiedImageError:
+        return "not an image"
     except Exception as error:  # a damaged file makes decoders raise nearly anything
-        return str(error).split("\n")[0] or type(error).__name__
+        return first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    return str(error).split("\n")[0] or type(error).__name__
 
 
 def shape(data: bytes) -> tuple[int, int]:
@@ -242,10 +255,11 @@ def decode(data: bytes) -> Image.Image:
         image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.nan_to_num(np.asarray(image, np.float32))
-        top = 1 if pixels.max() <= 1 else 255 if pixels.max() <= 255 else 65535
+        known = 65535 if image.mode.startswith("I;16") else None
+        top = known or (1 if pixels.max() <= 1 else 255 if pixels.max() <= 255 else 65535)
         return Image.fromarray((pixels.clip(0, top) * (255 / top)).round().astype(np.uint8))
     if image.has_transparency_data:
-        gray = image.mode == "LA"
+        gray = image.mode in ("1", "L", "LA")
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("L" if gray else "RGB")

@@ -14,24 +14,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .config import Config, read_toml, write_toml
+from .config import Config, write_toml
 from .errors import UserError
-from .folders import require_writable
+from .folders import replacing, require_writable, taken
 
 PLAIN_SECONDS = 15  # between lines where there is no terminal to draw a bar on
-FIXED = ("data", "size", "flip", "labels", "seed", "unet", "diffusion")  # for the run's whole life
 
 
-def check_folder(out: Path, config: Config, resume: bool) -> None:
-    """Refuse, before any work is done, a folder that is another run's or cannot be written."""
-    if resume:
-        before = read_toml(out / "config.toml")
-        changed = [part for part in FIXED if getattr(before, part) != getattr(config, part)]
-        if before.train.batch != config.train.batch:
-            changed.append("train.batch")
-        if changed:
-            raise UserError(f"{out} cannot go on with another {changed[0]}: start a new run for it")
-    elif out.is_dir() and any(out.iterdir()):
+def check_folder(out: Path, resume: bool) -> None:
+    """Refuse, before any work is done, a folder that is in use or cannot be written."""
+    if resume and not (out / "config.toml").exists():
+        raise UserError(f"there is no run to go on with in {out}")
+    if not resume and taken(out):
         raise UserError(f"{out} is in use: go on with it by --resume, or give another --out")
     require_writable(out)
 
@@ -56,8 +50,10 @@ class Log:
         write_toml(config, out / "config.toml")
         path = out / "metrics.jsonl"
         # What was logged after the checkpoint that the run goes on from will be logged again.
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        path.write_text("".join(line for line in lines if logged_step(line) <= step))
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            with replacing(path) as beside:
+                beside.write_text("".join(line for line in lines if logged_step(line) <= step))
         self.file = path.open("a")
         self.bar = tqdm(total=1, disable=None, bar_format="{percentage:3.0f}% {bar:24} {postfix}")
         self.last_line = -math.inf
@@ -78,15 +74,18 @@ class Log:
         # The one moment at which the host waits for the device.
         loss, norm = torch.stack([torch.stack(pair) for pair in self.pending]).mean(0).tolist()
         self.pending, self.loss = [], loss
+        precision = self.config.train.precision
         seconds, images = self.seconds, step * self.config.train.batch
         line = {"step": step, "images": images, "seconds": round(seconds, 3), "loss": loss,
                 "lr": lr, "grad_norm": norm}  # fmt: skip
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
-        if not math.isfinite(loss):
+        # fp16 skips the steps whose gradients overflow, so there their norm says nothing.
+        sound = math.isfinite(loss) and (math.isfinite(norm) or precision == "fp16")
+        if not sound:
             raise UserError(
-                f"the loss is {loss} at step {step}: the last checkpoint is kept; "
-                f"try a lower --train.lr"
+                f"the loss is {loss} and the gradient's norm {norm} at step {step}: try a lower "
+                f"--train.lr (checkpoints from before are kept)"
             )
         fresh = (step - self.first_step) * self.config.train.batch
         rate = fresh / max(seconds - self.first_seconds, 1e-9)

@@ -23,7 +23,7 @@ from .errors import UserError
 from .generate import take_turns, walk
 from .guidance import drop_labels
 from .images import grid, to_uint8, zoom_for
-from .noise import ImageNoise, derive_seed
+from .noise import INIT, STEP, ImageNoise, derive_seed
 from .run import Log, budget_spent, catch_signals, check_folder
 
 SAMPLES = 40  # in a grid while training: four of each class, where there are ten
@@ -54,10 +54,10 @@ def train(
     out = Path(out)
     config = check(config)
     accelerator = start(config, device)
-    check_folder(out, config, resume)
+    check_folder(out, resume)
     data = load_data(config)
 
-    torch.manual_seed(derive_seed(config.seed))
+    torch.manual_seed(derive_seed(config.seed, INIT))
     raw, diffusion = build(config, data.info)
     raw = raw.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     diffusion = diffusion.to(accelerator.device)
@@ -65,16 +65,15 @@ def train(
     net, optimizer = accelerator.prepare(raw, adamw(raw, config.train))
     batches = Batches(data, config.train.batch, config.seed, config.flip, accelerator.device)
 
-    step, seconds = 0, 0.0
+    step, seconds, lr = 0, 0.0, config.train.lr
     state = out / "state" / "state.safetensors"
     if resume and state.exists():  # else it was stopped before its first checkpoint
-        step, seconds = load_state(state, raw, ema, optimizer, data.info)
-        if budget_spent(config, step, seconds) >= 1:
-            raise UserError(f"{out} has come to the end of its budget: give --resume a larger one")
+        step, seconds = load_state(state, raw, ema, optimizer, config, data.info)
     log = Log(out, config, step, seconds)
 
     def save_all() -> None:
-        save_state(state, step, log.seconds, raw, ema, optimizer, data.info)
+        log.write(step, lr)  # which refuses to go on from a loss that is not a number
+        save_state(state, step, log.seconds, raw, ema, optimizer, config, data.info)
         save(out / "model.safetensors", ema.model, config, data.info, step, step * batches.batch)
         log.saved()
 
@@ -87,7 +86,7 @@ def train(
     with closing(log), catch_signals() as stop:
         while (progress := budget_spent(config, step, log.seconds)) < 1 and not stop:
             # All that is random in a step follows from the seed and the step.
-            torch.manual_seed(derive_seed(config.seed, step))
+            torch.manual_seed(derive_seed(config.seed, STEP, step))
             x0, y = batches(step)
             lr = learning_rate(config.train, step, progress)
             loss, norm = train_step(accelerator, net, diffusion, optimizer, x0, y, lr, config.train)
@@ -98,7 +97,6 @@ def train(
                 save_all()
             if log.sample_due():
                 draw_grids(stop)
-        log.write(step, learning_rate(config.train, step, progress))
         save_all()
         finished = progress >= 1
         draw_grids(stop)
@@ -212,7 +210,7 @@ def start(config: Config, device: str | None) -> Accelerator:
     if device is not None and device.startswith("cuda:"):
         torch.cuda.set_device(device)
     accelerator = Accelerator(
-        cpu=device == "cpu",
+        cpu=device is not None and torch.device(device).type == "cpu",
         mixed_precision=config.train.precision,
         gradient_accumulation_steps=config.train.accumulate,
     )

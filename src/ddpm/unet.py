@@ -52,10 +52,14 @@ class UNet(nn.Module):
         heads: int = 1,
         groups: int = 32,
         patch: int = 1,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         film: bool = True,
     ):
         super().__init__()
+        if channels < 4 or channels % 2:
+            raise ValueError(f"channels must be even and at least 4, not {channels}")
+        if not mults:
+            raise ValueError("mults must name the width of one level at least")
         reductions = [patch * 2**i for i in range(len(mults))]
         if unknown := set(attention) - set(reductions):
             raise ValueError(
