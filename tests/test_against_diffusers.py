@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from ddpm import Diffusion, UNet, cosine, ddim_step, ddpm_step, linear
+from ddpm import Diffusion, UNet, cosine, ddim_step, ddpm_step, linear, preset
+from ddpm.checkpoint import build_net
+from ddpm.config import DataInfo
 from ddpm.layers import ResBlock
 
 diffusers = pytest.importorskip("diffusers")
@@ -166,12 +168,23 @@ def test_the_residual_block(film, name, generator):
     torch.testing.assert_close(ours(x, e), theirs(x, e), **CLOSE)
 
 
-def test_the_papers_network_has_their_parameters():
+@pytest.mark.parametrize(
+    ("name", "size", "widths", "attention"),
+    [
+        ("cifar10-paper", 32, (128, 256, 256, 256), 1),
+        ("celeba64-paper", 64, (128, 256, 256, 256, 512), 2),
+    ],
+)
+def test_the_presets_of_the_paper_have_their_parameters(name, size, widths, attention):
+    def blocks(direction):
+        names = [f"{direction}Block2D"] * len(widths)
+        names[attention] = f"Attn{direction}Block2D"
+        return tuple(names if direction == "Down" else names[::-1])
+
     with torch.device("meta"):
         theirs = diffusers.UNet2DModel(
-            sample_size=32, block_out_channels=(128, 256, 256, 256), attention_head_dim=None,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+            sample_size=size, block_out_channels=widths, attention_head_dim=None,
+            down_block_types=blocks("Down"), up_block_types=blocks("Up"),
         )  # fmt: skip
-        ours = UNet(3, film=False)
+        ours = build_net(preset(name), DataInfo("x", 1, 3, size, size, (), ""))
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())

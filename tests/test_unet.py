@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ddpm import UNet, build, preset
+from ddpm.checkpoint import build_net
 from ddpm.config import DataInfo
 from ddpm.layers import Attention, Down, Up, timestep_embedding
 
@@ -26,6 +27,14 @@ def test_the_papers_network_has_the_papers_parameters():
     net, diffusion = build(preset("cifar10-paper"), info(3, 32))
     assert sum(p.numel() for p in net.parameters()) == 35_746_307
     assert (diffusion.T, diffusion.target, diffusion.weight) == (1000, "eps", "simple")
+
+
+def test_the_network_for_faces_is_the_same_with_a_fifth_level():
+    with torch.device("meta"):
+        net = build_net(preset("celeba64-paper"), info(3, 64))
+    assert len(net.down) == 5 * 2 + 4
+    attended = [m.attention is not None for m in net.down if hasattr(m, "attention")]
+    assert attended == [False] * 4 + [True] * 2 + [False] * 4  # at 16x16 alone
 
 
 @pytest.mark.parametrize("size", [(28, 28), (30, 44), (32, 32), (64, 64), (9, 13), (8, 8), (1, 1)])

@@ -51,6 +51,8 @@ def generate(
     `labels` are names or numbers of classes, which images take in turn; with none, every class has
     its turn. `settings` default to those the network was trained to be sampled with.
     """
+    if n < 1 or batch < 1:
+        raise UserError(f"cannot make {n} images, {batch} at a time")
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load(checkpoint)
     data, diffusion = checkpoint.data, checkpoint.diffusion.to(device)
@@ -124,6 +126,7 @@ class Film:
         kept = min(steps, most)
         self.kept = {round(steps * i / kept) for i in range(kept + 1)}
         self.batches: list[list[Tensor]] = []
+        self.seen = 0
 
     def take(self, state: State) -> None:
         if state.x0 is None:
@@ -160,7 +163,8 @@ def write(path: Path, samples: Samples, film: Film | None = None) -> None:
             arrays = {"arr_0": images.permute(0, 2, 3, 1).contiguous().numpy()}
             if samples.labels is not None:
                 arrays["arr_1"] = samples.labels.numpy()
-            np.savez(beside, **arrays)  # type: ignore[arg-type]
+            with beside.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
         elif film is not None:
             save_animation([grid(frame, zoom=zoom) for frame in film.frames()], beside)
         else:
