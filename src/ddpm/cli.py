@@ -91,7 +91,7 @@ class GenerateOptions:
     seed: Seed = 0
     """Another seed, other images."""
     steps: Count | None = None
-    """Network evaluations an image. By default what the checkpoint says; so the next four."""
+    """Network evaluations an image. This and the next three: by default as the checkpoint says."""
     sampler: Sampler | None = None
     """How to walk from static to images."""
     eta: Share | None = None

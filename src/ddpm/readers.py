@@ -239,18 +239,24 @@ def first_line(error: Exception) -> str:
 def shape(data: bytes) -> tuple[int, int]:
     """Height and width as seen, from the file's head alone."""
     with Image.open(io.BytesIO(data)) as image:
-        w, h = image.size
+        w, h = usable_size(image)
         return (w, h) if image.getexif().get(0x0112, 1) >= 5 else (h, w)
+
+
+def usable_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height, or ValueError for an image that is too small to learn from or a bomb."""
+    w, h = image.size
+    if w * h > MOST_PIXELS:
+        raise ValueError(f"{w}x{h} pixels are too many")
+    if min(w, h) < SMALLEST_SIDE:
+        raise ValueError(f"{w}x{h} pixels are too few")
+    return w, h
 
 
 def decode(data: bytes) -> Image.Image:
     """An image file as "L" or "RGB": upright, over white where it is transparent."""
     with Image.open(io.BytesIO(data)) as file:
-        w, h = file.size
-        if w * h > MOST_PIXELS:
-            raise ValueError(f"{w}x{h} pixels are too many")
-        if min(w, h) < SMALLEST_SIDE:
-            raise ValueError(f"{w}x{h} pixels are too few")
+        usable_size(file)
         file.load()
         image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I") or image.mode == "F":
