@@ -55,7 +55,7 @@ class Log:
             with replacing(path) as beside:
                 beside.write_text("".join(line for line in lines if logged_step(line) <= step))
         self.file = path.open("a")
-        self.bar = tqdm(total=1, disable=None, bar_format="{percentage:3.0f}% {bar:24} {postfix}")
+        self.bar = tqdm(total=1, disable=None, bar_format="{percentage:3.0f}% {bar:24} {desc}")
         self.last_line = -math.inf
 
     @property
@@ -98,7 +98,7 @@ class Log:
     def show(self, text: str, progress: float) -> None:
         if not self.bar.disable:
             self.bar.n = progress
-            self.bar.set_postfix_str(text)
+            self.bar.set_description_str(text)
         elif time.monotonic() - self.last_line > PLAIN_SECONDS:
             self.last_line = time.monotonic()
             print(f"{progress:4.0%}  {text}", file=sys.stderr, flush=True)
