@@ -1,5 +1,6 @@
 """The commands as a person types them: help, presets, overrides, and one sentence for a mistake."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -88,6 +89,24 @@ def test_train_generate_and_resume(tmp_path, monkeypatch, capsys):
     assert load("runs/first-run").config.unet.channels == 8
     assert main(["generate", "--n", "2", "--out", "a.png"]) == 0
     assert "a.png" in capsys.readouterr().out
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    words = ["train", "--steps", "100000", *TINY, "--train.log-every", "1", "--out", "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ddpm", *words],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopping: saving after this step" in err
+    assert "go on with: ddpm train --out run --resume" in out
+    assert load(tmp_path / "run").step > 0
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .checkpoint import Checkpoint, load
 from .config import DataInfo, SampleConfig
+from .device import place
 from .diffusion import Diffusion
 from .errors import UserError
 from .folders import replacing
@@ -56,10 +57,7 @@ def generate(
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load(checkpoint)
     data, diffusion = checkpoint.data, checkpoint.diffusion.to(device)
-    net = checkpoint.net
-    if torch.device(device).type != "cpu":
-        net = copy.deepcopy(net).to(device)  # the caller's stays where it is
-    net = net.to(memory_format=torch.channels_last)
+    net = place(copy.deepcopy(checkpoint.net), device)  # the caller's stays as it is
     settings = settings or checkpoint.config.sample
     y = take_turns(n, labels, data)
     done = []

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .checkpoint import build, load_state, save, save_state
 from .config import Config, DataInfo, TrainConfig, checked
 from .data import Batches, Images, load_images
-from .device import check_device
+from .device import check_device, place
 from .diffusion import Diffusion
 from .ema import EMA
 from .errors import UserError
@@ -59,7 +59,7 @@ def train(
 
     torch.manual_seed(derive_seed(config.seed, INIT))
     raw, diffusion = build(config, data.info)
-    raw = raw.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(raw, accelerator.device)
     diffusion = diffusion.to(accelerator.device)
     ema = EMA(raw, config.train.ema)
     net, optimizer = accelerator.prepare(raw, adamw(raw, config.train))
