@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .generate import Samples, generate
     from .guidance import drop_labels, guided
     from .images import grid, to_float, to_uint8
+    from .likelihood import variational_bound
     from .noise import ImageNoise
     from .sampling import ddim_step, ddpm_step, dpmpp_step, sample, timesteps
     from .schedule import Schedule, cosine, linear, sigmoid
@@ -35,6 +36,7 @@ _HOMES = {
     "errors": ("UserError",),
     "generate": ("Samples", "generate"),
     "guidance": ("drop_labels", "guided"),
+    "likelihood": ("variational_bound",),
     "images": ("grid", "to_float", "to_uint8"),
     "noise": ("ImageNoise",),
     "sampling": ("ddim_step", "ddpm_step", "dpmpp_step", "sample", "timesteps"),
@@ -48,6 +50,7 @@ __all__ = [  # noqa: RUF022  (in the order of the papers)
     "Schedule", "linear", "cosine", "sigmoid",
     "Diffusion", "Prediction", "UNet", "drop_labels", "guided",
     "sample", "timesteps", "ddpm_step", "ddim_step", "dpmpp_step", "ImageNoise",
+    "variational_bound",
     "Images", "Batches", "load_images", "to_float", "to_uint8", "grid",
     "Config", "preset", "EMA", "train",
     "Checkpoint", "build", "save", "load", "Samples", "generate", "UserError",
