@@ -87,6 +87,8 @@ def test_train_generate_and_resume(tmp_path, monkeypatch, capsys):
     assert main(["train", "--out", "runs/first-run", "--resume", "--steps", "5"]) == 0
     assert load("runs/first-run").step == 5
     assert load("runs/first-run").config.unet.channels == 8
+    assert main(["train", "--out", "runs/first-run", "--resume"]) == 0
+    assert "had come to the end of its budget" in capsys.readouterr().out
     assert main(["generate", "--n", "2", "--out", "a.png"]) == 0
     assert "a.png" in capsys.readouterr().out
 

@@ -3,6 +3,7 @@
 torch is imported only once there is something to do, so that help is there at once.
 """
 
+import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,6 +152,9 @@ def train_command(argv: list[str]) -> int:
     from .train import train
 
     result = train(options.config, out, device=options.device, resume=options.resume)
+    if math.isnan(result.loss):  # no step was taken
+        print(f"{out} had come to the end of its budget: to go on, give it a larger one")
+        return 0
     minutes = result.seconds / 60
     print(f"{result.images:,} images in {minutes:.1f} minutes, loss {result.loss:.4f}: {out}")
     if not result.finished:
