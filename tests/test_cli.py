@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddpm import load
 from ddpm.cli import main, read_train_options
-from ddpm.config import from_dict, preset, presets, read_toml, to_dict, write_toml
+from ddpm.config import Config, preset, presets, read_toml, to_dict, validated, write_toml
 from ddpm.errors import UserError
 
 TINY = [
@@ -55,7 +55,7 @@ def test_presets_are_whole_and_survive_toml(name, tmp_path):
     assert sum(b is not None for b in (config.steps, config.images, config.minutes)) == 1
     write_toml(config, tmp_path / "config.toml")
     assert read_toml(tmp_path / "config.toml") == config
-    assert from_dict(to_dict(config)) == config
+    assert validated(Config, to_dict(config)) == config
 
 
 def test_the_paper_presets_are_the_paper():

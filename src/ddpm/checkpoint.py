@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import Config, DataInfo, NonNegative, Whole, explain
+from .config import Config, DataInfo, NonNegative, Whole, validated
 from .diffusion import Diffusion
 from .ema import EMA
 from .errors import UserError
@@ -205,7 +205,4 @@ def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
             f"{path} was written by a newer ddpm (format {version}; this one reads up to "
             f"{VERSION}): upgrade ddpm to use it"
         )
-    try:
-        return tensors, TypeAdapter(kind).validate_python(header)
-    except ValidationError as error:
-        raise UserError(f"{path} has a damaged header: {explain(error)}") from None
+    return tensors, validated(kind, header, f"{path} has a damaged header")

@@ -170,12 +170,18 @@ class DataInfo:
 T = TypeVar("T")
 
 
+def validated(kind: type[T], value: Any, where: str = "") -> T:
+    """`value`, nested tables, as a dataclass of that kind. Raises UserError for an unknown name or
+    an unfit value, in a sentence that opens with `where`."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error)}" if where else explain(error)) from None
+
+
 def checked(options: T) -> T:
     """The same dataclass, its types and ranges checked. Raises UserError for an unfit value."""
-    try:
-        return TypeAdapter(type(options)).validate_python(asdict(options))  # type: ignore[call-overload]
-    except ValidationError as error:
-        raise UserError(explain(error)) from None
+    return validated(type(options), asdict(options))  # type: ignore[call-overload]
 
 
 def explain(error: ValidationError) -> str:
@@ -187,14 +193,6 @@ def explain(error: ValidationError) -> str:
         text = e["msg"].removeprefix("Input ").removeprefix("Value error, ")
         parts.append(f"{where} {text}{given}" if where else text)
     return "; ".join(parts)
-
-
-def from_dict(table: Mapping[str, Any], where: str = "the config") -> Config:
-    """A Config from nested tables. Raises UserError for an unknown name or an unfit value."""
-    try:
-        return TypeAdapter(Config).validate_python(dict(table))
-    except ValidationError as error:
-        raise UserError(f"{where}: {explain(error)}") from None
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -216,7 +214,7 @@ def read_toml(path: Path) -> Config:
         raise UserError(f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None
-    return from_dict(table, str(path))
+    return validated(Config, table, str(path))
 
 
 def write_toml(config: Config, path: Path) -> None:
@@ -243,4 +241,4 @@ def preset(name: str) -> Config:
     if name not in presets():
         raise UserError(f"there is no preset {name!r}; there are {', '.join(presets())}")
     text = resources.files(__package__).joinpath("presets", f"{name}.toml").read_text("utf-8")
-    return from_dict(tomllib.loads(text), f"preset {name}")
+    return validated(Config, tomllib.loads(text), f"preset {name}")
