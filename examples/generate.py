@@ -25,7 +25,9 @@ def denoise(x_t: Tensor, t: int) -> Prediction:
 
 
 # x_T ~ N(0, I);  for t = T, …, 1:  x_{t−1} = μ̃(x_t, x̂_0) + σ_t z
-for state in sample(diffusion, denoise, noise, timesteps(diffusion.T, steps), step=ddpm_step):
+for state in sample(
+    diffusion, denoise, noise, timesteps(diffusion.schedule, steps), step=ddpm_step
+):
     print(f"\rt = {state.t:4}", end="", flush=True)
 
 grid(to_uint8(state.x), columns=10, zoom=2).save("digits.png")

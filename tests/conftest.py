@@ -17,11 +17,16 @@ def own_cache(tmp_path_factory):
     os.environ["DDPM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture
-def shared():
+@pytest.fixture(scope="session")
+def shared_data():
     if not SHARED.is_dir():
         pytest.skip("the folder of real data, ../shared/data, is not here")
     return SHARED
+
+
+@pytest.fixture
+def shared(shared_data):
+    return shared_data
 
 
 @pytest.fixture

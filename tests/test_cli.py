@@ -32,7 +32,7 @@ def test_help_is_there_at_once_and_without_torch():
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "generate"])
+@pytest.mark.parametrize("command", ["train", "generate", "evaluate"])
 def test_each_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
@@ -89,7 +89,7 @@ def test_train_generate_and_resume(tmp_path, monkeypatch, capsys):
     assert load("runs/first-run").config.unet.channels == 8
     assert main(["train", "--out", "runs/first-run", "--resume"]) == 0
     assert "had come to the end of its budget" in capsys.readouterr().out
-    assert main(["generate", "--n", "2", "--out", "a.png"]) == 0
+    assert main(["generate", "runs/first-run", "--n", "2", "--out", "a.png"]) == 0
     assert "a.png" in capsys.readouterr().out
 
 

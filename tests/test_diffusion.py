@@ -178,3 +178,14 @@ def test_times_are_drawn_over_all_of_the_chain(generator):
     # 68.3 % of a standard normal lies within one of 0.
     inside = (middle > 1000 / (1 + math.e)) & (middle <= 1000 * math.e / (1 + math.e))
     assert inside.float().mean().item() == pytest.approx(0.683, abs=0.02)
+
+
+def test_stratified_times_are_uniform_and_each_batch_has_all_of_the_chain(generator):
+    diffusion = Diffusion(linear(1000), time_sampling="stratified")
+    batches = torch.stack([diffusion.sample_times(50, generator) for _ in range(2000)])
+    assert batches.min() >= 1
+    assert batches.max() <= 1000
+    for batch in batches[:20]:  # one in each fiftieth of the chain
+        assert set(((batch - 1) // 20).tolist()) == set(range(50))
+    counts = torch.bincount((batches.flatten() - 1) // 100, minlength=10) / batches.numel()
+    torch.testing.assert_close(counts, torch.full((10,), 0.1), rtol=0, atol=0.005)

@@ -15,6 +15,7 @@ from ddpm import UserError, build, generate, load, save
 from ddpm.checkpoint import VERSION
 from ddpm.cli import main
 from ddpm.config import DataInfo, SampleConfig
+from ddpm.generate import network_evaluations
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +305,29 @@ def test_bad_options_are_a_sentence(words, message, digits, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_run_it_says_so(tmp_path, monkeypatch, capsys):
+def test_without_a_checkpoint_the_weights_in_the_box_are_used(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run() == 1
-    assert "there is no run under runs/" in capsys.readouterr().err
+    (tmp_path / "mnist").mkdir()  # a folder of that name is not what is meant
+    assert run("--n", "3", "--steps", "2", "--out", "a.npz") == 0
+    assert run("mnist", "--n", "3", "--steps", "2", "--out", "b.npz") == 0
+    images = np.load("a.npz")["arr_0"]
+    assert images.shape == (3, 28, 28, 1)
+    np.testing.assert_array_equal(images, np.load("b.npz")["arr_0"])
+    assert run("./mnist") == 1
+    assert "there is no checkpoint at mnist/model.safetensors" in capsys.readouterr().err
+
+
+def test_the_weights_in_the_box_are_small_and_say_what_they_are():
+    from ddpm.checkpoint import SHIPPED, WEIGHTS
+
+    for name in SHIPPED:
+        assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= 4_000_000
+        assert load(name).data.source == name
+    assert (WEIGHTS / "digit-net.safetensors").stat().st_size <= 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("guidance", "classes", "nfe"), [(2.0, True, 14), (1.0, True, 7), (0.0, True, 7), (2.0, False, 7)]
+)
+def test_evaluations_are_counted_with_guidance(guidance, classes, nfe):
+    assert network_evaluations(SampleConfig(steps=7, guidance=guidance), classes) == nfe

@@ -26,6 +26,19 @@ def test_scale_is_one_plus_w(generator):
     torch.testing.assert_close(guided(net, 3.0, NULL)(x, t, None), unconditional)
 
 
+@pytest.mark.parametrize(("scale", "rows"), [(0.0, 4), (1.0, 4), (2.0, 8)])
+def test_only_guidance_takes_two_evaluations(scale, rows, generator):
+    seen = []
+
+    def counted(x, t, y=None):
+        seen.append(len(x))
+        return net(x, t, y)
+
+    x, t = torch.randn(4, 1, 2, 2, generator=generator), torch.full((4,), 5)
+    guided(counted, scale, NULL)(x, t, torch.tensor([0, 3, 5, 7]))
+    assert seen == [rows]
+
+
 def test_guiding_v_is_guiding_eps(generator):
     """The targets are linear in one another, so guidance may act on whichever there is."""
     diffusion_v = Diffusion(linear(), "v", clip=None)

@@ -31,7 +31,7 @@ def bound_of(T, x0, generator, variance="beta-tilde", steps=None):
     diffusion = Diffusion(Schedule(linear(T).alpha_bar.double()), clip=None)
     denoise = closed_form_gaussian(diffusion, MEAN, STD**2)
     noise = lambda: torch.randn(x0.shape, generator=generator, dtype=x0.dtype)  # noqa: E731
-    times = timesteps(T, steps or T)
+    times = timesteps(diffusion.schedule, steps or T)
     return variational_bound(diffusion, denoise, x0, noise, times, variance)
 
 
@@ -85,7 +85,7 @@ def test_a_network_has_a_bound_that_is_finite(generator):
     x0 = gaussian_pixels(4, generator).float()
     noise = lambda: torch.randn(x0.shape, generator=generator)  # noqa: E731
     denoise = lambda x_t, t: diffusion.predict(net, x_t, t)  # noqa: E731
-    bound = variational_bound(diffusion, denoise, x0, noise, timesteps(50, 50))
+    bound = variational_bound(diffusion, denoise, x0, noise, timesteps(diffusion.schedule, 50))
     assert bound.total.shape == (4,)
     assert bound.total.isfinite().all()
     assert bound.total.mean() > exact_bits(x0.double())

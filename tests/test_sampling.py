@@ -50,7 +50,9 @@ def normal(n, seed=0):
 def test_samples_of_a_gaussian_have_its_mean_and_variance(name, schedule):
     diffusion = doubles(schedule)
     denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.04)
-    x = last(sample(diffusion, denoise, normal(20_000), timesteps(1000, 1000), STEPS[name]))
+    x = last(
+        sample(diffusion, denoise, normal(20_000), timesteps(diffusion.schedule, 1000), STEPS[name])
+    )
     assert x.mean().item() == pytest.approx(0.3, abs=0.01)
     assert x.std().item() == pytest.approx(0.2, rel=0.03)
 
@@ -77,7 +79,9 @@ def mixture(diffusion, means, weights, std):
 def test_samples_of_a_mixture_come_in_its_proportions(name):
     diffusion = doubles(linear())
     denoise = mixture(diffusion, means=(-0.8, 0.5), weights=(0.3, 0.7), std=0.1)
-    x = last(sample(diffusion, denoise, normal(10_000), timesteps(1000, 1000), STEPS[name]))
+    x = last(
+        sample(diffusion, denoise, normal(10_000), timesteps(diffusion.schedule, 1000), STEPS[name])
+    )
     low = x < 0
     assert low.double().mean().item() == pytest.approx(0.3, abs=0.02)
     assert x[low].mean().item() == pytest.approx(-0.8, abs=0.02)
@@ -111,7 +115,11 @@ def test_the_two_variances_of_the_paper_enclose_the_truth():
     diffusion = doubles(linear())
     denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.04)
     widths = [
-        last(sample(diffusion, denoise, normal(50_000), timesteps(1000, 50), STEPS[name])).std()
+        last(
+            sample(
+                diffusion, denoise, normal(50_000), timesteps(diffusion.schedule, 50), STEPS[name]
+            )
+        ).std()
         for name in ("ddpm", "ddpm, beta")
     ]
     assert widths[0] < 0.2 < widths[1]
@@ -131,12 +139,15 @@ def test_ddim_at_eta_1_is_the_ancestral_step(generator):
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_strided_chain_is_the_chain_of_the_respaced_process(name):
-    diffusion, times = doubles(linear()), timesteps(1000, 20)
+    diffusion = doubles(linear())
+    times = timesteps(diffusion.schedule, 20)
     respaced = Diffusion(Schedule(diffusion.schedule.alpha_bar[times[::-1]]), clip=None)
     denoise = closed_form_gaussian(diffusion, 0.3, 0.04)
     strided = last(sample(diffusion, denoise, normal(4), times, STEPS[name]))
     denoise = closed_form_gaussian(respaced, 0.3, 0.04)
-    whole = last(sample(respaced, denoise, normal(4), timesteps(20, 20), STEPS[name]))
+    whole = last(
+        sample(respaced, denoise, normal(4), timesteps(respaced.schedule, 20), STEPS[name])
+    )
     torch.testing.assert_close(strided, whole)
 
 
@@ -150,9 +161,9 @@ def test_each_step_is_one_evaluation_and_each_state_is_yielded(name, steps):
         calls.append(t)
         return gaussian(x_t, t)
 
-    states = list(sample(diffusion, denoise, normal(2), timesteps(100, steps), STEPS[name]))
+    states = list(sample(diffusion, denoise, normal(2), timesteps(linear(100), steps), STEPS[name]))
     assert len(calls) == steps
-    assert [s.t for s in states] == timesteps(100, steps)
+    assert [s.t for s in states] == timesteps(linear(100), steps)
     assert states[0].x0 is None
     assert calls == [s.t for s in states[:-1]]
     torch.testing.assert_close(states[-1].x, states[-1].x0)  # at time 0, x is the prediction
@@ -161,15 +172,29 @@ def test_each_step_is_one_evaluation_and_each_state_is_yielded(name, steps):
 @pytest.mark.parametrize("steps", [0, -1, 101])
 def test_more_steps_than_T_or_none_are_refused(steps):
     with pytest.raises(ValueError, match="between 1 and T = 100"):
-        timesteps(100, steps)
+        timesteps(linear(100), steps)
 
 
-def test_every_number_of_steps_gives_times_that_fall():
+@pytest.mark.parametrize("spacing", ["even", "quadratic", "log-snr"])
+def test_every_number_of_steps_gives_times_that_fall(spacing):
     for steps in range(1, 101):
-        times = timesteps(100, steps)
-        assert times[0] == 100
-        assert times[-1] == 0
-        assert all(t > s for t, s in pairwise(times))
+        for schedule in (linear(100), cosine(100), sigmoid(100)):
+            times = timesteps(schedule, steps, spacing)
+            assert len(times) == steps + 1
+            assert times[0] == 100
+            assert times[-1] == 0
+            assert all(t > s for t, s in pairwise(times))
+
+
+def test_spacings_are_what_they_are_called():
+    schedule = cosine(1000)
+    assert timesteps(schedule, 4) == [1000, 750, 500, 250, 0]
+    assert timesteps(schedule, 4, "quadratic") == [1000, 562, 250, 62, 0]
+    times = timesteps(schedule, 30, "log-snr")
+    assert times[-2] == 1
+    levels = torch.stack([schedule.snr(t).log() for t in times[5:20]])
+    gaps = levels.diff()
+    assert gaps.std() < 0.1 * gaps.mean()
 
 
 def test_images_have_noise_of_their_own_in_any_batch():

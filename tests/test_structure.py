@@ -16,7 +16,7 @@ ORDER = [
     "errors", "folders", "schedule", "diffusion", "sampling", "likelihood", "guidance", "layers",
     "unet",
     "config", "images", "noise", "readers", "data", "device", "ema", "checkpoint", "generate",
-    "run", "train", "cli",
+    "run", "train", "digit_net", "metrics", "evaluate", "cli",
 ]  # fmt: skip
 WHITEBOARD = {
     "schedule": set(),

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from .diffusion import Diffusion, Prediction
     from .ema import EMA
     from .errors import UserError
+    from .evaluate import DigitJudge, Score, evaluate
     from .generate import Samples, generate
     from .guidance import drop_labels, guided
     from .images import grid, to_float, to_uint8
     from .likelihood import variational_bound
+    from .metrics import frechet_distance
     from .noise import ImageNoise
     from .sampling import ddim_step, ddpm_step, dpmpp_step, sample, timesteps
     from .schedule import Schedule, cosine, linear, sigmoid
@@ -34,10 +36,12 @@ _HOMES = {
     "diffusion": ("Diffusion", "Prediction"),
     "ema": ("EMA",),
     "errors": ("UserError",),
+    "evaluate": ("DigitJudge", "Score", "evaluate"),
     "generate": ("Samples", "generate"),
     "guidance": ("drop_labels", "guided"),
     "likelihood": ("variational_bound",),
     "images": ("grid", "to_float", "to_uint8"),
+    "metrics": ("frechet_distance",),
     "noise": ("ImageNoise",),
     "sampling": ("ddim_step", "ddpm_step", "dpmpp_step", "sample", "timesteps"),
     "schedule": ("Schedule", "cosine", "linear", "sigmoid"),
@@ -53,16 +57,17 @@ __all__ = [  # noqa: RUF022  (in the order of the papers)
     "variational_bound",
     "Images", "Batches", "load_images", "to_float", "to_uint8", "grid",
     "Config", "preset", "EMA", "train",
-    "Checkpoint", "build", "save", "load", "Samples", "generate", "UserError",
+    "Checkpoint", "build", "save", "load", "Samples", "generate",
+    "DigitJudge", "Score", "evaluate", "frechet_distance", "UserError",
 ]  # fmt: skip
 
 
 class _Package(ModuleType):
-    """`ddpm.train` and `ddpm.generate` are the functions, even once the modules are loaded: the
+    """`ddpm.train`, `ddpm.generate` and `ddpm.evaluate` are the functions, even once the modules are loaded: the
     import system sets a module of that name on the package, and this keeps the function there."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and name in ("train", "generate"):
+        if isinstance(value, ModuleType) and name in ("train", "generate", "evaluate"):
             value = getattr(value, name)
         super().__setattr__(name, value)
 

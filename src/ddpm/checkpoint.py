@@ -25,6 +25,8 @@ from .schedule import SCHEDULES
 from .unet import UNet
 
 VERSION = 1
+WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED = ("mnist",)
 FIXED = ("size", "flip", "labels", "seed", "unet", "diffusion")  # for the whole life of a run
 
 Version = Annotated[int, Field(strict=True, ge=1)]
@@ -94,11 +96,12 @@ def save(
 
 
 def load(path: str | Path) -> Checkpoint:
-    """The checkpoint at `path`, a file or a run's folder; the network is on the CPU, for use.
+    """The checkpoint at `path`, a file or a run's folder, or the name of one that comes with the
+    package ("mnist"; a folder of that name is "./mnist"). The network is on the CPU, for use.
 
     Raises UserError where there is none, or it is damaged, of another kind, or too new.
     """
-    path = Path(path)
+    path = WEIGHTS / f"{path}.safetensors" if str(path) in SHIPPED else Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
     tensors, header = load_tensors(path, Header)
@@ -186,7 +189,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None
 def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
     """The tensors and the header of a file of ours, checked for kind, version and range."""
     if not path.is_file():
-        raise UserError(f"there is no checkpoint at {path}")
+        names = ", ".join(SHIPPED)
+        raise UserError(
+            f"there is no checkpoint at {path}; name a run's folder, a .safetensors file, or the "
+            f"weights that come with ddpm: {names}"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("ddpm")

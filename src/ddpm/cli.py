@@ -7,7 +7,7 @@ import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
@@ -16,9 +16,11 @@ from .config import (
     Config,
     Count,
     NonNegative,
+    SampleConfig,
     Sampler,
     Seed,
     Share,
+    Spacing,
     checked,
     preset,
     presets,
@@ -27,6 +29,11 @@ from .config import (
 from .errors import UserError
 from .folders import free_name, require_writable, taken
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from .checkpoint import Checkpoint
+
 HELP = f"""\
 usage: ddpm COMMAND [OPTIONS]
 
@@ -34,12 +41,14 @@ Denoising diffusion from scratch.
 
 commands:
   train [PRESET]             train on images, and leave everything in a run's folder
-  generate [CHECKPOINT]      images out of static, from a run or its weights
+  generate [CHECKPOINT]      images out of static, from a run or the weights in the box
+  evaluate [CHECKPOINT]      how good they are: a distance from real digits, and its floor
 
 examples:
-  ddpm train                               digits in minutes on two CPU cores
+  ddpm generate --n 64 --out digits.png    digits at once, from weights that come along
+  ddpm train                               digits of your own in minutes on two CPU cores
   ddpm train --data FOLDER --minutes 60    your own images; sub-folders are classes
-  ddpm generate --out digits.png           a grid from the newest run
+  ddpm generate runs/first-run             a grid from that run
 
 presets: {", ".join(presets())}
 `ddpm COMMAND --help` lists the options of a command; `ddpm --version` its version.
@@ -71,14 +80,37 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class GenerateOptions:
+class SamplingOptions:
+    """What generating and scoring have in common."""
+
+    steps: Count | None = None
+    """Steps from static to an image. This and the next four: by default as the checkpoint says."""
+    sampler: Sampler | None = None
+    """How to walk from static to images."""
+    spacing: Spacing | None = None
+    """How the steps lie on the way."""
+    eta: Share | None = None
+    """Noise that ddim adds on the way: 0 none, 1 as much as ddpm."""
+    guidance: NonNegative | None = None
+    """How strongly to insist on the class: 1 is plain, 0 asks for none."""
+    seed: Seed = 0
+    """Another seed, other images."""
+    batch: Count = 64
+    """Images at a time."""
+    device: str | None = None
+    """cpu, cuda or mps. By default the best that is there."""
+
+
+@dataclass(frozen=True)
+class GenerateOptions(SamplingOptions):
     """Generate images out of static.
 
     Image number i follows from the checkpoint, its label, these settings, the seed and i.
     """
 
     checkpoint: tyro.conf.Positional[str | None] = None
-    """A run's folder or a .safetensors file. By default the newest run under runs/."""
+    """A run's folder, a .safetensors file, or the name of weights that come with the package:
+    mnist, the default."""
     n: Count = 16
     """How many images."""
     out: str | None = None
@@ -89,20 +121,27 @@ class GenerateOptions:
     label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A class, by name or number; may be repeated. Without it, all classes in turn. A name that
     begins with a dash is given as --label=-NAME."""
-    seed: Seed = 0
-    """Another seed, other images."""
-    steps: Count | None = None
-    """Network evaluations an image. This and the next three: by default as the checkpoint says."""
-    sampler: Sampler | None = None
-    """How to walk from static to images."""
-    eta: Share | None = None
-    """Noise that ddim adds on the way: 0 none, 1 as much as ddpm."""
-    guidance: NonNegative | None = None
-    """How strongly to insist on the class: 1 is plain."""
-    batch: Count = 64
-    """Images at a time."""
-    device: str | None = None
-    """cpu, cuda or mps. By default the best that is there."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(SamplingOptions):
+    """Score digits: the Fréchet distance between their features and the training set's.
+
+    The features are those of a classifier that comes with the package. Beside the distance stands
+    its floor, that of as many real test digits, and the share of digits that are what was asked.
+    """
+
+    what: tyro.conf.Positional[str | None] = None
+    """A run's folder, a .safetensors file or the name of weights that come with the package (mnist,
+    the default); or digits: an npz, a zip or a folder of images."""
+    n: Count = 10_000
+    """How many digits to make."""
+    root: str = "data"
+    """Where MNIST lies, or is downloaded to."""
+    out: str | None = None
+    """A .json file for the score and its protocol."""
+    overwrite: bool = False
+    """Write over what --out names."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -134,7 +173,11 @@ def dispatch(argv: list[str]) -> int:
         return train_command(rest)
     if command == "generate":
         return generate_command(parse(GenerateOptions, "generate", rest))
-    print(f"ddpm: there is no command {command!r}: use train or generate", file=sys.stderr)
+    if command == "evaluate":
+        return evaluate_command(parse(EvaluateOptions, "evaluate", rest))
+    print(
+        f"ddpm: there is no command {command!r}: use train, generate or evaluate", file=sys.stderr
+    )
     return 2
 
 
@@ -196,28 +239,13 @@ def read_train_options(argv: list[str]) -> TrainOptions:
 
 
 def generate_command(options: GenerateOptions) -> int:
-    from tqdm import tqdm
-
-    from .checkpoint import load
-    from .device import best_device, check_device
-    from .generate import Film, generate, with_options, write
+    from .generate import Film, generate, write
     from .sampling import State
 
-    device = options.device or best_device()
-    check_device(device)
-    checkpoint = load(options.checkpoint or newest_run())
-    settings = with_options(
-        checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
-        eta=options.eta, guidance=options.guidance,
-    )  # fmt: skip
-    if options.eta and settings.sampler != "ddim":
-        raise UserError(f"--eta is for --sampler ddim, and this is {settings.sampler}")
-    if options.guidance is not None and not checkpoint.data.classes:
-        raise UserError("--guidance needs classes, and this network was trained without")
+    checkpoint, settings, device = sampling_setup(options.checkpoint or "mnist", options)
     out = check_out(options.out, options.overwrite)
     film = Film(settings.steps) if out.suffix.lower() in ANIMATIONS else None
-    steps = settings.steps * -(-options.n // options.batch)
-    with tqdm(total=steps, disable=None, leave=False, unit="step") as bar:
+    with steps_bar(options, settings) as bar:
 
         def on_state(state: State) -> None:
             bar.update(state.x0 is not None)
@@ -231,6 +259,33 @@ def generate_command(options: GenerateOptions) -> int:
     write(out, samples, film)
     print(f"{options.n} images: {out}")
     return 0
+
+
+def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:
+    """The checkpoint, how to sample from it, and on what."""
+    from .checkpoint import load
+    from .device import best_device, check_device
+    from .generate import with_options
+
+    device = options.device or best_device()
+    check_device(device)
+    checkpoint = load(name)
+    settings = with_options(
+        checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
+        spacing=options.spacing, eta=options.eta, guidance=options.guidance,
+    )  # fmt: skip
+    if options.eta and settings.sampler != "ddim":
+        raise UserError(f"--eta is for --sampler ddim, and this is {settings.sampler}")
+    if options.guidance is not None and not checkpoint.data.classes:
+        raise UserError("--guidance needs classes, and this network was trained without")
+    return checkpoint, settings, device
+
+
+def steps_bar(options: "GenerateOptions | EvaluateOptions", settings: SampleConfig) -> "tqdm":
+    from tqdm import tqdm
+
+    steps = settings.steps * -(-options.n // options.batch)
+    return tqdm(total=steps, disable=None, leave=False, unit="step")
 
 
 def check_out(name: str | None, overwrite: bool) -> Path:
@@ -250,8 +305,51 @@ def check_out(name: str | None, overwrite: bool) -> Path:
     return path
 
 
-def newest_run() -> Path:
-    runs = list(Path("runs").glob("*/model.safetensors"))
-    if not runs:
-        raise UserError("there is no run under runs/: name a checkpoint, or train one: ddpm train")
-    return max(runs, key=lambda path: path.stat().st_mtime)
+# ---- evaluate --------------------------------------------------------------------------------
+
+
+def evaluate_command(options: EvaluateOptions) -> int:
+    from .evaluate import DigitJudge, evaluate
+    from .generate import Samples
+
+    what = options.what or "mnist"
+    out = check_json(options.out, options.overwrite)
+    path = Path(what)
+    if (
+        path.suffix.lower() in (".npz", ".zip")
+        or path.is_dir()
+        and not (path / "model.safetensors").exists()
+    ):
+        from .data import load_images
+        from .device import best_device, check_device
+
+        device = options.device or best_device()
+        check_device(device)
+        images = load_images(what)
+        samples = Samples(images.images, images.labels, images.classes)
+        score = DigitJudge(options.root, device).score(samples, {"file": path.name})
+    else:
+        checkpoint, settings, device = sampling_setup(what, options)
+        judge = DigitJudge(options.root, device)
+        with steps_bar(options, settings) as bar:
+            score = evaluate(
+                checkpoint, judge, options.n, seed=options.seed, settings=settings,
+                batch=options.batch, on_state=lambda state: bar.update(state.x0 is not None),
+            )  # fmt: skip
+    print(score.text())
+    if out:
+        score.save(out)
+    return 0
+
+
+def check_json(name: str | None, overwrite: bool) -> Path | None:
+    """Where a score goes. Refuses, before it is made, what could not be written after."""
+    if name is None:
+        return None
+    path = Path(name)
+    if path.suffix.lower() != ".json":
+        raise UserError(f"--out {path}: end it in .json")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already: give another --out, or add --overwrite")
+    require_writable(path.parent)
+    return path

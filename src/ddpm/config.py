@@ -29,6 +29,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 Sampler = Literal["ddpm", "ddim", "dpm++"]
+Spacing = Literal["even", "quadratic", "log-snr"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class DiffusionConfig:
     """Weight of the loss over time."""
     gamma: Positive = 5.0
     """γ of min-snr."""
-    time_sampling: Literal["uniform", "logit-normal"] = "uniform"
+    time_sampling: Literal["uniform", "stratified", "logit-normal"] = "uniform"
     """How training draws its times."""
 
 
@@ -116,7 +117,9 @@ class SampleConfig:
     sampler: Sampler = "ddim"
     """How to walk from static to images."""
     steps: Count = 50
-    """Network evaluations an image."""
+    """Steps from static to an image."""
+    spacing: Spacing = "even"
+    """How the steps lie on the way."""
     eta: Share = 0.0
     """Noise that DDIM adds on the way: 0 none, 1 as much as DDPM."""
     variance: Literal["beta", "beta-tilde"] = "beta-tilde"

@@ -18,7 +18,7 @@ Net = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 Target = Literal["eps", "x0", "v"]
 Weight = Literal["simple", "min-snr"]
-TimeSampling = Literal["uniform", "logit-normal"]
+TimeSampling = Literal["uniform", "stratified", "logit-normal"]
 
 
 class Prediction(NamedTuple):
@@ -134,16 +134,22 @@ class Diffusion:
 
     def sample_times(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """t ~ Uniform{1 … T}   [DDPM, Algorithm 1]
+        or t_i = ⌈T ((u + i/n) mod 1)⌉, one u ~ U(0, 1) for all   [VDM, App. I.1], stratified
         or t = ⌈T σ(z)⌉, z ~ N(0, 1)   [Esser et al. 2024, Sec. 3.1], the logit-normal
 
-        The second favours the middle of the chain. It is not divided out of the loss again: to
-        draw a time more often is to weigh it more. Returns int64 of shape (n,).
+        Each stratified t is uniform too, but a batch has times from all over the chain, and its
+        loss less variance. The logit-normal favours the middle of the chain. It is not divided out
+        of the loss again: to draw a time more often is to weigh it more. Returns int64 (n,).
         """
         device = self.schedule.alpha_bar.device
         if self.time_sampling == "uniform":
             return torch.randint(1, self.T + 1, (n,), generator=generator, device=device)
-        z = torch.randn(n, generator=generator, device=device)
-        return (self.T * z.sigmoid()).ceil().long().clamp(1, self.T)
+        if self.time_sampling == "stratified":
+            u = torch.rand(1, generator=generator, device=device)
+            share = (u + torch.arange(n, device=device) / n) % 1
+        else:
+            share = torch.randn(n, generator=generator, device=device).sigmoid()
+        return (self.T * share).ceil().long().clamp(1, self.T)
 
     def _times(self, t: Time, x: Tensor) -> Tensor:
         return t if isinstance(t, Tensor) else torch.full((len(x),), t, device=x.device)

@@ -89,7 +89,13 @@ def walk(
     model = guided(net, settings.guidance, null)
     denoise = partial(diffusion.predict, model, y=y)
     step = named_step(settings.sampler, settings.eta, settings.variance)
-    return sample(diffusion, denoise, noise, timesteps(diffusion.T, settings.steps), step)
+    times = timesteps(diffusion.schedule, settings.steps, settings.spacing)
+    return sample(diffusion, denoise, noise, times, step)
+
+
+def network_evaluations(settings: SampleConfig, classes: bool) -> int:
+    """NFE: how often an image passes through the network. Guidance takes two passes a step."""
+    return settings.steps * (2 if classes and settings.guidance not in (0, 1) else 1)
 
 
 def take_turns(n: int, labels: Sequence[str | int], data: DataInfo) -> Tensor | None:

@@ -22,13 +22,15 @@ def guided(net: Net, scale: float, null: int) -> Net:
     2022, Eq. 6], with scale = 1 + w
 
     A network that is used like the one it wraps; the same holds for targets x_0 and v, which are
-    linear in ε. Scale 0 ignores the class, 1 is the plain conditional network and costs nothing
-    more; any other evaluates both halves in one batch of 2B.
+    linear in ε. Scale 0 ignores the class and 1 is the plain conditional network: one evaluation a
+    step. Any other takes two, in one batch of 2B.
     """
 
     def guided_net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         if y is None or scale == 1:
             return net(x, t, y)
+        if scale == 0:
+            return net(x, t, torch.full_like(y, null))
         labels = torch.cat([y, torch.full_like(y, null)])
         conditional, unconditional = net(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)
         return unconditional + scale * (conditional - unconditional)

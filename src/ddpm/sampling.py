@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from .diffusion import Diffusion, Prediction
+from .schedule import Schedule
 
 Denoiser = Callable[[Tensor, int], Prediction]
 """denoise(x_t, t) -> Prediction(x0, eps), for one time t for the whole batch."""
 
 Variance = Literal["beta", "beta-tilde"]
+Spacing = Literal["even", "quadratic", "log-snr"]
 
 Noise = Callable[[], Tensor]
 """Each call gives fresh standard normal noise of shape (B, C, H, W)."""
@@ -120,14 +122,30 @@ def dpmpp_step(
     return ((1 - a_s) / (1 - a_t)).sqrt() * x_t - a_s.sqrt() * torch.expm1(-h) * D
 
 
-def timesteps(T: int, steps: int) -> list[int]:
-    """T = τ_S > … > τ_1 > τ_0 = 0, evenly spaced   [DDIM, Sec. 4.2]
+def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list[int]:
+    """T = τ_S > … > τ_1 > τ_0 = 0, one network evaluation for each of the S = `steps` pairs
 
-    One network evaluation for each of the `steps` pairs; 1 ≤ steps ≤ T, else ValueError.
+    even       τ_i = T i/S                                            [DDIM, App. D.2, "linear"]
+    quadratic  τ_i = T (i/S)²                                         [DDIM, App. D.2]
+    log-snr    λ_τ falls evenly from τ_1 = 1 to τ_S = T,  λ = ½ log SNR  [DPM-Solver, Sec. 3.4]
+
+    Times are whole and differ. 1 ≤ steps ≤ T, else ValueError.
     """
+    T = schedule.T
     if not 1 <= steps <= T:
         raise ValueError(f"steps must be between 1 and T = {T}, not {steps}")
-    return [round(T * i / steps) for i in range(steps, -1, -1)]
+    if spacing == "log-snr":
+        levels = schedule.snr(torch.arange(1, T + 1)).log().cpu()  # falling
+        even = torch.linspace(float(levels[0]), float(levels[-1]), steps)
+        wanted = [0.0, *((levels - even[:, None]).abs().argmin(1) + 1.0).tolist()]
+    else:
+        power = 2 if spacing == "quadratic" else 1
+        wanted = [T * (i / steps) ** power for i in range(steps + 1)]
+    wanted[-1] = T
+    times = [0]
+    for i in range(1, steps + 1):  # each above the one before, with room for those after
+        times.append(min(max(round(wanted[i]), times[-1] + 1), T - steps + i))
+    return times[::-1]
 
 
 @torch.inference_mode()

@@ -1,0 +1,110 @@
+"""Which settings give the best digits for the time: train each for so many minutes, then score it.
+
+    python scripts/study.py --root data --out studies/first-run --minutes 2 [--only NAME ...]
+
+Every variant begins as the preset `mnist` and changes what VARIANTS says. Scored with 2,000 samples
+with classes (the preset's steps and guidance) and without (guidance 0). What is scored already is
+not run again, so a study may be stopped and go on; the table is of all there is.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from ddpm import load, preset, train
+from ddpm.config import Config, validated
+from ddpm.evaluate import DigitJudge, evaluate
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "preset": {},
+    "no attention": {"unet": {"attention": ()}},
+    "one block": {"unet": {"blocks": 1}},
+    "one block, no attention": {"unet": {"blocks": 1, "attention": ()}},
+    "one block, 48 channels": {"unet": {"blocks": 1, "channels": 48}},
+    "24 channels": {"unet": {"channels": 24}},
+    "three levels": {"unet": {"mults": (1, 2, 2)}},
+    "stratified times": {"diffusion": {"time_sampling": "stratified"}},
+    "logit-normal times": {"diffusion": {"time_sampling": "logit-normal"}},
+    "unweighted": {"diffusion": {"weight": "simple"}},
+    "eps": {"diffusion": {"target": "eps"}},
+    "x0": {"diffusion": {"target": "x0"}},
+    "linear": {"diffusion": {"schedule": "linear"}},
+    "sigmoid": {"diffusion": {"schedule": "sigmoid"}},
+    "lr 2e-3": {"train": {"lr": 2e-3}},
+    "lr 5e-3": {"train": {"lr": 5e-3}},
+    "batch 64": {"train": {"batch": 64}},
+    "batch 256": {"train": {"batch": 256}},
+    "EMA 0.995": {"train": {"ema": 0.995}},
+    "decay 1.0": {"train": {"decay": 1.0}},
+    "label drop 0.2": {"train": {"label_drop": 0.2}},
+}
+
+
+@dataclass
+class Options:
+    root: str = "data"
+    """Where MNIST lies."""
+    out: Path = Path("studies/first-run")
+    """Folder of the runs and of scores.jsonl."""
+    minutes: float = 2.0
+    """Each variant's training time."""
+    only: tuple[str, ...] = ()
+    """Names of variants; all of them if none is named."""
+    n: int = 2000
+    """Samples in a score."""
+    seed: int = 0
+
+
+def varied(base: Config, changes: dict[str, Any]) -> Config:
+    table = asdict(base)
+    for name, value in changes.items():
+        table[name] = table[name] | value if isinstance(value, dict) else value
+    return validated(Config, table)
+
+
+def main(options: Options) -> None:
+    judge = DigitJudge(options.root)
+    base = replace(preset("mnist"), root=options.root, minutes=options.minutes, seed=options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "scores.jsonl"
+    done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    for name in options.only or VARIANTS:
+        key = {"name": name, "minutes": options.minutes, "seed": options.seed}
+        if any(key.items() <= row.items() for row in done):
+            continue
+        config = varied(base, VARIANTS[name])
+        out = options.out / f"{name.replace(' ', '-')}-{options.minutes:g}-{options.seed}"
+        result = train(config, out, device="cpu")
+        checkpoint = load(out)
+        row: dict[str, Any] = {**key, "images": result.images, "loss": result.loss}
+        row["parameters"] = sum(p.numel() for p in checkpoint.net.parameters())
+        with_class = evaluate(checkpoint, judge, options.n)
+        settings = replace(config.sample, guidance=0.0)
+        without = evaluate(checkpoint, judge, options.n, settings=settings)
+        row |= {"distance": with_class.distance, "as_asked": with_class.as_asked,
+                "unconditional": without.distance, "floor": without.floor}  # fmt: skip
+        done.append(row)
+        with file.open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+    print(table(done))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| variant | minutes | parameters | images | as asked | distance | without classes |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r['name']} | {r['minutes']:g} | {r['parameters'] / 1e6:.2f} M | {r['images']:,} | "
+            f"{r['as_asked']:.1%} | {r['distance'] / r['floor']:.2f} | "
+            f"{r['unconditional'] / r['floor']:.2f} |"
+        )
+    return "\n".join([*lines, "", "Distances in floors: test images against training images."])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
