@@ -70,7 +70,7 @@ class DiffusionConfig:
     """Weight of the loss over time."""
     gamma: Positive = 5.0
     """γ of min-snr."""
-    time_sampling: Literal["uniform", "stratified", "logit-normal"] = "uniform"
+    time_sampling: Literal["uniform", "stratified", "by-weight", "logit-normal"] = "uniform"
     """How training draws its times."""
 
 

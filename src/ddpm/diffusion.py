@@ -18,7 +18,7 @@ Net = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 Target = Literal["eps", "x0", "v"]
 Weight = Literal["simple", "min-snr"]
-TimeSampling = Literal["uniform", "stratified", "logit-normal"]
+TimeSampling = Literal["uniform", "stratified", "by-weight", "logit-normal"]
 
 
 class Prediction(NamedTuple):
@@ -118,7 +118,8 @@ class Diffusion:
         else:
             target = x0
         error = net(self.q_sample(x0, t, eps), t, y) - target
-        return self.loss_weight(t) * error.square().flatten(1).mean(1)
+        loss = error.square().flatten(1).mean(1)
+        return loss if self.time_sampling == "by-weight" else self.loss_weight(t) * loss
 
     def loss_weight(self, t: Tensor) -> Tensor:
         """w(t): 1, or min{SNR(t), γ} on the error of x_0   [Hang et al. 2023, Eq. 5]
@@ -144,9 +145,12 @@ class Diffusion:
         device = self.schedule.alpha_bar.device
         if self.time_sampling == "uniform":
             return torch.randint(1, self.T + 1, (n,), generator=generator, device=device)
-        if self.time_sampling == "stratified":
+        if self.time_sampling in ("stratified", "by-weight"):
             u = torch.rand(1, generator=generator, device=device)
             share = (u + torch.arange(n, device=device) / n) % 1
+            if self.time_sampling == "by-weight":
+                w = self.loss_weight(torch.arange(1, self.T + 1, device=device)).cumsum(0)
+                return torch.searchsorted(w, share * w[-1]).clamp(max=self.T - 1) + 1
         else:
             share = torch.randn(n, generator=generator, device=device).sigmoid()
         return (self.T * share).ceil().long().clamp(1, self.T)
