@@ -5,10 +5,7 @@ library's documentation writes it, and samples by that library's own sampler.
 """
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch

@@ -52,7 +52,9 @@ def main(options: Options) -> None:
                     checkpoint.config.sample, sampler=sampler, spacing=spacing, steps=steps,
                     guidance=options.guidance, eta=0.0,
                 )  # fmt: skip
-                score = evaluate(checkpoint, judge, options.n, settings=settings, batch=options.batch)
+                score = evaluate(
+                    checkpoint, judge, options.n, settings=settings, batch=options.batch
+                )
                 row = {**key, "distance": score.distance, "floor": score.floor,
                        "as_asked": score.as_asked}  # fmt: skip
                 done.append(row)

@@ -2,14 +2,15 @@
 
     python scripts/ship.py runs/mnist-long --name mnist
 
-`load` brings them back to float32. Scores in the model card are those of the rounded weights.
+`load` brings them back to float32. They are sampled as the preset of that name says. Scores in the
+model card are those of the rounded weights.
 """
 
 from dataclasses import dataclass, replace
 
 import tyro
 
-from ddpm import load, save
+from ddpm import load, preset, save
 from ddpm.checkpoint import WEIGHTS
 
 
@@ -21,7 +22,7 @@ class Options:
 
 def main(options: Options) -> None:
     checkpoint = load(options.run)
-    config = replace(checkpoint.config, root="data")  # where it lay is nobody's business
+    config = replace(checkpoint.config, root="data", sample=preset(options.name).sample)
     path = WEIGHTS / f"{options.name}.safetensors"
     save(path, checkpoint.net.half(), config, checkpoint.data, checkpoint.step, checkpoint.images)
     path.chmod(0o644)

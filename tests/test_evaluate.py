@@ -1,4 +1,4 @@
-"""Scores of digits: what is near is near, what was asked is counted, and all of it is written down."""
+"""Scores of digits: what is near is near, what was asked is counted, all of it written down."""
 
 import json
 from dataclasses import replace

@@ -15,7 +15,8 @@ from ddpm import UserError, build, generate, load, save
 from ddpm.checkpoint import VERSION
 from ddpm.cli import main
 from ddpm.config import DataInfo, SampleConfig
-from ddpm.generate import network_evaluations
+from ddpm.generate import network_evaluations, walk
+from ddpm.noise import ImageNoise
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +328,19 @@ def test_the_weights_in_the_box_are_small_and_say_what_they_are():
 
 
 @pytest.mark.parametrize(
-    ("guidance", "classes", "nfe"), [(2.0, True, 14), (1.0, True, 7), (0.0, True, 7), (2.0, False, 7)]
-)
-def test_evaluations_are_counted_with_guidance(guidance, classes, nfe):
-    assert network_evaluations(SampleConfig(steps=7, guidance=guidance), classes) == nfe
+    ("guidance", "above", "classes", "nfe"),
+    [(2.0, 0.0, True, 20), (2.0, 0.5, True, 15), (1.0, 0.0, True, 10), (0.0, 0.0, True, 10),
+     (2.0, 0.0, False, 10), (2.0, 1.0, True, 10)],
+)  # fmt: skip
+def test_evaluations_are_counted_with_guidance(guidance, above, classes, nfe, digits, make):
+    checkpoint = load(digits if classes else make(classes=()))
+    settings = SampleConfig(steps=10, guidance=guidance, guidance_above=above)
+    seen = []
+    forward = checkpoint.net.forward
+    checkpoint.net.forward = lambda x, *rest: seen.append(len(x)) or forward(x, *rest)
+    info, diffusion = checkpoint.data, checkpoint.diffusion
+    noise = ImageNoise(0, range(3), (1, 28, 28))
+    y = torch.tensor([0, 1, 2]) if classes else None
+    for _ in walk(checkpoint.net, diffusion, noise, y, settings, len(info.classes)):
+        pass
+    assert sum(seen) == 3 * network_evaluations(settings, diffusion, classes) == 3 * nfe

@@ -17,6 +17,7 @@ from ddpm import (
     dpmpp_step,
     linear,
     sample,
+    sigmoid,
     timesteps,
 )
 from ddpm.likelihood import closed_form_gaussian
@@ -190,10 +191,10 @@ def test_spacings_are_what_they_are_called():
     schedule = cosine(1000)
     assert timesteps(schedule, 4) == [1000, 750, 500, 250, 0]
     assert timesteps(schedule, 4, "quadratic") == [1000, 562, 250, 62, 0]
-    times = timesteps(schedule, 30, "log-snr")
+    schedule = linear(1000)
+    times = timesteps(schedule, 10, "log-snr")
     assert times[-2] == 1
-    levels = torch.stack([schedule.snr(t).log() for t in times[5:20]])
-    gaps = levels.diff()
+    gaps = torch.stack([schedule.snr(t).log() for t in times[:-1]]).diff()
     assert gaps.std() < 0.1 * gaps.mean()
 
 

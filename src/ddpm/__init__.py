@@ -63,8 +63,9 @@ __all__ = [  # noqa: RUF022  (in the order of the papers)
 
 
 class _Package(ModuleType):
-    """`ddpm.train`, `ddpm.generate` and `ddpm.evaluate` are the functions, even once the modules are loaded: the
-    import system sets a module of that name on the package, and this keeps the function there."""
+    """`ddpm.train`, `ddpm.generate` and `ddpm.evaluate` are the functions, even once their modules
+    are loaded: the import system sets a module of that name on the package; this puts back the
+    function."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and name in ("train", "generate", "evaluate"):

@@ -114,7 +114,11 @@ def load(path: str | Path) -> Checkpoint:
     except (RuntimeError, ValueError, TypeError):
         raise UserError(f"{path} is damaged: its weights do not fit its own config") from None
     return Checkpoint(
-        net.float().eval().requires_grad_(False), diffusion, config, data, header.step,
+        net.float().eval().requires_grad_(False),
+        diffusion,
+        config,
+        data,
+        header.step,
         header.images,
     )
 

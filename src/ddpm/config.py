@@ -126,6 +126,8 @@ class SampleConfig:
     """DDPM's choice of variance."""
     guidance: NonNegative = 1.0
     """Strength of classifier-free guidance: 1 is none."""
+    guidance_above: Share = 0.0
+    """Guide at times above this share of T alone: below, it costs and helps little."""
 
 
 @dataclass(frozen=True)

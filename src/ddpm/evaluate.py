@@ -55,7 +55,8 @@ class Score:
         """The score for a person to read."""
         p = self.protocol
         lines = [
-            f"Fréchet distance   {self.distance:.3f}, {self.distance / self.floor:.2f} times the floor",
+            f"Fréchet distance   {self.distance:.3f}, "
+            f"{self.distance / self.floor:.2f} times the floor",
             f"floor              {self.floor:.3f}, of {self.floor_n:,} test digits",
         ]
         if self.as_asked is not None:
@@ -155,7 +156,7 @@ def evaluate(
     )  # fmt: skip
     if settings.guidance == 0:  # then no class was asked for
         samples = Samples(samples.images, None, samples.classes)
-    nfe = network_evaluations(settings, bool(data.classes))
+    nfe = network_evaluations(settings, checkpoint.diffusion, bool(data.classes))
     how = {
         **asdict(settings),
         "nfe": nfe,

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from .checkpoint import Checkpoint, load
 from .config import DataInfo, SampleConfig
 from .device import place
-from .diffusion import Diffusion
+from .diffusion import Diffusion, Prediction
 from .errors import UserError
 from .folders import replacing
 from .guidance import guided
@@ -86,16 +85,30 @@ def walk(
             f"{settings.steps} steps are more than the {diffusion.T} that this network was "
             f"trained with: choose --steps from 1 to {diffusion.T}"
         )
-    model = guided(net, settings.guidance, null)
-    denoise = partial(diffusion.predict, model, y=y)
+    plain = 0 if settings.guidance == 0 else 1
+    strong, weak = guided(net, settings.guidance, null), guided(net, plain, null)
+
+    def denoise(x_t: Tensor, t: int) -> Prediction:
+        net_t = strong if guides(settings, t, diffusion.T) else weak
+        return diffusion.predict(net_t, x_t, t, y)
+
     step = named_step(settings.sampler, settings.eta, settings.variance)
     times = timesteps(diffusion.schedule, settings.steps, settings.spacing)
     return sample(diffusion, denoise, noise, times, step)
 
 
-def network_evaluations(settings: SampleConfig, classes: bool) -> int:
-    """NFE: how often an image passes through the network. Guidance takes two passes a step."""
-    return settings.steps * (2 if classes and settings.guidance not in (0, 1) else 1)
+def guides(settings: SampleConfig, t: int, T: int) -> bool:
+    """Whether a step that begins at time t is guided   [Kynkäänniemi et al. 2024, Eq. 6]
+
+    Guidance in a limited interval of noise: where an image's class is decided, not its details.
+    """
+    return settings.guidance not in (0, 1) and t > settings.guidance_above * T
+
+
+def network_evaluations(settings: SampleConfig, diffusion: Diffusion, classes: bool) -> int:
+    """NFE: how often an image passes through the network. A guided step takes two passes."""
+    times = timesteps(diffusion.schedule, settings.steps, settings.spacing)[:-1]
+    return settings.steps + classes * sum(guides(settings, t, diffusion.T) for t in times)
 
 
 def take_turns(n: int, labels: Sequence[str | int], data: DataInfo) -> Tensor | None:
