@@ -15,8 +15,9 @@ from typing import Any
 import tyro
 
 from ddpm import load, preset, train
-from ddpm.config import Config, validated
+from ddpm.config import Config, to_dict, validated
 from ddpm.evaluate import DigitJudge, evaluate
+from ddpm.folders import free_name
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "preset": {},
@@ -77,13 +78,15 @@ def main(options: Options) -> None:
     file = options.out / "scores.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     for name in options.only or VARIANTS:
-        key = {"name": name, "minutes": options.minutes, "seed": options.seed}
+        config = varied(base, VARIANTS[name])
+        key = {"name": name, "minutes": options.minutes, "n": options.n, "config": to_dict(config)}
         if any(key.items() <= row.items() for row in done):
             continue
-        config = varied(base, VARIANTS[name])
-        out = options.out / f"{name.replace(' ', '-')}-{options.minutes:g}-{options.seed}"
-        result = train(config, out, device="cpu")
-        checkpoint = load(out)
+        words = f"{name} {options.minutes:g} {options.seed}".replace(",", "").split()
+        result = train(config, free_name(options.out / "-".join(words)), device="cpu")
+        if not result.finished:
+            break
+        checkpoint = load(result.out)
         row: dict[str, Any] = {**key, "images": result.images, "loss": result.loss}
         row["parameters"] = sum(p.numel() for p in checkpoint.net.parameters())
         with_class = evaluate(checkpoint, judge, options.n)

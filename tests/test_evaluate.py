@@ -52,6 +52,9 @@ def test_as_asked_counts_labels(judge):
     wrong = replace(real, labels=(real.labels + 1) % 10)
     assert judge.score(wrong, {}).as_asked < 0.02
     assert judge.score(replace(real, labels=None), {}).as_asked is None
+    sevens = real.images[real.labels == 7]
+    few = Samples(sevens, torch.zeros(len(sevens), dtype=torch.long), ("7",))
+    assert judge.score(few, {}).as_asked > 0.9
 
 
 def test_a_network_is_scored_with_its_protocol(judge):
@@ -116,3 +119,12 @@ def test_the_reference_is_kept(judge, shared_data, monkeypatch):
     monkeypatch.setattr(DigitJudge, "look", lambda *a: pytest.fail("computed again"))
     again = DigitJudge(shared_data)
     np.testing.assert_array_equal(again.reference.mean, judge.reference.mean)
+
+
+def test_a_damaged_reference_is_made_again(judge, shared_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path))
+    DigitJudge(shared_data)
+    (kept,) = tmp_path.glob("digit-reference-*")
+    kept.write_bytes(b"torn")
+    again = DigitJudge(shared_data)
+    np.testing.assert_allclose(again.reference.cov, judge.reference.cov)

@@ -6,8 +6,9 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from .checkpoint import Checkpoint
@@ -87,13 +88,14 @@ class DigitJudge:
 
     def score(self, samples: Samples, sampling: dict[str, object]) -> Score:
         """Score digits that were made, with the settings they were made by."""
-        check_digits(tuple(samples.images.shape[1:]), samples.classes, "these samples")
         n = len(samples.images)
-        if n < 2:
-            raise UserError("a distance needs two samples at least")
+        check_digits(n, tuple(samples.images.shape[1:]), samples.classes, "these samples")
         features, told = self.look(samples.images)
         real, _ = self.look(self.test.images[:n])
-        right = None if samples.labels is None else (told == samples.labels).float().mean().item()
+        right = None
+        if samples.labels is not None:
+            asked = torch.tensor([int(name) for name in samples.classes])[samples.labels]
+            right = (told == asked).float().mean().item()
         protocol = Protocol(
             n, f"digit-net {self.hash[:16]}", f"mnist train {self.train.fingerprint[:16]}", sampling
         )
@@ -115,11 +117,11 @@ class DigitJudge:
     def _reference(self) -> Gaussian:
         """The training set's mean and covariance, kept in the cache for the next time."""
         key = hashlib.sha256((self.hash + self.train.fingerprint).encode()).hexdigest()[:24]
-        path = cache_folder() / f"digit-reference-{key}.npz"
+        path = cache_folder() / f"digit-reference-{key}.safetensors"
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return Gaussian(file["mean"], file["cov"], int(file["n"]))
-        except (OSError, ValueError, KeyError):
+            kept = load_file(path)
+            return Gaussian(kept["mean"], kept["cov"], len(self.train))
+        except (OSError, SafetensorError, KeyError):
             pass  # not there, or damaged
         of = Moments()
         for part in self.train.images.split(5000):
@@ -127,12 +129,10 @@ class DigitJudge:
         reference = of.gaussian()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as beside, beside.open("wb") as file:
-                np.savez(file, mean=reference.mean, cov=reference.cov, n=reference.n)
-        except OSError as error:
-            print(
-                f"note: statistics could not be cached in {path.parent}: {error}", file=sys.stderr
-            )
+            with replacing(path) as beside:
+                save_file({"mean": reference.mean, "cov": reference.cov}, beside)
+        except (OSError, SafetensorError) as error:
+            print(f"note: {path} could not be written: {error}", file=sys.stderr)
         return reference
 
 
@@ -148,7 +148,8 @@ def evaluate(
 ) -> Score:
     """Make n digits with a checkpoint, as `generate` does, and score them."""
     data = checkpoint.data
-    check_digits((data.channels, data.height, data.width), data.classes, "this network's images")
+    shape = (data.channels, data.height, data.width)
+    check_digits(n, shape, data.classes, "this network's images")
     settings = settings or checkpoint.config.sample
     samples = generate(
         checkpoint, n, seed=seed, settings=settings, device=judge.device, batch=batch,
@@ -167,12 +168,15 @@ def evaluate(
     return judge.score(samples, how)
 
 
-def check_digits(shape: tuple[int, ...], classes: tuple[str, ...], what: str) -> None:
-    """Raises UserError for anything but 28x28 digits in gray, of ten classes or of none."""
-    if shape != (1, 28, 28) or classes not in ((), DIGITS):
+def check_digits(n: int, shape: tuple[int, ...], classes: tuple[str, ...], what: str) -> None:
+    """Raises UserError for anything but two or more 28x28 digits in gray, with their classes or
+    without."""
+    if n < 2:
+        raise UserError("a distance needs two samples at least")
+    if shape != (1, 28, 28) or not set(classes) <= set(DIGITS):
         channels, height, width = shape
+        named = f", classes such as {classes[0]!r}" if classes else ""
         raise UserError(
-            f"only handwritten digits can be scored, 28x28 in one channel with the classes 0 … 9; "
-            f"{what} are {width}x{height} in {channels}"
-            + (f", with {len(classes)} classes" if classes else "")
+            f"only handwritten digits can be scored, 28x28 in one channel, classes 0 to 9; "
+            f"{what} are {width}x{height} in {channels}{named}"
         )
