@@ -15,14 +15,16 @@ Network = str  # "paper": DDPM's CIFAR-10 network; "small": about a million para
 
 
 class Trainee(Protocol):
-    """One library, ready to train: a step on x0 in [−1, 1] and labels, and images out."""
+    """One library, ready to train.
+
+    Those of the peers also have sample(y), which gives uint8 images (B, C, H, W) for labels (B,),
+    as the averaged weights make them.
+    """
 
     parameters: int
 
-    def step(self, x0: Tensor, y: Tensor, progress: float) -> None: ...
-
-    def sample(self, y: Tensor) -> Tensor:
-        """uint8 images (B, C, H, W), as the averaged weights make them; y: labels (B,)."""
+    def step(self, x0: Tensor, y: Tensor, progress: float) -> None:
+        """A step on x0 in [−1, 1] and labels, `progress` of the way through training."""
         ...
 
 
@@ -66,9 +68,6 @@ class Ours:
         )
         self.ema.update(self.raw)
 
-    def sample(self, y: Tensor) -> Tensor:
-        raise NotImplementedError
-
 
 # ---- diffusers -------------------------------------------------------------------------------
 
@@ -91,6 +90,7 @@ class DiffusersSettings:
     decay: bool = False
     channels_last: bool = False
     solver: str = "DDIMScheduler"
+    spacing: str = "leading"
 
 
 class Diffusers:
@@ -119,7 +119,7 @@ class Diffusers:
         kind = getattr(diffusers, s.solver)
         options = {"beta_schedule": s.schedule, "prediction_type": s.prediction}
         self.noising = diffusers.DDPMScheduler(1000, **options)
-        self.sampler = kind(num_train_timesteps=1000, **options)
+        self.sampler = kind(num_train_timesteps=1000, timestep_spacing=s.spacing, **options)
         self.accelerator = Accelerator(cpu=True)
         self.net, self.optimizer = self.accelerator.prepare(
             net, torch.optim.AdamW(net.parameters(), lr=s.lr)
@@ -183,13 +183,14 @@ class LucidrainsSettings:
     steps: int = 25
     guidance: float = 1.0
     ema: float = 0.995
+    ema_every: int = 10
     decay: bool = False
     channels_last: bool = False
     full_attention: tuple[bool, ...] | None = None
 
 
 class Lucidrains:
-    """The step of denoising-diffusion-pytorch's Trainer, with its EMA every ten steps."""
+    """The step of denoising-diffusion-pytorch's Trainer, with its EMA."""
 
     def __init__(self, settings: LucidrainsSettings, channels: int, size: int):
         import denoising_diffusion_pytorch as plain
@@ -216,7 +217,8 @@ class Lucidrains:
             diffusion = diffusion.to(memory_format=torch.channels_last)
         self.parameters = sum(p.numel() for p in net.parameters())
         self.accelerator = Accelerator(cpu=True)
-        self.ema = EMA(diffusion, beta=s.ema, update_every=10)
+        first = 100 if s.ema_every == 10 else 0  # ema_pytorch's own default, and the Trainer's
+        self.ema = EMA(diffusion, beta=s.ema, update_every=s.ema_every, update_after_step=first)
         optimizer = torch.optim.Adam(diffusion.parameters(), lr=s.lr, betas=(0.9, 0.99))
         self.diffusion, self.optimizer = self.accelerator.prepare(diffusion, optimizer)
 

@@ -21,6 +21,8 @@ ROOMS = {
     "unet": "The network",
     "ema": "The average of the weights",
     "train": "The training step",
+    "generate": "Guidance in an interval",
+    "metrics": "The distance between samples and data",
 }
 PAPERS = {
     "DDPM": "Ho, Jain and Abbeel 2020, Denoising Diffusion Probabilistic Models (arXiv 2006.11239)",
@@ -32,9 +34,15 @@ PAPERS = {
     "Salimans and Ho 2022": "Progressive Distillation for Fast Sampling of Diffusion Models "
     "(arXiv 2202.00512)",
     "Ho and Salimans 2022": "Classifier-Free Diffusion Guidance (arXiv 2207.12598)",
+    "DPM-Solver": "Lu et al. 2022, DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model "
+    "Sampling in Around 10 Steps (arXiv 2206.00927)",
     "DPM-Solver++": "Lu et al. 2022, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion "
     "Probabilistic Models (arXiv 2211.01095)",
     "Chen 2023": "On the Importance of Noise Scheduling for Diffusion Models (arXiv 2301.10972)",
+    "Heusel et al. 2017": "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash "
+    "Equilibrium (arXiv 1706.08500)",
+    "Kynkäänniemi et al. 2024": "Applying Guidance in a Limited Interval Improves Sample and "
+    "Distribution Quality in Diffusion Models (arXiv 2404.07724)",
     "Hang et al. 2023": "Efficient Diffusion Training via Min-SNR Weighting Strategy "
     "(arXiv 2303.09556)",
     "Esser et al. 2024": "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis "

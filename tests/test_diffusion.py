@@ -189,3 +189,19 @@ def test_stratified_times_are_uniform_and_each_batch_has_all_of_the_chain(genera
         assert set(((batch - 1) // 20).tolist()) == set(range(50))
     counts = torch.bincount((batches.flatten() - 1) // 100, minlength=10) / batches.numel()
     torch.testing.assert_close(counts, torch.full((10,), 0.1), rtol=0, atol=0.005)
+
+
+@pytest.mark.parametrize("target", ["eps", "x0", "v"])
+def test_times_by_weight_have_the_loss_of_the_weighted_one(target, generator):
+    """E over t ~ w/Σw of the plain loss is Σ w ℓ / Σ w."""
+    uniform = Diffusion(cosine(100), target, weight="min-snr")
+    by_weight = Diffusion(cosine(100), target, weight="min-snr", time_sampling="by-weight")
+    w = uniform.loss_weight(torch.arange(1, 101))
+    batches = torch.stack([by_weight.sample_times(50, generator) for _ in range(4000)])
+    shares = torch.bincount(batches.flatten(), minlength=101)[1:] / batches.numel()
+    torch.testing.assert_close(shares, w / w.sum(), rtol=0, atol=0.002)
+    x0 = torch.randn(100, 1, 4, 4, generator=generator)
+    eps, t = torch.randn(100, 1, 4, 4, generator=generator), torch.arange(1, 101)
+    net = lambda x, t, y: 0.1 * x  # noqa: E731
+    plain, weighted = by_weight.simple_loss(net, x0, t, eps), uniform.simple_loss(net, x0, t, eps)
+    torch.testing.assert_close(w * plain, weighted)

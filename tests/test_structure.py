@@ -16,7 +16,7 @@ ORDER = [
     "errors", "folders", "schedule", "diffusion", "sampling", "likelihood", "guidance", "layers",
     "unet",
     "config", "images", "noise", "readers", "data", "device", "ema", "checkpoint", "generate",
-    "run", "train", "digit_net", "metrics", "evaluate", "cli",
+    "run", "train", "digit_net", "metrics", "evaluate", "options", "cli",
 ]  # fmt: skip
 WHITEBOARD = {
     "schedule": set(),
@@ -79,9 +79,10 @@ def test_every_name_of_the_package_is_there():
 
 def test_train_and_generate_are_the_functions_however_they_are_reached():
     code = (
-        "import ddpm, ddpm.train, ddpm.generate; from ddpm.train import train_step;"
-        "from ddpm import train, generate; assert callable(train) and callable(generate);"
-        "assert ddpm.train is train and ddpm.generate is generate"
+        "import ddpm, ddpm.train, ddpm.generate, ddpm.evaluate; from ddpm.train import train_step;"
+        "from ddpm import train, generate, evaluate;"
+        "assert callable(train) and callable(generate) and callable(evaluate);"
+        "assert ddpm.train is train and ddpm.generate is generate and ddpm.evaluate is evaluate"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -97,11 +97,11 @@ def save(
 
 def load(path: str | Path) -> Checkpoint:
     """The checkpoint at `path`, a file or a run's folder, or the name of one that comes with the
-    package ("mnist"; a folder of that name is "./mnist"). The network is on the CPU, for use.
+    package, as a str ("mnist"; a folder of that name is "./mnist"). The network is on the CPU.
 
     Raises UserError where there is none, or it is damaged, of another kind, or too new.
     """
-    path = WEIGHTS / f"{path}.safetensors" if str(path) in SHIPPED else Path(path)
+    path = WEIGHTS / f"{path}.safetensors" if path in SHIPPED else Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
     tensors, header = load_tensors(path, Header)

@@ -5,34 +5,23 @@ torch is imported only once there is something to do, so that help is there at o
 
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
 from . import __version__
-from .config import (
-    Config,
-    Count,
-    NonNegative,
-    SampleConfig,
-    Sampler,
-    Seed,
-    Share,
-    Spacing,
-    checked,
-    preset,
-    presets,
-    read_toml,
-)
+from .config import Config, SampleConfig, checked, preset, presets, read_toml
 from .errors import UserError
 from .folders import free_name, require_writable, taken
+from .options import EvaluateOptions, GenerateOptions, SamplingOptions, TrainOptions
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from .checkpoint import Checkpoint
+    from .evaluate import Score
 
 HELP = f"""\
 usage: ddpm COMMAND [OPTIONS]
@@ -58,90 +47,6 @@ PICTURES = (".png",)
 ANIMATIONS = (".gif", ".webp")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Train a diffusion model on images, and leave everything in a run's folder.
-
-    The preset sets all options below; give any of them to change it. Of --minutes, --steps and
-    --images give one. Ctrl-C saves and ends; --resume with --out goes on.
-    """
-
-    config: Annotated[Config, tyro.conf.arg(name="")]
-    preset: tyro.conf.Positional[str | None] = None
-    """Where the settings begin: one of the presets; first-run if none is named."""
-    out: str | None = None
-    """Folder of the run. By default runs/PRESET, with a number where that is taken."""
-    resume: bool = False
-    """Go on with the run in --out, with the settings it has."""
-    device: str | None = None
-    """cpu, cuda or mps. By default the best that is there."""
-
-
-@dataclass(frozen=True)
-class SamplingOptions:
-    """What generating and scoring have in common."""
-
-    steps: Count | None = None
-    """Steps from static to an image. This and the next four: by default as the checkpoint says."""
-    sampler: Sampler | None = None
-    """How to walk from static to images."""
-    spacing: Spacing | None = None
-    """How the steps lie on the way."""
-    eta: Share | None = None
-    """Noise that ddim adds on the way: 0 none, 1 as much as ddpm."""
-    guidance: NonNegative | None = None
-    """How strongly to insist on the class: 1 is plain, 0 asks for none."""
-    seed: Seed = 0
-    """Another seed, other images."""
-    batch: Count = 64
-    """Images at a time."""
-    device: str | None = None
-    """cpu, cuda or mps. By default the best that is there."""
-
-
-@dataclass(frozen=True)
-class GenerateOptions(SamplingOptions):
-    """Generate images out of static.
-
-    Image number i follows from the checkpoint, its label, these settings, the seed and i.
-    """
-
-    checkpoint: tyro.conf.Positional[str | None] = None
-    """A run's folder, a .safetensors file, or the name of weights that come with the package:
-    mnist, the default."""
-    n: Count = 16
-    """How many images."""
-    out: str | None = None
-    """x.png: a grid. x.gif or x.webp: how they came out of the static. x.npz: an array, with the
-    labels. x, without an ending: a folder of single PNGs. By default generated.png, numbered."""
-    overwrite: bool = False
-    """Write over what --out names."""
-    label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A class, by name or number; may be repeated. Without it, all classes in turn. A name that
-    begins with a dash is given as --label=-NAME."""
-
-
-@dataclass(frozen=True)
-class EvaluateOptions(SamplingOptions):
-    """Score digits: the Fréchet distance between their features and the training set's.
-
-    The features are those of a classifier that comes with the package. Beside the distance stands
-    its floor, that of as many real test digits, and the share of digits that are what was asked.
-    """
-
-    what: tyro.conf.Positional[str | None] = None
-    """A run's folder, a .safetensors file or the name of weights that come with the package (mnist,
-    the default); or digits: an npz, a zip or a folder of images."""
-    n: Count = 10_000
-    """How many digits to make."""
-    root: str = "data"
-    """Where MNIST lies, or is downloaded to."""
-    out: str | None = None
-    """A .json file for the score and its protocol."""
-    overwrite: bool = False
-    """Write over what --out names."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -192,6 +97,7 @@ def parse(kind: type[T], command: str, argv: list[str], **options: Any) -> T:
 def train_command(argv: list[str]) -> int:
     options = read_train_options(argv)
     out = Path(options.out or free_name(Path("runs", options.preset or "first-run")))
+    from .checkpoint import SHIPPED
     from .train import train
 
     result = train(options.config, out, device=options.device, resume=options.resume)
@@ -203,7 +109,8 @@ def train_command(argv: list[str]) -> int:
     if not result.finished:
         print(f"stopped at step {result.step:,}; go on with: ddpm train --out {out} --resume")
         return 130
-    print(f"samples are in {out / 'samples'}; for more: ddpm generate {out}")
+    name = f"./{out}" if str(out) in SHIPPED else out  # not the weights of that name
+    print(f"samples are in {out / 'samples'}; for more: ddpm generate {name}")
     return 0
 
 
@@ -243,9 +150,11 @@ def generate_command(options: GenerateOptions) -> int:
     from .sampling import State
 
     checkpoint, settings, device = sampling_setup(options.checkpoint or "mnist", options)
+    if options.label and settings.guidance == 0:
+        raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
     out = check_out(options.out, options.overwrite)
     film = Film(settings.steps) if out.suffix.lower() in ANIMATIONS else None
-    with steps_bar(options, settings) as bar:
+    with steps_bar(options.n, options.batch, settings) as bar:
 
         def on_state(state: State) -> None:
             bar.update(state.x0 is not None)
@@ -264,11 +173,9 @@ def generate_command(options: GenerateOptions) -> int:
 def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:
     """The checkpoint, how to sample from it, and on what."""
     from .checkpoint import load
-    from .device import best_device, check_device
     from .generate import with_options
 
-    device = options.device or best_device()
-    check_device(device)
+    device = device_for(options)
     checkpoint = load(name)
     settings = with_options(
         checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
@@ -278,14 +185,26 @@ def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", S
         raise UserError(f"--eta is for --sampler ddim, and this is {settings.sampler}")
     if options.guidance is not None and not checkpoint.data.classes:
         raise UserError("--guidance needs classes, and this network was trained without")
+    if settings.steps > checkpoint.diffusion.T:
+        raise UserError(
+            f"{settings.steps} steps are more than the {checkpoint.diffusion.T} that this network "
+            f"was trained with: choose --steps from 1 to {checkpoint.diffusion.T}"
+        )
     return checkpoint, settings, device
 
 
-def steps_bar(options: "GenerateOptions | EvaluateOptions", settings: SampleConfig) -> "tqdm":
+def device_for(options: SamplingOptions) -> str:
+    from .device import best_device, check_device
+
+    device = options.device or best_device()
+    check_device(device)
+    return device
+
+
+def steps_bar(n: int, batch: int, settings: SampleConfig) -> "tqdm":
     from tqdm import tqdm
 
-    steps = settings.steps * -(-options.n // options.batch)
-    return tqdm(total=steps, disable=None, leave=False, unit="step")
+    return tqdm(total=settings.steps * -(-n // batch), disable=None, leave=False, unit="step")
 
 
 def check_out(name: str | None, overwrite: bool) -> Path:
@@ -294,14 +213,25 @@ def check_out(name: str | None, overwrite: bool) -> Path:
     Refuses, before the images are made, what could not be written after.
     """
     path = Path(name) if name else free_name(Path("generated.png"))
-    folder = path.is_dir() or not path.suffix or (name or "").endswith("/")
-    if not folder and path.suffix.lower() not in (*PICTURES, *ANIMATIONS, ".npz"):
+    if path.is_dir() or not path.suffix or (name or "").endswith("/"):
+        if path.suffix.lower() in (*PICTURES, *ANIMATIONS, ".npz"):
+            raise UserError(f"{path} is a folder: give another --out")
+        if taken(path) and not overwrite:
+            raise UserError(f"{path} is there already: give another --out, or add --overwrite")
+        require_writable(path)
+        return path
+    if path.suffix.lower() not in (*PICTURES, *ANIMATIONS, ".npz"):
         raise UserError(f"--out {path}: end it in .png, .gif, .webp or .npz, or in / for a folder")
-    if taken(path) and not overwrite:
-        raise UserError(f"{path} is there already: give another --out, or add --overwrite")
-    if path.is_dir() and path.suffix.lower() in (*PICTURES, *ANIMATIONS, ".npz"):
+    return check_file(path, overwrite)
+
+
+def check_file(path: Path, overwrite: bool) -> Path:
+    """The path of a file that can be written, without anything of somebody's being lost."""
+    if path.is_dir():
         raise UserError(f"{path} is a folder: give another --out")
-    require_writable(path if folder else path.parent)
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already: give another --out, or add --overwrite")
+    require_writable(path.parent)
     return path
 
 
@@ -309,47 +239,59 @@ def check_out(name: str | None, overwrite: bool) -> Path:
 
 
 def evaluate_command(options: EvaluateOptions) -> int:
-    from .evaluate import DigitJudge, evaluate
-    from .generate import Samples
-
     what = options.what or "mnist"
-    out = check_json(options.out, options.overwrite)
-    path = Path(what)
-    if (
-        path.suffix.lower() in (".npz", ".zip")
-        or path.is_dir()
-        and not (path / "model.safetensors").exists()
-    ):
-        from .data import load_images
-        from .device import best_device, check_device
-
-        device = options.device or best_device()
-        check_device(device)
-        images = load_images(what)
-        samples = Samples(images.images, images.labels, images.classes)
-        score = DigitJudge(options.root, device).score(samples, {"file": path.name})
-    else:
-        checkpoint, settings, device = sampling_setup(what, options)
-        judge = DigitJudge(options.root, device)
-        with steps_bar(options, settings) as bar:
-            score = evaluate(
-                checkpoint, judge, options.n, seed=options.seed, settings=settings,
-                batch=options.batch, on_state=lambda state: bar.update(state.x0 is not None),
-            )  # fmt: skip
+    if options.out and Path(options.out).suffix.lower() != ".json":
+        raise UserError(f"--out {options.out}: end it in .json")
+    score = score_images(what, options) if holds_images(what) else score_network(what, options)
     print(score.text())
-    if out:
-        score.save(out)
+    if options.out:
+        score.save(Path(options.out))
     return 0
 
 
-def check_json(name: str | None, overwrite: bool) -> Path | None:
-    """Where a score goes. Refuses, before it is made, what could not be written after."""
-    if name is None:
-        return None
-    path = Path(name)
-    if path.suffix.lower() != ".json":
-        raise UserError(f"--out {path}: end it in .json")
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} is there already: give another --out, or add --overwrite")
-    require_writable(path.parent)
-    return path
+def holds_images(what: str) -> bool:
+    """Whether this is images, and not a network that makes them."""
+    from .checkpoint import SHIPPED
+
+    path = Path(what)
+    if what in SHIPPED or path.suffix.lower() == ".safetensors":
+        return False
+    run = any((path / name).exists() for name in ("model.safetensors", "config.toml"))
+    return path.exists() and not run
+
+
+def score_images(what: str, options: EvaluateOptions) -> "Score":
+    from .data import load_images
+    from .evaluate import DigitJudge, check_digits
+    from .generate import Samples
+
+    made = ("n", "steps", "sampler", "spacing", "eta", "guidance")
+    if given := [f"--{name}" for name in made if getattr(options, name) is not None]:
+        raise UserError(f"{given[0]} says how to make digits, and {what} has them already")
+    device = device_for(options)
+    images = load_images(Path(what).resolve())  # the path, whatever named sets there are
+    for note in images.notes:
+        print(f"note: {note}", file=sys.stderr)
+    samples = Samples(images.images, images.labels, images.classes)
+    check_digits(len(images), tuple(images.images.shape[1:]), images.classes, "these samples")
+    if options.out:
+        check_file(Path(options.out), options.overwrite)
+    judge = DigitJudge(options.root, device)
+    return judge.score(samples, {"file": images.source, "fingerprint": images.fingerprint[:16]})
+
+
+def score_network(what: str, options: EvaluateOptions) -> "Score":
+    from .evaluate import DigitJudge, check_digits, evaluate
+
+    checkpoint, settings, device = sampling_setup(what, options)
+    n, data = options.n or 10_000, checkpoint.data
+    shape = (data.channels, data.height, data.width)
+    check_digits(n, shape, data.classes, "this network's images")
+    if options.out:
+        check_file(Path(options.out), options.overwrite)
+    judge = DigitJudge(options.root, device)
+    with steps_bar(n, options.batch, settings) as bar:
+        return evaluate(
+            checkpoint, judge, n, seed=options.seed, settings=settings, batch=options.batch,
+            on_state=lambda state: bar.update(state.x0 is not None),
+        )  # fmt: skip

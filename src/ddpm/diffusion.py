@@ -108,7 +108,8 @@ class Diffusion:
         """L_simple = w(t) ‖ε − ε_θ(√ᾱ_t x_0 + √(1−ᾱ_t) ε, t)‖²   [DDPM, Eq. 14, Algorithm 1]
 
         The target is ε, x_0 or v = √ᾱ_t ε − √(1−ᾱ_t) x_0 [Salimans and Ho 2022, App. D], and
-        ‖·‖² is the mean over an image. Shapes: x0, eps (B, C, H, W); t, y and the loss (B,).
+        ‖·‖² is the mean over an image; w is 1 where the times were drawn by it. Shapes: x0, eps
+        (B, C, H, W); t, y and the loss (B,).
         """
         alpha_bar = self.schedule.at(t, x0.ndim)
         if self.target == "eps":
@@ -135,12 +136,15 @@ class Diffusion:
 
     def sample_times(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """t ~ Uniform{1 … T}   [DDPM, Algorithm 1]
-        or t_i = ⌈T ((u + i/n) mod 1)⌉, one u ~ U(0, 1) for all   [VDM, App. I.1], stratified
-        or t = ⌈T σ(z)⌉, z ~ N(0, 1)   [Esser et al. 2024, Sec. 3.1], the logit-normal
+        or t_i = ⌈T u_i⌉, u_i = (u + i/n) mod 1, one u ~ U(0, 1)   [Kingma et al. 2021, App. I.1]
+        or P(t) = w(t) / Σ w, by those same u_i, and then no weight on the loss
+        or t = ⌈T σ(z)⌉, z ~ N(0, 1)   [Esser et al. 2024, Sec. 3.1]
 
-        Each stratified t is uniform too, but a batch has times from all over the chain, and its
-        loss less variance. The logit-normal favours the middle of the chain. It is not divided out
-        of the loss again: to draw a time more often is to weigh it more. Returns int64 (n,).
+        "uniform", "stratified", "by-weight" and "logit-normal". Stratified times are uniform too,
+        but a batch has some from all over the chain, so its loss has less variance; by-weight has
+        less still, and the gradient's mean is that of the weighted loss but for a factor. The
+        logit-normal is not divided out of the loss: to draw a time more often is to weigh it more.
+        Returns int64 (n,).
         """
         device = self.schedule.alpha_bar.device
         if self.time_sampling == "uniform":

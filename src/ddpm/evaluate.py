@@ -42,7 +42,8 @@ class Score:
     """A Fréchet distance of features beside its floor, and how many digits were what was asked.
 
     distance   samples against the training set
-    floor      the first `floor_n` images of the test set against the training set
+    floor      the first `floor_n` images of the test set against the training set: as many as
+               there are samples, or all 10,000
     as_asked   share of samples classified as their label says; None where nothing was asked
     """
 
@@ -55,10 +56,10 @@ class Score:
     def text(self) -> str:
         """The score for a person to read."""
         p = self.protocol
+        times = f", {self.distance / self.floor:.2f} times the floor" if self.floor_n == p.n else ""
         lines = [
-            f"Fréchet distance   {self.distance:.3f}, "
-            f"{self.distance / self.floor:.2f} times the floor",
-            f"floor              {self.floor:.3f}, of {self.floor_n:,} test digits",
+            f"Fréchet distance   {self.distance:.4f}{times}",
+            f"floor              {self.floor:.4f}, of {self.floor_n:,} test digits",
         ]
         if self.as_asked is not None:
             lines.append(f"as asked           {self.as_asked:.2%}")
@@ -116,17 +117,18 @@ class DigitJudge:
 
     def _reference(self) -> Gaussian:
         """The training set's mean and covariance, kept in the cache for the next time."""
-        key = hashlib.sha256((self.hash + self.train.fingerprint).encode()).hexdigest()[:24]
+        of_what = f"{self.hash} {self.train.fingerprint} {self.device.type}"
+        key = hashlib.sha256(of_what.encode()).hexdigest()[:24]
         path = cache_folder() / f"digit-reference-{key}.safetensors"
         try:
             kept = load_file(path)
-            return Gaussian(kept["mean"], kept["cov"], len(self.train))
+            return Gaussian(kept["mean"], kept["cov"])
         except (OSError, SafetensorError, KeyError):
             pass  # not there, or damaged
-        of = Moments()
+        found = Moments()
         for part in self.train.images.split(5000):
-            of.add(self.look(part)[0])
-        reference = of.gaussian()
+            found.add(self.look(part)[0])
+        reference = found.gaussian()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as beside:
@@ -155,17 +157,20 @@ def evaluate(
         checkpoint, n, seed=seed, settings=settings, device=judge.device, batch=batch,
         on_state=on_state,
     )  # fmt: skip
-    if settings.guidance == 0:  # then no class was asked for
-        samples = Samples(samples.images, None, samples.classes)
     nfe = network_evaluations(settings, checkpoint.diffusion, bool(data.classes))
     how = {
-        **asdict(settings),
-        "nfe": nfe,
-        "weights": "ema",
-        "seed": seed,
-        "images": checkpoint.images,
-    }
+        "network": weights_hash(checkpoint), "weights": "ema", "images": checkpoint.images,
+        **asdict(settings), "nfe": nfe, "seed": seed,
+    }  # fmt: skip
     return judge.score(samples, how)
+
+
+def weights_hash(checkpoint: Checkpoint) -> str:
+    """The first 16 digits of a SHA-256 of all weights, in order."""
+    digest = hashlib.sha256()
+    for tensor in checkpoint.net.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def check_digits(n: int, shape: tuple[int, ...], classes: tuple[str, ...], what: str) -> None:
@@ -175,7 +180,8 @@ def check_digits(n: int, shape: tuple[int, ...], classes: tuple[str, ...], what:
         raise UserError("a distance needs two samples at least")
     if shape != (1, 28, 28) or not set(classes) <= set(DIGITS):
         channels, height, width = shape
-        named = f", classes such as {classes[0]!r}" if classes else ""
+        other = [name for name in classes if name not in DIGITS]
+        named = f", classes such as {other[0]!r}" if other else ""
         raise UserError(
             f"only handwritten digits can be scored, 28x28 in one channel, classes 0 to 9; "
             f"{what} are {width}x{height} in {channels}{named}"

@@ -27,7 +27,8 @@ OnState = Callable[[State], None]
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """images: uint8 (N, C, H, W) on the CPU; labels: int64 (N,), or None without classes."""
+    """images: uint8 (N, C, H, W) on the CPU; labels: int64 (N,), or None where no class was asked,
+    because there is none or guidance is 0."""
 
     images: Tensor
     labels: Tensor | None
@@ -68,7 +69,7 @@ def generate(
             if on_state:
                 on_state(state)
         done.append(to_uint8(state.x).cpu())
-    return Samples(torch.cat(done), y, data.classes)
+    return Samples(torch.cat(done), None if settings.guidance == 0 else y, data.classes)
 
 
 def walk(
@@ -98,9 +99,11 @@ def walk(
 
 
 def guides(settings: SampleConfig, t: int, T: int) -> bool:
-    """Whether a step that begins at time t is guided   [Kynkäänniemi et al. 2024, Eq. 6]
+    """Whether a step that begins at time t is guided: while t > guidance_above · T
 
-    Guidance in a limited interval of noise: where an image's class is decided, not its details.
+    Guidance in an interval of noise [Kynkäänniemi et al. 2024, Sec. 3.1], of which this is the
+    lower end: what is left of the noise then decides details, not the class. They found an upper
+    end useful for large networks of photographs; with our digits guidance from T on is better.
     """
     return settings.guidance not in (0, 1) and t > settings.guidance_above * T
 
@@ -161,8 +164,9 @@ class Film:
 def write(path: Path, samples: Samples, film: Film | None = None) -> None:
     """Write samples in the form that the path's ending asks for:
 
-    .png a grid, .gif or .webp the film, .npz `arr_0` (N, H, W, C) and labels in `arr_1`, and
-    single PNGs where the path is a folder.
+    .png a grid, .gif or .webp the film, .npz `arr_0` (N, H, W, C) and labels in `arr_1` (the
+    classes' names where these are numbers, else their places), and single PNGs where the path is a
+    folder.
     """
     images = samples.images
     zoom = zoom_for(images)
@@ -179,7 +183,9 @@ def write(path: Path, samples: Samples, film: Film | None = None) -> None:
         if path.suffix.lower() == ".npz":
             arrays = {"arr_0": images.permute(0, 2, 3, 1).contiguous().numpy()}
             if samples.labels is not None:
-                arrays["arr_1"] = samples.labels.numpy()
+                numbers = all(name.isdecimal() for name in samples.classes)
+                values = [int(name) if numbers else i for i, name in enumerate(samples.classes)]
+                arrays["arr_1"] = np.array(values)[samples.labels.numpy()]
             with beside.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
         elif film is not None:

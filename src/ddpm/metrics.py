@@ -8,11 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """The mean (D,) and covariance (D, D) of n features, in float64 on the CPU."""
+    """The mean (D,) and covariance (D, D) of features, in float64 on the CPU."""
 
     mean: np.ndarray
     cov: np.ndarray
-    n: int
 
 
 class Moments:
@@ -31,7 +30,7 @@ class Moments:
         if self.n < 2:
             raise ValueError(f"a covariance needs two samples at least, not {self.n}")
         mean = self.sum / self.n
-        return Gaussian(mean, (self.outer - self.n * np.outer(mean, mean)) / (self.n - 1), self.n)
+        return Gaussian(mean, (self.outer - self.n * np.outer(mean, mean)) / (self.n - 1))
 
 
 def moments(features: Tensor) -> Gaussian:

@@ -135,9 +135,9 @@ def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list
     if not 1 <= steps <= T:
         raise ValueError(f"steps must be between 1 and T = {T}, not {steps}")
     if spacing == "log-snr":
-        levels = schedule.snr(torch.arange(1, T + 1)).log().cpu()  # falling
+        levels = -schedule.snr(torch.arange(1, T + 1)).log().cpu()  # rising with t
         even = torch.linspace(float(levels[0]), float(levels[-1]), steps)
-        wanted = [0.0, *((levels - even[:, None]).abs().argmin(1) + 1.0).tolist()]
+        wanted = [0.0, *(torch.searchsorted(levels, even) + 1.0).tolist()]
     else:
         power = 2 if spacing == "quadratic" else 1
         wanted = [T * (i / steps) ** power for i in range(steps + 1)]

@@ -1,0 +1,93 @@
+"""What can be typed after a command: its options, their help and their ranges."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from .config import Config, Count, NonNegative, Sampler, Seed, Share, Spacing
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train a diffusion model on images, and leave everything in a run's folder.
+
+    The preset sets all options below; give any of them to change it. Of --minutes, --steps and
+    --images give one. Ctrl-C saves and ends; --resume with --out goes on.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    preset: tyro.conf.Positional[str | None] = None
+    """Where the settings begin: one of the presets; first-run if none is named."""
+    out: str | None = None
+    """Folder of the run. By default runs/PRESET, with a number where that is taken."""
+    resume: bool = False
+    """Go on with the run in --out, with the settings it has."""
+    device: str | None = None
+    """cpu, cuda or mps. By default the best that is there."""
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What generating and scoring have in common."""
+
+    steps: Count | None = None
+    """Steps from static to an image. This and the next four: by default as the checkpoint says."""
+    sampler: Sampler | None = None
+    """How to walk from static to images."""
+    spacing: Spacing | None = None
+    """How the steps lie on the way."""
+    eta: Share | None = None
+    """Noise that ddim adds on the way: 0 none, 1 as much as ddpm."""
+    guidance: NonNegative | None = None
+    """How strongly to insist on the class: 1 is plain, 0 asks for none."""
+    seed: Seed = 0
+    """Another seed, other images."""
+    batch: Count = 64
+    """Images at a time."""
+    device: str | None = None
+    """cpu, cuda or mps. By default the best that is there."""
+
+
+@dataclass(frozen=True)
+class GenerateOptions(SamplingOptions):
+    """Generate images out of static.
+
+    Image number i follows from the checkpoint, its label, these settings, the seed and i.
+    """
+
+    checkpoint: tyro.conf.Positional[str | None] = None
+    """A run's folder, a .safetensors file, or the name of weights that come with the package:
+    mnist, the default."""
+    n: Count = 16
+    """How many images."""
+    out: str | None = None
+    """x.png: a grid. x.gif or x.webp: how they came out of the static. x.npz: an array, with the
+    labels. x, without an ending: a folder of single PNGs. By default generated.png, numbered."""
+    overwrite: bool = False
+    """Write over what --out names."""
+    label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A class, by name or number; may be repeated. Without it, all classes in turn. A name that
+    begins with a dash is given as --label=-NAME."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(SamplingOptions):
+    """Score digits: the Fréchet distance between their features and the training set's.
+
+    The features are those of a classifier that comes with the package. Beside the distance stands
+    its floor, that of as many real test digits, and the share of digits that are what was asked.
+    A distance falls with the number of digits: compare only those of the same number.
+    """
+
+    what: tyro.conf.Positional[str | None] = None
+    """A run's folder, a .safetensors file or the name of weights that come with the package (mnist,
+    the default); or digits: an npz, a zip or a folder of images."""
+    n: Count | None = None
+    """How many digits to make: 10,000 if not said."""
+    root: str = "data"
+    """Where MNIST lies, or is downloaded to."""
+    out: str | None = None
+    """A .json file for the score and its protocol."""
+    overwrite: bool = False
+    """Write over what --out names."""
