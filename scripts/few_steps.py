@@ -1,22 +1,30 @@
 """Quality against network evaluations: every sampler, every spacing of its steps.
 
-    python scripts/few_steps.py mnist --root data --out few-steps.jsonl [--guidance 0]
+    python scripts/few_steps.py mnist --root data --out few-steps.jsonl
 
-The Fréchet distance of 2,000 digits, in floors, for each number of steps. Without guidance a step
-is one evaluation; with it, two. What is scored already is not scored again.
+The Fréchet distance of 2,000 digits, in floors, for each number of steps. Without guidance, the
+default here, a step is one evaluation; a guided step is two. What is scored already is not scored
+again.
 """
 
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import tyro
 
 from ddpm import load
-from ddpm.config import Sampler, Spacing
+from ddpm.config import Spacing
 from ddpm.device import best_device
-from ddpm.evaluate import DigitJudge, evaluate
+from ddpm.evaluate import DigitJudge, evaluate, weights_hash
+
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "ddpm": {"sampler": "ddpm", "eta": 0.0},
+    "ddim": {"sampler": "ddim", "eta": 0.0},
+    "ddim, η = 0.5": {"sampler": "ddim", "eta": 0.5},
+    "dpm++": {"sampler": "dpm++", "eta": 0.0},
+}
 
 
 @dataclass
@@ -30,50 +38,54 @@ class Options:
     even: tuple[int, ...] = (1000,)
     """More numbers of steps, for which the even spacing is enough."""
     guidance: float = 0.0
-    samplers: tuple[Sampler, ...] = get_args(Sampler)
+    only: tuple[str, ...] = tuple(SAMPLERS)
+    """Samplers."""
     n: int = 2000
-    batch: int = 64
 
 
 def main(options: Options) -> None:
     checkpoint = load(options.checkpoint)
     judge = DigitJudge(options.root, best_device())
+    shared = {"network": weights_hash(checkpoint), "guidance": options.guidance, "n": options.n}
     done = []
     if options.out.exists():
         done = [json.loads(line) for line in options.out.read_text().splitlines()]
-    for steps in (*options.steps, *options.even):
-        for sampler in options.samplers:
-            for spacing in get_args(Spacing) if steps in options.steps else ("even",):
-                key = {"sampler": sampler, "spacing": spacing, "steps": steps,
-                       "guidance": options.guidance, "n": options.n}  # fmt: skip
-                if any(key.items() <= row.items() for row in done):
-                    continue
-                settings = replace(
-                    checkpoint.config.sample, sampler=sampler, spacing=spacing, steps=steps,
-                    guidance=options.guidance, eta=0.0,
-                )  # fmt: skip
-                score = evaluate(
-                    checkpoint, judge, options.n, settings=settings, batch=options.batch
-                )
-                row = {**key, "distance": score.distance, "floor": score.floor,
-                       "as_asked": score.as_asked}  # fmt: skip
-                done.append(row)
-                with options.out.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-    rows = [r for r in done if r["guidance"] == options.guidance and r["n"] == options.n]
-    columns = sorted({r["steps"] for r in rows})
-    print(f"| sampler | spacing | {' | '.join(map(str, columns))} |")
-    print(f"| --- | --- |{' --- |' * len(columns)}")
-    for sampler in get_args(Sampler):
-        for spacing in get_args(Spacing):
-            found = {
-                r["steps"]: r["distance"] / r["floor"]
-                for r in rows
-                if (r["sampler"], r["spacing"]) == (sampler, spacing)
-            }
-            cells = [f"{found[c]:.2f}" if c in found else "" for c in columns]
-            if found:
-                print(f"| {sampler} | {spacing} | {' | '.join(cells)} |")
+    spacings = get_args(Spacing)
+    jobs = [(steps, spacing) for steps in options.steps for spacing in spacings]
+    jobs += [(steps, "even") for steps in options.even]
+    for steps, spacing in jobs:
+        for sampler in options.only:
+            key = {**shared, "sampler": sampler, "spacing": spacing, "steps": steps}
+            if any(key.items() <= row.items() for row in done):
+                continue
+            settings = replace(
+                checkpoint.config.sample, spacing=spacing, steps=steps, guidance=options.guidance,
+                **SAMPLERS[sampler],
+            )  # fmt: skip
+            score = evaluate(checkpoint, judge, options.n, settings=settings)
+            row = {**key, "nfe": score.protocol.sampling["nfe"], "distance": score.distance,
+                   "floor": score.floor, "as_asked": score.as_asked}  # fmt: skip
+            done.append(row)
+            with options.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    print(table([row for row in done if shared.items() <= row.items()]))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Samplers and spacings down, numbers of steps across."""
+    columns = sorted({row["steps"] for row in rows})
+    lines = [
+        f"| sampler | spacing | {' | '.join(map(str, columns))} |",
+        f"| --- | --- |{' --- |' * len(columns)}",
+    ]
+    for sampler, spacing in dict.fromkeys((row["sampler"], row["spacing"]) for row in rows):
+        found = {
+            row["steps"]: f"{row['distance'] / row['floor']:.2f}"
+            for row in rows
+            if (row["sampler"], row["spacing"]) == (sampler, spacing)
+        }
+        lines.append(f"| {sampler} | {spacing} | {' | '.join(found.get(c, '') for c in columns)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
