@@ -106,7 +106,7 @@ class Diffusers:
         up = ["UpBlock2D"] * len(s.widths)
         for level in s.attention:
             down[level], up[len(up) - 1 - level] = "AttnDownBlock2D", "AttnUpBlock2D"
-        net = diffusers.UNet2DModel(
+        net: Any = diffusers.UNet2DModel(
             sample_size=size, in_channels=channels, out_channels=channels, layers_per_block=2,
             block_out_channels=s.widths, down_block_types=tuple(down), up_block_types=tuple(up),
             num_class_embeds=s.classes + 1 if s.classes else None, dropout=s.dropout,
@@ -118,7 +118,7 @@ class Diffusers:
         self.parameters = sum(p.numel() for p in net.parameters())
         kind = getattr(diffusers, s.solver)
         options = {"beta_schedule": s.schedule, "prediction_type": s.prediction}
-        self.noising = diffusers.DDPMScheduler(1000, **options)
+        self.noising: Any = diffusers.DDPMScheduler(1000, **options)
         self.sampler = kind(num_train_timesteps=1000, timestep_spacing=s.spacing, **options)
         self.accelerator = Accelerator(cpu=True)
         self.net, self.optimizer = self.accelerator.prepare(

@@ -56,7 +56,7 @@ def main(options: Options) -> None:
     test = load_images("mnist", root=options.root, split="test")
     assert train.labels is not None
     assert test.labels is not None
-    net = DigitNet().to(device, memory_format=torch.channels_last)
+    net = DigitNet().to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         net.parameters(), options.lr, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
@@ -86,7 +86,7 @@ def main(options: Options) -> None:
             flush=True,
         )
 
-    net = net.eval().to("cpu", memory_format=torch.contiguous_format)
+    net = net.eval().cpu().to(memory_format=torch.contiguous_format)
     with torch.inference_mode():
         parts = [net(to_float(part))[1].argmax(1) for part in test.images.split(500)]
     right = (torch.cat(parts) == test.labels).float().mean().item()
