@@ -36,7 +36,15 @@ def test_diffusers(classes, solver):
 def test_denoising_diffusion_pytorch(classes):
     pytest.importorskip("denoising_diffusion_pytorch")
     settings = contestants.LucidrainsSettings(
-        8, (1, 2), lr=1e-3, classes=classes, steps=2, guidance=2.0, ema_every=1, decay=True
+        8,
+        (1, 2),
+        lr=1e-3,
+        classes=classes,
+        steps=2,
+        guidance=2.0,
+        ema_every=1,
+        decay=True,
+        schedule="cosine",
     )
     check(contestants.Lucidrains(settings, 1, 16), torch.tensor([0, 3, 5, 9]))
 
