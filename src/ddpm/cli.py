@@ -173,7 +173,7 @@ def generate_command(options: GenerateOptions) -> int:
 def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:
     """The checkpoint, how to sample from it, and on what."""
     from .checkpoint import load
-    from .generate import with_options
+    from .generate import check_steps, with_options
 
     device = device_for(options)
     checkpoint = load(name)
@@ -185,11 +185,7 @@ def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", S
         raise UserError(f"--eta is for --sampler ddim, and this is {settings.sampler}")
     if options.guidance is not None and not checkpoint.data.classes:
         raise UserError("--guidance needs classes, and this network was trained without")
-    if settings.steps > checkpoint.diffusion.T:
-        raise UserError(
-            f"{settings.steps} steps are more than the {checkpoint.diffusion.T} that this network "
-            f"was trained with: choose --steps from 1 to {checkpoint.diffusion.T}"
-        )
+    check_steps(settings, checkpoint.diffusion)
     return checkpoint, settings, device
 
 

@@ -81,11 +81,7 @@ def walk(
     null: int = 0,
 ) -> Iterator[State]:
     """Every state of one batch on its way from static, as the settings say."""
-    if settings.steps > diffusion.T:
-        raise UserError(
-            f"{settings.steps} steps are more than the {diffusion.T} that this network was "
-            f"trained with: choose --steps from 1 to {diffusion.T}"
-        )
+    check_steps(settings, diffusion)
     plain = 0 if settings.guidance == 0 else 1
     strong, weak = guided(net, settings.guidance, null), guided(net, plain, null)
 
@@ -96,6 +92,15 @@ def walk(
     step = named_step(settings.sampler, settings.eta, settings.variance)
     times = timesteps(diffusion.schedule, settings.steps, settings.spacing)
     return sample(diffusion, denoise, noise, times, step)
+
+
+def check_steps(settings: SampleConfig, diffusion: Diffusion) -> None:
+    """Raises UserError for more steps than the chain has."""
+    if settings.steps > diffusion.T:
+        raise UserError(
+            f"{settings.steps} steps are more than the {diffusion.T} that this network was "
+            f"trained with: choose --steps from 1 to {diffusion.T}"
+        )
 
 
 def guides(settings: SampleConfig, t: int, T: int) -> bool:
