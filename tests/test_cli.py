@@ -32,6 +32,15 @@ def test_help_is_there_at_once_and_without_torch():
         assert word in done.stdout
 
 
+def test_digits_come_without_waiting_for_torchs_compiler(tmp_path):
+    code = (
+        "import sys; from ddpm.cli import main;"
+        "assert main(['generate', '--n', '1', '--steps', '1', '--out', 'digit.png']) == 0;"
+        "assert not {'torch._dynamo', 'sympy', 'torchvision', 'accelerate'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
 @pytest.mark.parametrize("command", ["train", "generate", "evaluate"])
 def test_each_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:

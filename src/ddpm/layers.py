@@ -39,6 +39,13 @@ def conv(c_in: int, c_out: int, kernel: int = 3, zero: bool = False) -> nn.Modul
     return initialise(nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2), zero)
 
 
+def embedding(n: int, dim: int) -> nn.Embedding:
+    """Uniform with variance 1: a normal start would load torch's compiler on the meta device."""
+    layer = nn.Embedding(n, dim, _weight=torch.empty(n, dim))
+    nn.init.uniform_(layer.weight, -math.sqrt(3), math.sqrt(3))
+    return layer
+
+
 def norm(groups: int, channels: int) -> nn.GroupNorm:
     if channels % groups:
         raise ValueError(f"{channels} channels do not divide into {groups} groups")

@@ -6,7 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import Attention, Down, ResBlock, Up, conv, initialise, norm, timestep_embedding
+from .layers import (
+    Attention,
+    Down,
+    ResBlock,
+    Up,
+    conv,
+    embedding,
+    initialise,
+    norm,
+    timestep_embedding,
+)
 
 
 class Block(nn.Module):
@@ -76,7 +86,7 @@ class UNet(nn.Module):
         self.time = nn.Sequential(
             initialise(nn.Linear(channels, emb)), nn.SiLU(), initialise(nn.Linear(emb, emb))
         )
-        self.label = nn.Embedding(num_classes + 1, emb) if num_classes else None
+        self.label = embedding(num_classes + 1, emb) if num_classes else None
         self.conv_in = conv(in_channels * patch**2, channels)
 
         skips, width = [channels], channels
