@@ -1,9 +1,9 @@
 """Put a run's weights into the box: rounded to half precision, which halves the file.
 
-    python scripts/ship.py runs/mnist-long --name mnist
+    python scripts/ship.py runs/mnist-long --name mnist --eta 0.6 --guidance 1.6
 
-`load` brings them back to float32. They are sampled as the preset of that name says. Scores in the
-model card are those of the rounded weights.
+`load` brings them back to float32. They are sampled as the preset of that name says, but for what
+is given here. Scores in the model card are those of the rounded weights.
 """
 
 from dataclasses import dataclass, replace
@@ -12,17 +12,21 @@ import tyro
 
 from ddpm import load, preset, save
 from ddpm.checkpoint import WEIGHTS
+from ddpm.generate import with_options
 
 
 @dataclass
 class Options:
     run: tyro.conf.Positional[str]
     name: str = "mnist"
+    eta: float | None = None
+    guidance: float | None = None
 
 
 def main(options: Options) -> None:
     checkpoint = load(options.run)
-    config = replace(checkpoint.config, root="data", sample=preset(options.name).sample)
+    sample = with_options(preset(options.name).sample, eta=options.eta, guidance=options.guidance)
+    config = replace(checkpoint.config, root="data", sample=sample)
     path = WEIGHTS / f"{options.name}.safetensors"
     save(path, checkpoint.net.half(), config, checkpoint.data, checkpoint.step, checkpoint.images)
     path.chmod(0o644)

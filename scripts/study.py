@@ -35,6 +35,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "unweighted": {"diffusion": {"weight": "simple", "time_sampling": "uniform"}},
     "target eps": {"diffusion": {"target": "eps"}},
     "target x0": {"diffusion": {"target": "x0"}},
+    "batch 32, floor 0.1": {"train": {"batch": 32}, "diffusion": {"floor": 0.1}},
+    "batch 32, floor 0.5": {"train": {"batch": 32}, "diffusion": {"floor": 0.5}},
+    "batch 32, floor 1": {"train": {"batch": 32}, "diffusion": {"floor": 1.0}},
+    "batch 32, floor 0.5, lr 2e-3": {
+        "train": {"batch": 32, "lr": 2e-3},
+        "diffusion": {"floor": 0.5},
+    },
     "linear schedule": {"diffusion": {"schedule": "linear"}},
     "sigmoid schedule": {"diffusion": {"schedule": "sigmoid"}},
     "lr 1.5e-3": {"train": {"lr": 1.5e-3}},

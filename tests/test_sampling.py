@@ -176,7 +176,7 @@ def test_more_steps_than_T_or_none_are_refused(steps):
         timesteps(linear(100), steps)
 
 
-@pytest.mark.parametrize("spacing", ["even", "quadratic", "log-snr"])
+@pytest.mark.parametrize("spacing", ["even", "quadratic", "root", "log-snr"])
 def test_every_number_of_steps_gives_times_that_fall(spacing):
     for steps in range(1, 101):
         for schedule in (linear(100), cosine(100), sigmoid(100)):
@@ -191,6 +191,7 @@ def test_spacings_are_what_they_are_called():
     schedule = cosine(1000)
     assert timesteps(schedule, 4) == [1000, 750, 500, 250, 0]
     assert timesteps(schedule, 4, "quadratic") == [1000, 562, 250, 62, 0]
+    assert timesteps(schedule, 4, "root") == [1000, 866, 707, 500, 0]
     schedule = linear(1000)
     times = timesteps(schedule, 10, "log-snr")
     assert times[-2] == 1

@@ -140,6 +140,21 @@ def test_a_folder_that_is_in_use_is_left_alone(tiny, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["diary.txt"]
 
 
+def test_a_run_may_go_on_with_another_weight_of_its_loss(tiny, tmp_path):
+    train(tiny, tmp_path)
+    other = replace(tiny.diffusion, weight="min-snr", floor=0.5, time_sampling="by-weight")
+    result = train(replace(steps(tiny, 6), diffusion=other), tmp_path, resume=True)
+    assert result.step == 6
+    assert load(tmp_path).config.diffusion == other
+
+
+def test_a_floor_is_not_for_eps(tiny, tmp_path):
+    eps = replace(tiny.diffusion, target="eps", weight="min-snr", floor=0.5)
+    with pytest.raises(UserError, match="with target v or x0"):
+        train(replace(tiny, diffusion=eps), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_resuming_refuses_what_would_not_be_the_same_run(tiny, tmp_path):
     with pytest.raises(UserError, match="there is no run to go on with"):
         train(tiny, tmp_path / "none", resume=True)
@@ -149,6 +164,7 @@ def test_resuming_refuses_what_would_not_be_the_same_run(tiny, tmp_path):
         replace(tiny, seed=5),
         replace(tiny, unet=replace(tiny.unet, channels=16)),
         replace(tiny, train=replace(tiny.train, batch=8)),
+        replace(tiny, diffusion=replace(tiny.diffusion, target="x0")),
     ):
         with pytest.raises(UserError, match="cannot go on with another"):
             train(other, tmp_path / "run", resume=True)

@@ -27,7 +27,8 @@ from .unet import UNet
 VERSION = 1
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = ("mnist",)
-FIXED = ("size", "flip", "labels", "seed", "unet", "diffusion")  # for the whole life of a run
+FIXED = ("size", "flip", "labels", "seed", "unet")  # for the whole life of a run
+FIXED_DIFFUSION = ("schedule", "T", "target")  # what the network's output means
 
 Version = Annotated[int, Field(strict=True, ge=1)]
 T = TypeVar("T")
@@ -84,7 +85,7 @@ def build_net(config: Config, data: DataInfo) -> UNet:
 def build_diffusion(config: Config) -> Diffusion:
     d = config.diffusion
     schedule = SCHEDULES[d.schedule](d.T)
-    return Diffusion(schedule, d.target, d.weight, d.gamma, d.time_sampling)
+    return Diffusion(schedule, d.target, d.weight, d.gamma, d.floor, d.time_sampling)
 
 
 def save(
@@ -155,6 +156,8 @@ def load_state(
     """
     tensors, header = load_tensors(path, StateHeader)
     changed = [part for part in FIXED if getattr(header.config, part) != getattr(config, part)]
+    old, new = header.config.diffusion, config.diffusion
+    changed += [f"diffusion.{k}" for k in FIXED_DIFFUSION if getattr(old, k) != getattr(new, k)]
     if header.config.train.batch != config.train.batch:
         changed.append("train.batch")
     if changed:

@@ -29,7 +29,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 Sampler = Literal["ddpm", "ddim", "dpm++"]
-Spacing = Literal["even", "quadratic", "log-snr"]
+Spacing = Literal["even", "quadratic", "root", "log-snr"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ class DiffusionConfig:
     """Weight of the loss over time."""
     gamma: Positive = 5.0
     """γ of min-snr."""
+    floor: NonNegative = 0.0
+    """Least weight of an error of x_0 under min-snr, for v and x0: raise it, to 0.5 say, and the
+    noisiest times count too, at which a network that is given no class settles on one."""
     time_sampling: Literal["uniform", "stratified", "by-weight", "logit-normal"] = "uniform"
     """How training draws its times."""
 

@@ -19,7 +19,7 @@ Denoiser = Callable[[Tensor, int], Prediction]
 """denoise(x_t, t) -> Prediction(x0, eps), for one time t for the whole batch."""
 
 Variance = Literal["beta", "beta-tilde"]
-Spacing = Literal["even", "quadratic", "log-snr"]
+Spacing = Literal["even", "quadratic", "root", "log-snr"]
 
 Noise = Callable[[], Tensor]
 """Each call gives fresh standard normal noise of shape (B, C, H, W)."""
@@ -127,6 +127,7 @@ def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list
 
     even       τ_i = T i/S                                            [DDIM, App. D.2, "linear"]
     quadratic  τ_i = T (i/S)²                                         [DDIM, App. D.2]
+    root       τ_i = T √(i/S), its mirror: most steps where the noise is most
     log-snr    λ_τ falls evenly from τ_1 = 1 to τ_S = T,  λ = ½ log SNR  [DPM-Solver, Sec. 3.4]
 
     Times are whole and differ. 1 ≤ steps ≤ T, else ValueError.
@@ -139,7 +140,7 @@ def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list
         even = torch.linspace(float(levels[0]), float(levels[-1]), steps)
         wanted = [0.0, *(torch.searchsorted(levels, even) + 1.0).tolist()]
     else:
-        power = 2 if spacing == "quadratic" else 1
+        power = {"even": 1.0, "quadratic": 2.0, "root": 0.5}[spacing]
         wanted = [T * (i / steps) ** power for i in range(steps + 1)]
     wanted[-1] = T
     times = [0]

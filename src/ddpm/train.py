@@ -195,6 +195,8 @@ def check(config: Config) -> Config:
     batch, parts = config.train.batch, config.train.accumulate
     if batch % parts:
         raise UserError(f"a batch of {batch} cannot be cut into {parts} parts")
+    if config.diffusion.floor and config.diffusion.target == "eps":
+        raise UserError("diffusion.floor is a weight of errors of x_0: use it with target v or x0")
     steps, T = config.sample.steps, config.diffusion.T
     if steps > T:
         raise UserError(f"sample.steps {steps} is more than diffusion.T, which is {T}")
