@@ -22,7 +22,7 @@ from ddpm.evaluate import DigitJudge, evaluate, weights_hash
 SAMPLERS: dict[str, dict[str, Any]] = {
     "ddpm": {"sampler": "ddpm", "eta": 0.0},
     "ddim": {"sampler": "ddim", "eta": 0.0},
-    "ddim, η = 0.5": {"sampler": "ddim", "eta": 0.5},
+    "ddim, η = 0.6": {"sampler": "ddim", "eta": 0.6},
     "dpm++": {"sampler": "dpm++", "eta": 0.0},
 }
 
