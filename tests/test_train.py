@@ -150,7 +150,7 @@ def test_a_run_may_go_on_with_another_weight_of_its_loss(tiny, tmp_path):
 
 def test_a_floor_is_not_for_eps(tiny, tmp_path):
     eps = replace(tiny.diffusion, target="eps", weight="min-snr", floor=0.5)
-    with pytest.raises(UserError, match="with target v or x0"):
+    with pytest.raises(UserError, match="errors of x_0, not of eps"):
         train(replace(tiny, diffusion=eps), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -195,8 +195,9 @@ def check(config: Config) -> Config:
     batch, parts = config.train.batch, config.train.accumulate
     if batch % parts:
         raise UserError(f"a batch of {batch} cannot be cut into {parts} parts")
-    if config.diffusion.floor and config.diffusion.target == "eps":
-        raise UserError("diffusion.floor is a weight of errors of x_0: use it with target v or x0")
+    d = config.diffusion
+    if d.floor and d.weight == "min-snr" and d.target == "eps":
+        raise UserError("diffusion.floor weighs errors of x_0, not of eps: --diffusion.floor 0")
     steps, T = config.sample.steps, config.diffusion.T
     if steps > T:
         raise UserError(f"sample.steps {steps} is more than diffusion.T, which is {T}")
