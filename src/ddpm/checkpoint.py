@@ -7,6 +7,7 @@ needed to use it, as JSON under the key "ddpm".
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -27,8 +28,10 @@ from .unet import UNet
 VERSION = 1
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = ("mnist",)
-FIXED = ("size", "flip", "labels", "seed", "unet")  # for the whole life of a run
-FIXED_DIFFUSION = ("schedule", "T", "target")  # what the network's output means
+FIXED = (  # for the whole life of a run
+    "size", "flip", "labels", "seed", "unet", "train.batch",
+    "diffusion.schedule", "diffusion.T", "diffusion.target",
+)  # fmt: skip
 
 Version = Annotated[int, Field(strict=True, ge=1)]
 T = TypeVar("T")
@@ -155,11 +158,7 @@ def load_state(
     Raises UserError where the file is damaged, or the config or the data are another run's.
     """
     tensors, header = load_tensors(path, StateHeader)
-    changed = [part for part in FIXED if getattr(header.config, part) != getattr(config, part)]
-    old, new = header.config.diffusion, config.diffusion
-    changed += [f"diffusion.{k}" for k in FIXED_DIFFUSION if getattr(old, k) != getattr(new, k)]
-    if header.config.train.batch != config.train.batch:
-        changed.append("train.batch")
+    changed = [k for k in FIXED if attrgetter(k)(header.config) != attrgetter(k)(config)]
     if changed:
         raise UserError(f"this run cannot go on with another {changed[0]}: start a new one for it")
     if header.data.fingerprint != data.fingerprint:
