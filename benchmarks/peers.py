@@ -42,7 +42,11 @@ def alone(job: Any, *args: Any) -> Any:
 
 
 def trainee(library: str, network: str) -> Trainee:
-    """A library's network of the same size: three channels, 32x32, unconditional."""
+    """A library's network of the same size: three channels, 32x32, unconditional.
+
+    diffusers builds the very same network; denoising-diffusion-pytorch one of nearly as many
+    parameters, and of 0.91 (paper) and 0.89 (small) times the arithmetic.
+    """
     paper = network == "paper"
     if library == "ours":
         return Ours(network, channels=3, classes=0)
@@ -51,7 +55,7 @@ def trainee(library: str, network: str) -> Trainee:
             DiffusersSettings(PAPER if paper else SMALL, (1,), lr=2e-4, dropout=0.1, heads=None),
             channels=3, size=32,
         )  # fmt: skip
-    dim, mults = (128, (1, 2, 2, 2)) if paper else (32, (1, 2, 2))
+    dim, mults = (144, (1, 2, 2, 2)) if paper else (32, (1, 2, 2))  # which is nearest in size
     full = tuple(level == 1 for level in range(len(mults)))
     return Lucidrains(
         LucidrainsSettings(dim, mults, lr=2e-4, full_attention=full), channels=3, size=32
