@@ -168,17 +168,17 @@ ENTRIES = (
     Entry(
         "diffusers, tuned", Diffusers,
         DiffusersSettings(
-            SMALL, (2,), lr=2e-3, classes=10, prediction="v_prediction", groups=8,
-            schedule="squaredcos_cap_v2", guidance=2.0, steps=12, decay=True, channels_last=True,
+            (16, 32, 64), (2,), lr=2e-3, classes=10, prediction="v_prediction", groups=8,
+            schedule="squaredcos_cap_v2", guidance=1.5, steps=12, decay=True, channels_last=True,
             spacing="trailing",
-        ), 32, 28,
+        ), 16, 28,
     ),
     Entry(
         "denoising-diffusion-pytorch, tuned", Lucidrains,
         LucidrainsSettings(
-            32, (1, 2), lr=2e-3, classes=10, schedule="cosine", min_snr=True, guidance=2.0,
+            16, (1, 2), lr=2e-3, classes=10, schedule="cosine", min_snr=True, guidance=1.5,
             steps=12, decay=True, channels_last=True, ema=0.999, ema_every=1,
-        ), 32, 28,
+        ), 16, 28,
     ),
     Entry(
         "diffusers, as documented", Diffusers,
