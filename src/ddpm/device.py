@@ -31,8 +31,8 @@ def place(net: nn.Module, device: torch.device | str) -> nn.Module:
     """The network on the device, laid out in memory as is fast there: channels_last, and on a CPU
     with memory that is kept from step to step.
 
-    Not channels_last on MPS, where weights that are not contiguous have given wrong results without a word
-    (pytorch/pytorch issues 118115, 175189 and 192212).
+    Not channels_last on MPS, where weights that are not contiguous have given wrong results
+    without a word (pytorch/pytorch issues 118115, 175189 and 192212).
     """
     net = net.to(device)
     if torch.device(device).type == "cpu":
