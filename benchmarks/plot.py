@@ -21,7 +21,8 @@ class Options:
 
 def main(options: Options) -> None:
     rows = json.loads(options.scores.read_text())
-    rows = [row for row in rows if row["n"] == max(row["n"] for row in rows)]
+    most = max(row["n"] for row in rows)
+    rows = [row for row in rows if row["n"] == most]
     figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
     for k, library in enumerate(dict.fromkeys(row["library"] for row in rows)):
         own = [row for row in rows if row["library"] == library]
