@@ -240,9 +240,10 @@ def learn(
 
 def digits(options: Digits) -> None:
     from ddpm import Samples, grid
-    from ddpm.evaluate import DIGITS, DigitJudge
+    from ddpm.digit_net import CLASSES
+    from ddpm.evaluate import Judge
 
-    judge = DigitJudge(options.root)
+    judge = Judge("mnist", root=options.root)
     rows = []
     for minutes in options.minutes:
         for entry in ENTRIES:
@@ -255,7 +256,7 @@ def digits(options: Digits) -> None:
             done = alone(
                 learn, entry, minutes, n, options.root, options.runs, torch.get_num_threads()
             )
-            samples = Samples(done["samples"], done["labels"], DIGITS)
+            samples = Samples(done["samples"], done["labels"], CLASSES)
             score = judge.score(samples, {"library": entry.name})
             settings = asdict(entry.settings) if entry.settings else "preset mnist"
             rows.append({

@@ -17,7 +17,7 @@ import tyro
 from ddpm import load
 from ddpm.config import Spacing
 from ddpm.device import best_device
-from ddpm.evaluate import DigitJudge, evaluate, weights_hash
+from ddpm.evaluate import Judge, evaluate, weights_hash
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "ddpm": {"sampler": "ddpm", "eta": 0.0},
@@ -45,7 +45,7 @@ class Options:
 
 def main(options: Options) -> None:
     checkpoint = load(options.checkpoint)
-    judge = DigitJudge(options.root, best_device())
+    judge = Judge("mnist", root=options.root, device=best_device())
     shared = {"network": weights_hash(checkpoint), "guidance": options.guidance, "n": options.n}
     done = []
     if options.out.exists():

@@ -16,7 +16,7 @@ import tyro
 
 from ddpm import load, preset, train
 from ddpm.config import Config, to_dict, validated
-from ddpm.evaluate import DigitJudge, evaluate
+from ddpm.evaluate import Judge, evaluate
 from ddpm.folders import free_name
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -76,7 +76,7 @@ def varied(base: Config, changes: dict[str, Any]) -> Config:
 
 
 def main(options: Options) -> None:
-    judge = DigitJudge(options.root)
+    judge = Judge("mnist", root=options.root)
     base = replace(preset("mnist"), root=options.root, minutes=options.minutes, seed=options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "scores.jsonl"

@@ -1,32 +1,36 @@
 """Scores of digits: what is near is near, what was asked is counted, all of it written down."""
 
 import json
+import sys
+import zipfile
 from dataclasses import replace
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 
-from ddpm import Samples, UserError, load
+from ddpm import Samples, UserError, features, frechet_distance, load
 from ddpm.cli import main
 from ddpm.config import SampleConfig
-from ddpm.digit_net import digit_net
-from ddpm.evaluate import DIGITS, DigitJudge, evaluate
+from ddpm.digit_net import CLASSES, digit_net
+from ddpm.images import to_pil
+from ddpm.evaluate import Judge, evaluate, ratio, read_score
 
 
 @pytest.fixture(scope="module")
 def judge(shared_data):
-    return DigitJudge(shared_data)
+    return Judge("mnist", root=shared_data)
 
 
 def of_test(judge, first, last):
-    return Samples(judge.test.images[first:last], judge.test.labels[first:last], DIGITS)
+    return Samples(judge.other.images[first:last], judge.other.labels[first:last], CLASSES)
 
 
 def test_the_digit_net_is_small_and_right_on_digits_it_has_not_seen(judge):
     assert sum(p.numel() for p in digit_net().parameters()) < 250_000
-    _, told = judge.look(judge.test.images)
-    assert (told == judge.test.labels).float().mean() >= 0.995
+    told = judge.see(judge.other.images).logits.argmax(1)
+    assert (told == judge.other.labels).float().mean() >= 0.995
 
 
 def test_real_digits_are_at_the_floor(judge):
@@ -76,13 +80,17 @@ def test_the_weights_in_the_box_are_good(judge):
     assert score.distance < 2.5 * score.floor
 
 
-@pytest.mark.parametrize(
-    ("shape", "classes"), [((3, 32, 32), ()), ((1, 28, 28), ("cat", "dog")), ((1, 32, 32), DIGITS)]
-)
-def test_what_is_not_digits_is_refused(judge, shape, classes):
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 32, 32), (3, 28, 28)])
+def test_what_is_not_digits_is_refused(judge, shape):
     images = torch.zeros(4, *shape, dtype=torch.uint8)
-    with pytest.raises(UserError, match="only handwritten digits can be scored"):
-        judge.score(Samples(images, None, classes), {})
+    with pytest.raises(UserError, match="digit-net sees images of 28x28 in 1 channel, and"):
+        judge.score(Samples(images, None, ()), {})
+
+
+def test_classes_that_the_eyes_do_not_know_are_not_counted(judge):
+    images = judge.other.images[:20]
+    other = Samples(images, torch.zeros(20, dtype=torch.long), ("cat", "dog"))
+    assert judge.score(other, {}).as_asked is None
 
 
 def test_the_command_scores_files(judge, shared_data, tmp_path, capsys):
@@ -116,15 +124,190 @@ def test_one_digit_is_no_set(judge):
 
 
 def test_the_reference_is_kept(judge, shared_data, monkeypatch):
-    monkeypatch.setattr(DigitJudge, "look", lambda *a: pytest.fail("computed again"))
-    again = DigitJudge(shared_data)
-    np.testing.assert_array_equal(again.reference.mean, judge.reference.mean)
+    monkeypatch.setattr(Judge, "see", lambda *a: pytest.fail("computed again"))
+    again = Judge("mnist", root=shared_data)
+    np.testing.assert_array_equal(again.reference.moments.sum, judge.reference.moments.sum)
 
 
 def test_a_damaged_reference_is_made_again(judge, shared_data, tmp_path, monkeypatch):
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path))
-    DigitJudge(shared_data)
-    (kept,) = tmp_path.glob("digit-reference-*")
+    Judge("mnist", root=shared_data)
+    (kept,) = tmp_path.glob("reference-*")
     kept.write_bytes(b"torn")
-    again = DigitJudge(shared_data)
-    np.testing.assert_allclose(again.reference.cov, judge.reference.cov)
+    again = Judge("mnist", root=shared_data)
+    np.testing.assert_allclose(again.reference.moments.outer, judge.reference.moments.outer)
+
+
+def test_only_scores_that_were_made_alike_are_compared(judge, tmp_path):
+    worse = replace(of_test(judge, 0, 300), images=of_test(judge, 0, 300).images // 2)
+    a, b = judge.score(worse, {"file": "a"}), judge.score(of_test(judge, 0, 300), {"file": "b"})
+    assert ratio(a, b) == pytest.approx(a.distance / b.distance)
+    assert ratio(a, b) > 1
+    with pytest.raises(UserError, match="n is 300 here, 200 there"):
+        ratio(a, judge.score(of_test(judge, 0, 200), {}))
+    with pytest.raises(UserError, match="features is"):
+        ratio(a, replace(b, protocol=replace(b.protocol, features="inception 0")))
+    a.save(tmp_path / "a.json")
+    assert read_score(tmp_path / "a.json") == a
+    (tmp_path / "b.json").write_text("[]")
+    with pytest.raises(UserError, match=r"b\.json"):
+        read_score(tmp_path / "b.json")
+
+
+# ---- images that are not digits --------------------------------------------------------------
+
+
+def photos(n, seed=0, side=16, channels=3):
+    """Smooth noise in colour: waves of random direction and length."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.linspace(0, 6, side)
+    a, b, phase = torch.rand(3, n, channels, 1, 1, generator=g)
+    waves = torch.sin(a * x[:, None] + b * x + 6 * phase)
+    return ((waves + 1) * 127.5).to(torch.uint8)
+
+
+def folder_of(images, path):
+    path.mkdir(parents=True)
+    for i, image in enumerate(images):
+        to_pil(image).save(path / f"{i:03}.png")
+    return path
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    """A TorchScript feature network: means of patches, as floats."""
+
+    class Patches(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.avg_pool2d(x.float(), 8)
+
+    torch.jit.script(Patches()).save(tmp_path / "patches.pt")
+    return str(tmp_path / "patches.pt")
+
+
+def test_any_images_by_any_features(scripted, tmp_path):
+    """The floor of a set without another split: some of it against the rest."""
+    judge = Judge(folder_of(photos(60), tmp_path / "real"), features=scripted)
+    same = judge.score(Samples(photos(60), None, ()), {})
+    assert same.distance == pytest.approx(0, abs=1e-6 * photos(60).float().var().item())
+    assert same.floor_n == 30
+    some, rest = judge.see(photos(60)[::3][:20]), judge.see(photos(60)[torch.arange(60) % 3 > 0])
+    floor, n = judge.floor(20)
+    assert n == 20
+    assert floor == pytest.approx(
+        frechet_distance(some.moments.gaussian(), rest.moments.gaussian()), rel=1e-6
+    )
+    assert judge.score(Samples(255 - photos(60), None, ()), {}).distance > same.distance + 1
+
+
+def test_files_of_any_kind_give_the_same_score(scripted, tmp_path):
+    judge = Judge(folder_of(photos(40), tmp_path / "real"), features=scripted)
+    made = photos(20, seed=1)
+    folder_of(made, tmp_path / "made")
+    np.savez(tmp_path / "made.npz", images=made.permute(0, 2, 3, 1).numpy())
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as file:
+        for png in sorted((tmp_path / "made").iterdir()):
+            file.write(png, png.name)
+    scores = [judge.score(Samples(made, None, ()), {})]
+    for name in ("made", "made.npz", "made.zip"):
+        words = ["evaluate", str(tmp_path / name), "--data", str(tmp_path / "real")]
+        words += ["--features", scripted, "--out", str(tmp_path / f"{name}.json")]
+        assert main(words) == 0
+        scores.append(read_score(tmp_path / f"{name}.json"))
+    assert len({score.distance for score in scores}) == 1
+
+
+@pytest.fixture(scope="module")
+def random_inception(tmp_path_factory):
+    """The Inception network with weights that were never trained, under a hash of its own."""
+    fidelity = pytest.importorskip("torch_fidelity")
+    torch.manual_seed(0)
+    kind = fidelity.feature_extractor_inceptionv3.FeatureExtractorInceptionV3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "load", lambda *a, **k: {})
+        patch.setattr(kind, "load_state_dict", lambda self, state: None)
+        net = kind("inception", ["2048"], feature_extractor_weights_path="none")
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(net.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def trusted(random_inception, monkeypatch):
+    monkeypatch.setattr(features, "INCEPTION_HASH", features.file_hash(random_inception, 8))
+    return str(random_inception)
+
+
+def test_inception_scores_are_those_of_torch_fidelity(trusted, tmp_path):
+    import torch_fidelity
+
+    real, made = folder_of(photos(40), tmp_path / "real"), folder_of(photos(24, 1), tmp_path / "made")
+    judge = Judge(real, features=trusted)
+    score = judge.score(Samples(photos(24, 1), None, ()), {})
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(made), input2=str(real), cuda=False, fid=True, kid=True, isc=True, prc=True,
+        kid_subset_size=24, feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=trusted, verbose=False, cache=False,
+    )  # fmt: skip
+    assert score.distance == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
+    assert score.kid == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
+    assert score.inception_score == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
+    assert score.precision == pytest.approx(theirs["precision"])
+    assert score.recall == pytest.approx(theirs["recall"])
+    assert "FID" in score.text()
+    again = Judge(real, features=trusted).score(Samples(photos(24, 1), None, ()), {})
+    assert again == score  # the reference came from the cache
+
+
+def test_gray_is_seen_as_rgb(trusted, tmp_path):
+    gray = photos(12, channels=1)
+    colour = Judge(folder_of(photos(12), tmp_path / "real"), features=trusted)
+    assert colour.score(Samples(gray, None, ()), {}).distance == pytest.approx(
+        colour.score(Samples(gray.expand(-1, 3, -1, -1), None, ()), {}).distance
+    )
+
+
+def test_another_inception_is_refused(tmp_path):
+    (tmp_path / "inception.pth").write_bytes(b"not it")
+    with pytest.raises(UserError, match="is not the Inception network that scores are published"):
+        Judge(folder_of(photos(4), tmp_path / "real"), features=str(tmp_path / "inception.pth"))
+
+
+def test_without_the_network_nothing_else_stands_in(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    with pytest.raises(UserError, match="could not be downloaded.*no network.*--features"):
+        Judge(folder_of(photos(4), tmp_path / "real"))
+
+
+def test_bad_files_are_named(scripted, tmp_path, capsys):
+    real = str(folder_of(photos(10), tmp_path / "real"))
+    mixed = folder_of(photos(4), tmp_path / "mixed")
+    to_pil(photos(1, side=24)[0]).save(mixed / "x.png")
+    small = str(folder_of(photos(4, side=8), tmp_path / "small"))
+    one = str(folder_of(photos(1), tmp_path / "one"))
+    (tmp_path / "x.safetensors").write_bytes(b"x")
+    (tmp_path / "x.pt").write_bytes(b"x")
+    for what, options, says in (
+        (str(mixed), [], "differ in size"),
+        (small, [], "are 8x8 in 3 channels, and the reference's 16x16"),
+        (one, [], "two samples at least"),
+        (real, ["--features", "cifar-net"], "cifar-net sees images of 32x32"),
+        (real, ["--features", "eyes"], "there is no feature network 'eyes'"),
+        (real, ["--features", str(tmp_path / "x.safetensors")], "holds neither"),
+        (real, ["--features", str(tmp_path / "x.pt")], "is not TorchScript"),
+    ):
+        words = ["evaluate", what, "--data", real, "--features", scripted, *options]
+        assert main(words) == 1
+        assert says in capsys.readouterr().err
+
+
+def test_no_room_for_features(trusted, tmp_path, monkeypatch):
+    """/dev/full stands for a disk without room."""
+    judge = Judge(folder_of(photos(6), tmp_path / "real"), features=trusted)
+    monkeypatch.setattr(sys.modules["ddpm.evaluate"], "TemporaryFile", lambda **k: open("/dev/full", "w+b"))
+    with pytest.raises(UserError, match="No space left on device.*DDPM_CACHE"):
+        judge.score(Samples(photos(6, 1), None, ()), {})

@@ -16,7 +16,8 @@ ORDER = [
     "errors", "folders", "schedule", "diffusion", "sampling", "likelihood", "guidance", "layers",
     "unet",
     "config", "images", "noise", "readers", "data", "device", "ema", "checkpoint", "generate",
-    "run", "train", "digit_net", "metrics", "evaluate", "options", "cli",
+    "run", "train", "digit_net", "cifar_net", "features", "metrics", "copies", "evaluate",
+    "convert", "options", "cli",
 ]  # fmt: skip
 WHITEBOARD = {
     "schedule": set(),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .diffusion import Diffusion, Prediction
     from .ema import EMA
     from .errors import UserError
-    from .evaluate import DigitJudge, Score, evaluate
+    from .evaluate import Judge, Score, evaluate
     from .generate import Samples, generate
     from .guidance import drop_labels, guided
     from .images import grid, to_float, to_uint8
@@ -36,7 +36,7 @@ _HOMES = {
     "diffusion": ("Diffusion", "Prediction"),
     "ema": ("EMA",),
     "errors": ("UserError",),
-    "evaluate": ("DigitJudge", "Score", "evaluate"),
+    "evaluate": ("Judge", "Score", "evaluate"),
     "generate": ("Samples", "generate"),
     "guidance": ("drop_labels", "guided"),
     "likelihood": ("variational_bound",),
@@ -58,7 +58,7 @@ __all__ = [  # noqa: RUF022  (in the order of the papers)
     "Images", "Batches", "load_images", "to_float", "to_uint8", "grid",
     "Config", "preset", "EMA", "train",
     "Checkpoint", "build", "save", "load", "Samples", "generate",
-    "DigitJudge", "Score", "evaluate", "frechet_distance", "UserError",
+    "Judge", "Score", "evaluate", "frechet_distance", "UserError",
 ]  # fmt: skip
 
 

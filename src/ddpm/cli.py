@@ -15,13 +15,19 @@ from . import __version__
 from .config import Config, SampleConfig, checked, preset, presets, read_toml
 from .errors import UserError
 from .folders import free_name, require_writable, taken
-from .options import EvaluateOptions, GenerateOptions, SamplingOptions, TrainOptions
+from .options import (
+    ConvertOptions,
+    EvaluateOptions,
+    GenerateOptions,
+    SamplingOptions,
+    TrainOptions,
+)
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from .checkpoint import Checkpoint
-    from .evaluate import Score
+    from .evaluate import Judge, Score
 
 HELP = f"""\
 usage: ddpm COMMAND [OPTIONS]
@@ -31,7 +37,8 @@ Denoising diffusion from scratch.
 commands:
   train [PRESET]             train on images, and leave everything in a run's folder
   generate [CHECKPOINT]      images out of static, from a run or the weights in the box
-  evaluate [CHECKPOINT]      how good they are: a distance from real digits, and its floor
+  evaluate [CHECKPOINT]      how good they are: a distance from real images, and its floor
+  convert FROM TO            to a folder of diffusers', or from one
 
 examples:
   ddpm generate --n 64 --out digits.png    digits at once, from weights that come along
@@ -80,8 +87,11 @@ def dispatch(argv: list[str]) -> int:
         return generate_command(parse(GenerateOptions, "generate", rest))
     if command == "evaluate":
         return evaluate_command(parse(EvaluateOptions, "evaluate", rest))
+    if command == "convert":
+        return convert_command(parse(ConvertOptions, "convert", rest))
     print(
-        f"ddpm: there is no command {command!r}: use train, generate or evaluate", file=sys.stderr
+        f"ddpm: there is no command {command!r}: use train, generate, evaluate or convert",
+        file=sys.stderr,
     )
     return 2
 
@@ -235,13 +245,20 @@ def check_file(path: Path, overwrite: bool) -> Path:
 
 
 def evaluate_command(options: EvaluateOptions) -> int:
+    from .evaluate import ratio, read_score
+
     what = options.what or "mnist"
-    if options.out and Path(options.out).suffix.lower() != ".json":
-        raise UserError(f"--out {options.out}: end it in .json")
+    if options.out:
+        if Path(options.out).suffix.lower() != ".json":
+            raise UserError(f"--out {options.out}: end it in .json")
+        check_file(Path(options.out), options.overwrite)
+    other = read_score(Path(options.against)) if options.against else None
     score = score_images(what, options) if holds_images(what) else score_network(what, options)
     print(score.text())
     if options.out:
         score.save(Path(options.out))
+    if other:
+        print(f"{'against':19}{ratio(score, other):.3f} times the distance in {options.against}")
     return 0
 
 
@@ -258,36 +275,64 @@ def holds_images(what: str) -> bool:
 
 def score_images(what: str, options: EvaluateOptions) -> "Score":
     from .data import load_images
-    from .evaluate import DigitJudge, check_digits
+    from .digit_net import SHAPE
     from .generate import Samples
+    from .readers import RESIZED
 
     made = ("n", "steps", "sampler", "spacing", "eta", "guidance")
     if given := [f"--{name}" for name in made if getattr(options, name) is not None]:
-        raise UserError(f"{given[0]} says how to make digits, and {what} has them already")
+        raise UserError(f"{given[0]} says how to make images, and {what} has them already")
     device = device_for(options)
     images = load_images(Path(what).resolve())  # the path, whatever named sets there are
     for note in images.notes:
+        if note.startswith(RESIZED):
+            raise UserError(f"{what}: {RESIZED}; samples are scored as they are, of one size")
         print(f"note: {note}", file=sys.stderr)
+    data = options.data or ("mnist" if tuple(images.images.shape[1:]) == SHAPE else None)
+    if data is None:
+        raise UserError(f"which real images is {what} to be held against? Name them with --data")
     samples = Samples(images.images, images.labels, images.classes)
-    check_digits(len(images), tuple(images.images.shape[1:]), images.classes, "these samples")
-    if options.out:
-        check_file(Path(options.out), options.overwrite)
-    judge = DigitJudge(options.root, device)
+    judge = judge_for(data, options, device)
     return judge.score(samples, {"file": images.source, "fingerprint": images.fingerprint[:16]})
 
 
 def score_network(what: str, options: EvaluateOptions) -> "Score":
-    from .evaluate import DigitJudge, check_digits, evaluate
+    from .evaluate import evaluate
 
     checkpoint, settings, device = sampling_setup(what, options)
-    n, data = options.n or 10_000, checkpoint.data
-    shape = (data.channels, data.height, data.width)
-    check_digits(n, shape, data.classes, "this network's images")
-    if options.out:
-        check_file(Path(options.out), options.overwrite)
-    judge = DigitJudge(options.root, device)
+    judge = judge_for(options.data or checkpoint.config.data, options, device)
+    n = options.n or 10_000
     with steps_bar(n, options.batch, settings) as bar:
         return evaluate(
             checkpoint, judge, n, seed=options.seed, settings=settings, batch=options.batch,
             on_state=lambda state: bar.update(state.x0 is not None),
         )  # fmt: skip
+
+
+def judge_for(data: str, options: EvaluateOptions, device: str) -> "Judge":
+    from .evaluate import Judge
+
+    return Judge(
+        data, root=options.root, split=options.split, features=options.features, device=device
+    )
+
+
+# ---- convert ---------------------------------------------------------------------------------
+
+
+def convert_command(options: ConvertOptions) -> int:
+    from .checkpoint import load, save
+    from .convert import is_diffusers, read_diffusers, write_diffusers
+
+    source, out = Path(options.source), Path(options.out)
+    if is_diffusers(source):
+        if out.suffix != ".safetensors":
+            raise UserError(f"{out} will be a checkpoint of ours: end it in .safetensors")
+        check_file(out, overwrite=False)
+        c = read_diffusers(source)
+        save(out, c.net, c.config, c.data, c.step, c.images)
+        print(f"{out}: try ddpm generate {out}")
+    else:
+        write_diffusers(load(options.source), out)
+        print(f"{out}: try diffusers.DDPMPipeline.from_pretrained({str(out)!r})")
+    return 0

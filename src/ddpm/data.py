@@ -29,6 +29,8 @@ NAMED = {  # name -> where torchvision keeps it under the root
     "celeba": "celeba",
 }
 
+SPLIT = ("mnist", "fashion-mnist", "cifar10", "celeba")  # into train and test
+
 # Raised when decoding changes, so that caches made by older code are not used.
 DECODER = 2
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from safetensors.torch import load
 from torch import Tensor, nn
 
+SHAPE = (1, 28, 28)
+CLASSES = tuple("0123456789")
 WEIGHTS = Path(__file__).parent / "weights" / "digit-net.safetensors"
 
 

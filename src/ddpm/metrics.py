@@ -1,6 +1,6 @@
 """How far samples are from data: distances between sets of features."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -14,16 +14,22 @@ class Gaussian:
     cov: np.ndarray
 
 
+@dataclass(eq=False)
 class Moments:
-    """Σ f and Σ f fᵀ over features that come in parts, so that no set need fit in memory."""
+    """n, Σ f and Σ f fᵀ over features that come in parts, so that no set need fit in memory."""
 
-    def __init__(self) -> None:
-        self.n, self.sum, self.outer = 0, np.zeros(()), np.zeros(())
+    n: int = 0
+    sum: np.ndarray = field(default_factory=lambda: np.zeros(()))
+    outer: np.ndarray = field(default_factory=lambda: np.zeros(()))
 
     def add(self, features: Tensor) -> None:
         """Take in features of shape (B, D)."""
         f = features.detach().cpu().double().numpy()
         self.n, self.sum, self.outer = self.n + len(f), self.sum + f.sum(0), self.outer + f.T @ f
+
+    def __sub__(self, part: "Moments") -> "Moments":
+        """What is left without the features of a part of the set."""
+        return Moments(self.n - part.n, self.sum - part.sum, self.outer - part.outer)
 
     def gaussian(self) -> Gaussian:
         """The covariance is the unbiased one; two features at least."""

@@ -1,7 +1,7 @@
 """What can be typed after a command: its options, their help and their ranges."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -73,21 +73,46 @@ class GenerateOptions(SamplingOptions):
 
 @dataclass(frozen=True)
 class EvaluateOptions(SamplingOptions):
-    """Score digits: the Fréchet distance between their features and the training set's.
+    """Score images: the Fréchet distance between their features and those of real images.
 
-    The features are those of a classifier that comes with the package. Beside the distance stands
-    its floor, that of as many real test digits, and the share of digits that are what was asked.
-    A distance falls with the number of digits: compare only those of the same number.
+    Digits are seen by a classifier of digits that comes with the package, all else by the Inception
+    network of the published scores, with which the distance is the FID; KID, Inception score,
+    precision and recall then stand beside it. Every score says how it was made, and has its floor:
+    the distance of as many other real images. A distance falls with the number of images: compare
+    only those of the same number.
     """
 
     what: tyro.conf.Positional[str | None] = None
     """A run's folder, a .safetensors file or the name of weights that come with the package (mnist,
-    the default); or digits: an npz, a zip or a folder of images."""
+    the default); or images: an npz, a zip or a folder."""
     n: Count | None = None
-    """How many digits to make: 10,000 if not said."""
+    """How many images to make: 10,000 if not said."""
+    data: str | None = None
+    """The real images, as in training, never mirrored. By default those the network was trained on;
+    for a file of 28x28 digits, mnist."""
     root: str = "data"
-    """Where MNIST lies, or is downloaded to."""
+    """Where the named sets lie, or are downloaded to."""
+    split: Literal["train", "test"] = "train"
+    """Of a named set: which part to hold the images against. The other part makes the floor."""
+    features: str | None = None
+    """inception, digit-net or cifar-net; or a file: a copy of the Inception network (.pth), a
+    classifier of ours (.safetensors), or TorchScript from uint8 (B, 3, H, W) to features (B, D)."""
+    against: str | None = None
+    """The .json of another score, made in the same way: how do they compare?"""
     out: str | None = None
     """A .json file for the score and its protocol."""
     overwrite: bool = False
     """Write over what --out names."""
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Write a checkpoint as a folder that diffusers loads as a DDPMPipeline, or read such a folder.
+
+    diffusers itself is not needed. The outputs of both are equal, to rounding.
+    """
+
+    source: tyro.conf.Positional[str]
+    """A run's folder or a .safetensors file, to be written for diffusers; or a folder of theirs."""
+    out: tyro.conf.Positional[str]
+    """A new folder for diffusers; or a new .safetensors file."""

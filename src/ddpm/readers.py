@@ -26,6 +26,7 @@ LARGEST_SIDE_KEPT = 128
 SMALLEST_SIDE = 8
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 500_000_000
+RESIZED = "the images are large or differ in size"
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +198,7 @@ def read_files(
             if size is None or max(size) > LARGEST_SIDE_KEPT:
                 size = (DEFAULT_SIDE, DEFAULT_SIDE)
                 notes.append(
-                    f"the images are large or differ in size: cropped and resized to "
-                    f"{size[0]}x{size[1]} (choose with --size)"
+                    f"{RESIZED}: cropped and resized to {size[0]}x{size[1]} (choose with --size)"
                 )
         todo = pool.map(lambda n: attempt(lambda b: fit(decode(b), size), read, n), names)
         progress = tqdm(todo, "decoding", len(names), leave=False, disable=None, unit="img")

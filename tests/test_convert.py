@@ -1,0 +1,206 @@
+"""To and from diffusers: the same images go in, the same come out."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ddpm import UserError, load
+from ddpm.checkpoint import Checkpoint, build_diffusion, build_net
+from ddpm.cli import main
+from ddpm.config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig
+from ddpm.convert import WEIGHTS, read_diffusers, write_diffusers
+
+diffusers = pytest.importorskip("diffusers")
+
+SMALL = UNetConfig(channels=16, mults=(1, 2), attention=(2,), groups=8, film=False)
+NETWORKS = {
+    "additive": SMALL,
+    "film": replace(SMALL, film=True),
+    "two heads": replace(SMALL, heads=2),
+    "three levels, attention at two": replace(SMALL, mults=(1, 2, 2), attention=(1, 4), blocks=1),
+    "narrowing": replace(SMALL, mults=(1, 3, 2), attention=()),
+}
+
+
+def random_checkpoint(unet=SMALL, classes=(), channels=3, **options):
+    """Every weight random: layers that start at zero would hide mistakes."""
+    torch.manual_seed(0)
+    config = Config(unet=unet, **options)
+    data = DataInfo("noise", 10, channels, 16, 16, tuple(classes), "f")
+    net = build_net(config, data).eval().requires_grad_(False)
+    for p in net.parameters():
+        p.normal_(0, 0.2 if p.ndim == 1 else p[0].numel() ** -0.5)
+    return Checkpoint(net, build_diffusion(config), config, data, 7, 70)
+
+
+def images(channels=3):
+    g = torch.Generator().manual_seed(1)
+    return torch.randn(4, channels, 16, 16, generator=g), torch.tensor([1, 2, 500, 1000])
+
+
+def assert_same(ours, theirs):
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.inference_mode()
+def test_diffusers_computes_the_same(name, tmp_path):
+    checkpoint = random_checkpoint(NETWORKS[name])
+    write_diffusers(checkpoint, tmp_path)
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path)
+    x, t = images()
+    assert_same(checkpoint.net(x, t), pipeline.unet(x, t - 1).sample)
+
+
+@torch.inference_mode()
+def test_classes_and_gray(tmp_path):
+    checkpoint = random_checkpoint(classes=("cat", "dog"), channels=1)
+    write_diffusers(checkpoint, tmp_path)
+    theirs = diffusers.UNet2DModel.from_pretrained(tmp_path, subfolder="unet")
+    (x, t), y = images(1), torch.tensor([0, 1, 2, 0])  # 2: no class
+    assert_same(checkpoint.net(x, t, y), theirs(x, t - 1, class_labels=y).sample)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
+@pytest.mark.parametrize(("T", "target", "variance"), [(1000, "v", "beta"), (50, "x0", "beta-tilde")])
+def test_the_process_is_the_same(schedule, T, target, variance, tmp_path):
+    diffusion = DiffusionConfig(schedule, T, target)
+    sample = SampleConfig(steps=10, variance=variance)
+    checkpoint = random_checkpoint(diffusion=diffusion, sample=sample)
+    write_diffusers(checkpoint, tmp_path)
+    theirs = diffusers.DDPMPipeline.from_pretrained(tmp_path).scheduler
+    assert_same(checkpoint.diffusion.schedule.alpha_bar[1:], theirs.alphas_cumprod)
+    assert theirs.config.prediction_type == {"v": "v_prediction", "x0": "sample"}[target]
+    assert theirs.config.variance_type == {"beta": "fixed_large"}.get(variance, "fixed_small")
+
+
+def test_their_pipeline_makes_images(tmp_path):
+    write_diffusers(random_checkpoint(), tmp_path)
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path)
+    made = pipeline(batch_size=2, num_inference_steps=3, output_type="np").images
+    assert made.shape == (2, 16, 16, 3)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_there_and_back(name, tmp_path):
+    checkpoint = random_checkpoint(NETWORKS[name], classes=("cat", "dog"))
+    write_diffusers(checkpoint, tmp_path)
+    again = read_diffusers(tmp_path)
+    assert again.config == checkpoint.config
+    assert again.data == checkpoint.data
+    assert (again.step, again.images) == (7, 70)
+    for name, tensor in checkpoint.net.state_dict().items():
+        torch.testing.assert_close(again.net.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def their_pipeline(folder, **options):
+    """The layout of the paper's CIFAR-10 network, as diffusers carries it; small, random."""
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(**{
+        "sample_size": 16, "block_out_channels": (16, 32), "layers_per_block": 2,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"), "attention_head_dim": None,
+        "norm_num_groups": 8, "norm_eps": 1e-6, "freq_shift": 1, "flip_sin_to_cos": False,
+        "downsample_padding": 0, **options,
+    })  # fmt: skip
+    scheduler = diffusers.DDPMScheduler(1000, variance_type="fixed_large")
+    diffusers.DDPMPipeline(unet, scheduler).save_pretrained(folder)
+    return unet.eval()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 8},
+     {"attention_head_dim": 32}, {"num_class_embeds": 5}, {"in_channels": 1, "out_channels": 1}],
+)  # fmt: skip
+@torch.inference_mode()
+def test_theirs_is_read(options, tmp_path):
+    theirs = their_pipeline(tmp_path, **options)
+    ours = read_diffusers(tmp_path)
+    x, t = images(options.get("in_channels", 3))
+    y = torch.tensor([0, 4, 2, 3]) if "num_class_embeds" in options else None
+    assert_same(ours.net(x, t, y), theirs(x, t - 1, class_labels=y).sample)
+    assert ours.config.diffusion.schedule == "linear"
+    assert ours.config.diffusion.target == "eps"
+    assert ours.config.sample.variance == "beta"
+    assert len(ours.data.classes) == options.get("num_class_embeds", 0)
+
+
+@torch.inference_mode()
+def test_the_old_layout_is_read(tmp_path):
+    """All in one folder, and attention under its old names, as the paper's own were published."""
+    theirs = their_pipeline(tmp_path / "new")
+    tensors = load_file(tmp_path / "new" / "unet" / WEIGHTS)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for new, was in old.items():
+        tensors = {k.replace(f".{new}.", f".{was}."): v for k, v in tensors.items()}
+    (tmp_path / "old").mkdir()
+    save_file(tensors, tmp_path / "old" / WEIGHTS, metadata={"format": "pt"})
+    for name in ("unet/config.json", "scheduler/scheduler_config.json"):
+        text = (tmp_path / "new" / name).read_text()
+        (tmp_path / "old" / name.split("/")[1]).write_text(text)
+    x, t = images()
+    assert_same(read_diffusers(tmp_path / "old").net(x, t), theirs(x, t - 1).sample)
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    their_pipeline(tmp_path / "theirs")
+    assert main(["convert", "theirs", "ours.safetensors"]) == 0
+    assert load("ours.safetensors").data.channels == 3
+    assert main(["convert", "ours.safetensors", "back"]) == 0
+    assert diffusers.DDPMPipeline.from_pretrained("back").scheduler.config.num_train_timesteps == 1000
+    capsys.readouterr()
+    for words, says in (
+        (["ours.safetensors", "back"], "is there already"),
+        (["theirs", "ours.safetensors"], "is there already"),
+        (["mnist", "x"], "folds pixels in patches of 2"),
+        (["nowhere", "x"], "there is no checkpoint at nowhere"),
+        (["theirs", "x.bin"], "end it in .safetensors"),
+    ):
+        assert main(["convert", *words]) == 1
+        assert says in capsys.readouterr().err
+
+
+def change(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "says"),
+    [
+        ("unet/config.json", {"act_fn": "gelu"}, "act_fn = 'gelu'"),
+        ("unet/config.json", {"resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups"),
+        ("unet/config.json", {"freq_shift": 0}, "freq_shift = 0"),
+        ("unet/config.json", {"down_block_types": ["ResnetDownsampleBlock2D"] * 2}, "down_block"),
+        ("unet/config.json", {"block_out_channels": [16, 40]}, "block_out_channels"),
+        ("unet/config.json", {"sample_size": None}, "sample_size"),
+        ("unet/config.json", {"layers_per_block": 1}, "do not fit its config"),
+        ("scheduler/scheduler_config.json", {"beta_end": 0.5}, "is none of ours"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "'flow' is not"),
+        ("scheduler/scheduler_config.json", {"variance_type": "learned"}, "'learned' is not"),
+    ],
+)
+def test_what_is_not_ours_is_named(file, values, says, tmp_path):
+    their_pipeline(tmp_path)
+    change(tmp_path / file, **values)
+    with pytest.raises(UserError, match=says):
+        read_diffusers(tmp_path)
+
+
+def test_damage_is_named(tmp_path):
+    their_pipeline(tmp_path)
+    weights = tmp_path / "unet" / WEIGHTS
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        read_diffusers(tmp_path)
+    weights.unlink()
+    with pytest.raises(UserError, match="a pickle"):
+        read_diffusers(tmp_path)
+    (tmp_path / "unet" / "config.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        read_diffusers(tmp_path)
