@@ -241,7 +241,7 @@ def learn(
 def digits(options: Digits) -> None:
     from ddpm import Samples, grid
     from ddpm.digit_net import CLASSES
-    from ddpm.evaluate import Judge
+    from ddpm.judge import Judge
 
     judge = Judge("mnist", root=options.root)
     rows = []

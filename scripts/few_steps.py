@@ -17,7 +17,8 @@ import tyro
 from ddpm import load
 from ddpm.config import Spacing
 from ddpm.device import best_device
-from ddpm.evaluate import Judge, evaluate, weights_hash
+from ddpm.evaluate import evaluate, weights_hash
+from ddpm.judge import Judge
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "ddpm": {"sampler": "ddpm", "eta": 0.0},

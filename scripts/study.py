@@ -16,8 +16,9 @@ import tyro
 
 from ddpm import load, preset, train
 from ddpm.config import Config, to_dict, validated
-from ddpm.evaluate import Judge, evaluate
+from ddpm.evaluate import evaluate
 from ddpm.folders import free_name
+from ddpm.judge import Judge
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "preset": {},

@@ -49,3 +49,15 @@ def tiny():
 @pytest.fixture
 def tiny_dropout(tiny):
     return replace(tiny, unet=replace(tiny.unet, dropout=0.1), flip=True)
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    """A TorchScript feature network: means of patches, as floats."""
+
+    class Patches(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.avg_pool2d(x.float(), 8)
+
+    torch.jit.script(Patches()).save(tmp_path / "patches.pt")
+    return str(tmp_path / "patches.pt")

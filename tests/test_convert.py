@@ -65,7 +65,9 @@ def test_classes_and_gray(tmp_path):
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
-@pytest.mark.parametrize(("T", "target", "variance"), [(1000, "v", "beta"), (50, "x0", "beta-tilde")])
+@pytest.mark.parametrize(
+    ("T", "target", "variance"), [(1000, "v", "beta"), (50, "x0", "beta-tilde")]
+)
 def test_the_process_is_the_same(schedule, T, target, variance, tmp_path):
     diffusion = DiffusionConfig(schedule, T, target)
     sample = SampleConfig(steps=10, variance=variance)
@@ -152,7 +154,9 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert main(["convert", "theirs", "ours.safetensors"]) == 0
     assert load("ours.safetensors").data.channels == 3
     assert main(["convert", "ours.safetensors", "back"]) == 0
-    assert diffusers.DDPMPipeline.from_pretrained("back").scheduler.config.num_train_timesteps == 1000
+    assert (
+        diffusers.DDPMPipeline.from_pretrained("back").scheduler.config.num_train_timesteps == 1000
+    )
     capsys.readouterr()
     for words, says in (
         (["ours.safetensors", "back"], "is there already"),

@@ -4,18 +4,22 @@ import json
 import sys
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 
-from ddpm import Samples, UserError, features, frechet_distance, load
+from ddpm import Samples, UserError, build, cosine, features, frechet_distance, load
 from ddpm.cli import main
 from ddpm.config import SampleConfig
 from ddpm.digit_net import CLASSES, digit_net
+from ddpm.evaluate import evaluate, likelihood
 from ddpm.images import to_pil
-from ddpm.evaluate import Judge, evaluate, ratio, read_score
+from ddpm.judge import Judge
+from ddpm.score import ratio, read_score
+from pictures import folder_of, photos
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +28,13 @@ def judge(shared_data):
 
 
 def of_test(judge, first, last):
-    return Samples(judge.other.images[first:last], judge.other.labels[first:last], CLASSES)
+    return Samples(judge.held_out.images[first:last], judge.held_out.labels[first:last], CLASSES)
 
 
 def test_the_digit_net_is_small_and_right_on_digits_it_has_not_seen(judge):
     assert sum(p.numel() for p in digit_net().parameters()) < 250_000
-    told = judge.see(judge.other.images).logits.argmax(1)
-    assert (told == judge.other.labels).float().mean() >= 0.995
+    told = judge.see(judge.held_out.images).logits.argmax(1)
+    assert (told == judge.held_out.labels).float().mean() >= 0.995
 
 
 def test_real_digits_are_at_the_floor(judge):
@@ -88,7 +92,7 @@ def test_what_is_not_digits_is_refused(judge, shape):
 
 
 def test_classes_that_the_eyes_do_not_know_are_not_counted(judge):
-    images = judge.other.images[:20]
+    images = judge.held_out.images[:20]
     other = Samples(images, torch.zeros(20, dtype=torch.long), ("cat", "dog"))
     assert judge.score(other, {}).as_asked is None
 
@@ -157,34 +161,6 @@ def test_only_scores_that_were_made_alike_are_compared(judge, tmp_path):
 # ---- images that are not digits --------------------------------------------------------------
 
 
-def photos(n, seed=0, side=16, channels=3):
-    """Smooth noise in colour: waves of random direction and length."""
-    g = torch.Generator().manual_seed(seed)
-    x = torch.linspace(0, 6, side)
-    a, b, phase = torch.rand(3, n, channels, 1, 1, generator=g)
-    waves = torch.sin(a * x[:, None] + b * x + 6 * phase)
-    return ((waves + 1) * 127.5).to(torch.uint8)
-
-
-def folder_of(images, path):
-    path.mkdir(parents=True)
-    for i, image in enumerate(images):
-        to_pil(image).save(path / f"{i:03}.png")
-    return path
-
-
-@pytest.fixture
-def scripted(tmp_path):
-    """A TorchScript feature network: means of patches, as floats."""
-
-    class Patches(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.avg_pool2d(x.float(), 8)
-
-    torch.jit.script(Patches()).save(tmp_path / "patches.pt")
-    return str(tmp_path / "patches.pt")
-
-
 def test_any_images_by_any_features(scripted, tmp_path):
     """The floor of a set without another split: some of it against the rest."""
     judge = Judge(folder_of(photos(60), tmp_path / "real"), features=scripted)
@@ -241,7 +217,10 @@ def trusted(random_inception, monkeypatch):
 def test_inception_scores_are_those_of_torch_fidelity(trusted, tmp_path):
     import torch_fidelity
 
-    real, made = folder_of(photos(40), tmp_path / "real"), folder_of(photos(24, 1), tmp_path / "made")
+    real, made = (
+        folder_of(photos(40), tmp_path / "real"),
+        folder_of(photos(24, 1), tmp_path / "made"),
+    )
     judge = Judge(real, features=trusted)
     score = judge.score(Samples(photos(24, 1), None, ()), {})
     theirs = torch_fidelity.calculate_metrics(
@@ -279,7 +258,7 @@ def test_without_the_network_nothing_else_stands_in(tmp_path, monkeypatch):
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    with pytest.raises(UserError, match="could not be downloaded.*no network.*--features"):
+    with pytest.raises(UserError, match=r"could not be downloaded.*no network.*--features"):
         Judge(folder_of(photos(4), tmp_path / "real"))
 
 
@@ -308,6 +287,45 @@ def test_bad_files_are_named(scripted, tmp_path, capsys):
 def test_no_room_for_features(trusted, tmp_path, monkeypatch):
     """/dev/full stands for a disk without room."""
     judge = Judge(folder_of(photos(6), tmp_path / "real"), features=trusted)
-    monkeypatch.setattr(sys.modules["ddpm.evaluate"], "TemporaryFile", lambda **k: open("/dev/full", "w+b"))
-    with pytest.raises(UserError, match="No space left on device.*DDPM_CACHE"):
+    full = lambda **k: Path("/dev/full").open("w+b")  # noqa: E731, SIM115
+    monkeypatch.setattr(sys.modules["ddpm.judge"], "TemporaryFile", full)
+    with pytest.raises(UserError, match=r"No space left on device.*DDPM_CACHE"):
         judge.score(Samples(photos(6, 1), None, ()), {})
+
+
+# ---- likelihood ------------------------------------------------------------------------------
+
+
+def test_bits_per_dim_of_the_weights_in_the_box(judge):
+    """By the bound of every step; an untrained network's is far larger."""
+    checkpoint = load("mnist")
+    short = replace(checkpoint, diffusion=replace(checkpoint.diffusion, schedule=cosine(20)))
+    batches = []
+    of = likelihood(short, judge.held_out, 6, batch=4, on_batch=batches.append)
+    assert batches == [4, 2]
+    assert of.n == 6
+    assert 0.5 < of.bits < 8
+    assert of.error < of.bits / 4
+    again = likelihood(short, judge.held_out, 6, batch=6)
+    assert again.bits == pytest.approx(of.bits, rel=1e-4)
+    torch.manual_seed(0)
+    fresh = build(checkpoint.config, checkpoint.data)[0].eval()
+    assert likelihood(replace(short, net=fresh), judge.held_out, 6).bits > 1.5 * of.bits
+
+
+def test_likelihood_needs_images_of_the_networks_kind(judge):
+    checkpoint, held_out = load("mnist"), judge.held_out
+    colour = replace(held_out, images=held_out.images.expand(-1, 3, -1, -1))
+    with pytest.raises(UserError, match="not of the network's shape"):
+        likelihood(checkpoint, colour, 2)
+    with pytest.raises(UserError, match="other classes"):
+        likelihood(checkpoint, replace(held_out, classes=("a",) * 10), 2)
+
+
+def test_the_command_bounds_the_likelihood(shared_data, tmp_path, capsys):
+    words = ["evaluate", "--n", "20", "--steps", "2", "--root", str(shared_data)]
+    assert main([*words, "--likelihood", "2", "--out", str(tmp_path / "s.json")]) == 0
+    assert "bits/dim" in capsys.readouterr().out
+    assert 1 < read_score(tmp_path / "s.json").likelihood.bits < 8
+    assert main([*words, "--likelihood", "2", "--data", "mnist5k"]) == 1
+    assert "name them with --held-out" in capsys.readouterr().err

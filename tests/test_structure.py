@@ -16,8 +16,8 @@ ORDER = [
     "errors", "folders", "schedule", "diffusion", "sampling", "likelihood", "guidance", "layers",
     "unet",
     "config", "images", "noise", "readers", "data", "device", "ema", "checkpoint", "generate",
-    "run", "train", "digit_net", "cifar_net", "features", "metrics", "copies", "evaluate",
-    "convert", "options", "cli",
+    "run", "train", "digit_net", "cifar_net", "features", "metrics", "copies", "score", "judge",
+    "evaluate", "convert", "options", "commands", "scoring", "cli",
 ]  # fmt: skip
 WHITEBOARD = {
     "schedule": set(),

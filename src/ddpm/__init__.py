@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from .diffusion import Diffusion, Prediction
     from .ema import EMA
     from .errors import UserError
-    from .evaluate import Judge, Score, evaluate
+    from .evaluate import evaluate
     from .generate import Samples, generate
     from .guidance import drop_labels, guided
     from .images import grid, to_float, to_uint8
+    from .judge import Judge
     from .likelihood import variational_bound
     from .metrics import frechet_distance
     from .noise import ImageNoise
     from .sampling import ddim_step, ddpm_step, dpmpp_step, sample, timesteps
     from .schedule import Schedule, cosine, linear, sigmoid
+    from .score import Score
     from .train import train
     from .unet import UNet
 
@@ -36,15 +38,17 @@ _HOMES = {
     "diffusion": ("Diffusion", "Prediction"),
     "ema": ("EMA",),
     "errors": ("UserError",),
-    "evaluate": ("Judge", "Score", "evaluate"),
+    "evaluate": ("evaluate",),
     "generate": ("Samples", "generate"),
     "guidance": ("drop_labels", "guided"),
+    "judge": ("Judge",),
     "likelihood": ("variational_bound",),
     "images": ("grid", "to_float", "to_uint8"),
     "metrics": ("frechet_distance",),
     "noise": ("ImageNoise",),
     "sampling": ("ddim_step", "ddpm_step", "dpmpp_step", "sample", "timesteps"),
     "schedule": ("Schedule", "cosine", "linear", "sigmoid"),
+    "score": ("Score",),
     "train": ("train",),
     "unet": ("UNet",),
 }

@@ -72,6 +72,10 @@ class Checkpoint:
     step: int
     images: int
 
+    @property
+    def conditional(self) -> bool:
+        return bool(self.data.classes)
+
 
 def build(config: Config, data: DataInfo) -> tuple[UNet, Diffusion]:
     """The network and the diffusion that a config describes, for data of this shape."""

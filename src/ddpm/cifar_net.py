@@ -6,7 +6,6 @@ own samples with one another, not with published scores.
 
 from pathlib import Path
 
-from safetensors.torch import load
 from torch import Tensor, nn
 
 SHAPE = (3, 32, 32)
@@ -44,4 +43,4 @@ class CifarNet(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, 256), the greatest over the image of the last layer; and logits (B, 10)."""
         features = self.body(self.whiten(x))
-        return features, self.head(features)
+        return features, self.head(features) / 9

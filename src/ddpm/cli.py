@@ -7,27 +7,17 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
 from . import __version__
-from .config import Config, SampleConfig, checked, preset, presets, read_toml
+from .commands import convert_command, generate_command
+from .config import Config, checked, preset, presets, read_toml
 from .errors import UserError
-from .folders import free_name, require_writable, taken
-from .options import (
-    ConvertOptions,
-    EvaluateOptions,
-    GenerateOptions,
-    SamplingOptions,
-    TrainOptions,
-)
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from .checkpoint import Checkpoint
-    from .evaluate import Judge, Score
+from .folders import free_name
+from .options import ConvertOptions, EvaluateOptions, GenerateOptions, TrainOptions
+from .scoring import evaluate_command
 
 HELP = f"""\
 usage: ddpm COMMAND [OPTIONS]
@@ -49,9 +39,6 @@ examples:
 presets: {", ".join(presets())}
 `ddpm COMMAND --help` lists the options of a command; `ddpm --version` its version.
 """
-
-PICTURES = (".png",)
-ANIMATIONS = (".gif", ".webp")
 
 T = TypeVar("T")
 
@@ -101,9 +88,6 @@ def parse(kind: type[T], command: str, argv: list[str], **options: Any) -> T:
     return checked(tyro.cli(kind, prog=f"ddpm {command}", args=argv, **options))
 
 
-# ---- train -----------------------------------------------------------------------------------
-
-
 def train_command(argv: list[str]) -> int:
     options = read_train_options(argv)
     out = Path(options.out or free_name(Path("runs", options.preset or "first-run")))
@@ -150,189 +134,3 @@ def read_train_options(argv: list[str]) -> TrainOptions:
     if config.steps is config.images is config.minutes is None:
         config = replace(config, steps=base.steps, images=base.images, minutes=base.minutes)
     return replace(options, config=config)
-
-
-# ---- generate --------------------------------------------------------------------------------
-
-
-def generate_command(options: GenerateOptions) -> int:
-    from .generate import Film, generate, write
-    from .sampling import State
-
-    checkpoint, settings, device = sampling_setup(options.checkpoint or "mnist", options)
-    if options.label and settings.guidance == 0:
-        raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
-    out = check_out(options.out, options.overwrite)
-    film = Film(settings.steps) if out.suffix.lower() in ANIMATIONS else None
-    with steps_bar(options.n, options.batch, settings) as bar:
-
-        def on_state(state: State) -> None:
-            bar.update(state.x0 is not None)
-            if film is not None:
-                film.take(state)
-
-        samples = generate(
-            checkpoint, options.n, seed=options.seed, labels=options.label, settings=settings,
-            device=device, batch=options.batch, on_state=on_state,
-        )  # fmt: skip
-    write(out, samples, film)
-    print(f"{options.n} images: {out}")
-    return 0
-
-
-def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:
-    """The checkpoint, how to sample from it, and on what."""
-    from .checkpoint import load
-    from .generate import check_steps, with_options
-
-    device = device_for(options)
-    checkpoint = load(name)
-    settings = with_options(
-        checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
-        spacing=options.spacing, eta=options.eta, guidance=options.guidance,
-    )  # fmt: skip
-    if options.eta and settings.sampler != "ddim":
-        raise UserError(f"--eta is for --sampler ddim, and this is {settings.sampler}")
-    if options.guidance is not None and not checkpoint.data.classes:
-        raise UserError("--guidance needs classes, and this network was trained without")
-    check_steps(settings, checkpoint.diffusion)
-    return checkpoint, settings, device
-
-
-def device_for(options: SamplingOptions) -> str:
-    from .device import best_device, check_device
-
-    device = options.device or best_device()
-    check_device(device)
-    return device
-
-
-def steps_bar(n: int, batch: int, settings: SampleConfig) -> "tqdm":
-    from tqdm import tqdm
-
-    return tqdm(total=settings.steps * -(-n // batch), disable=None, leave=False, unit="step")
-
-
-def check_out(name: str | None, overwrite: bool) -> Path:
-    """Where the images go: a free file's path, or a folder that is there.
-
-    Refuses, before the images are made, what could not be written after.
-    """
-    path = Path(name) if name else free_name(Path("generated.png"))
-    if path.is_dir() or not path.suffix or (name or "").endswith("/"):
-        if path.suffix.lower() in (*PICTURES, *ANIMATIONS, ".npz"):
-            raise UserError(f"{path} is a folder: give another --out")
-        if taken(path) and not overwrite:
-            raise UserError(f"{path} is there already: give another --out, or add --overwrite")
-        require_writable(path)
-        return path
-    if path.suffix.lower() not in (*PICTURES, *ANIMATIONS, ".npz"):
-        raise UserError(f"--out {path}: end it in .png, .gif, .webp or .npz, or in / for a folder")
-    return check_file(path, overwrite)
-
-
-def check_file(path: Path, overwrite: bool) -> Path:
-    """The path of a file that can be written, without anything of somebody's being lost."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: give another --out")
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} is there already: give another --out, or add --overwrite")
-    require_writable(path.parent)
-    return path
-
-
-# ---- evaluate --------------------------------------------------------------------------------
-
-
-def evaluate_command(options: EvaluateOptions) -> int:
-    from .evaluate import ratio, read_score
-
-    what = options.what or "mnist"
-    if options.out:
-        if Path(options.out).suffix.lower() != ".json":
-            raise UserError(f"--out {options.out}: end it in .json")
-        check_file(Path(options.out), options.overwrite)
-    other = read_score(Path(options.against)) if options.against else None
-    score = score_images(what, options) if holds_images(what) else score_network(what, options)
-    print(score.text())
-    if options.out:
-        score.save(Path(options.out))
-    if other:
-        print(f"{'against':19}{ratio(score, other):.3f} times the distance in {options.against}")
-    return 0
-
-
-def holds_images(what: str) -> bool:
-    """Whether this is images, and not a network that makes them."""
-    from .checkpoint import SHIPPED
-
-    path = Path(what)
-    if what in SHIPPED or path.suffix.lower() == ".safetensors":
-        return False
-    run = any((path / name).exists() for name in ("model.safetensors", "config.toml"))
-    return path.exists() and not run
-
-
-def score_images(what: str, options: EvaluateOptions) -> "Score":
-    from .data import load_images
-    from .digit_net import SHAPE
-    from .generate import Samples
-    from .readers import RESIZED
-
-    made = ("n", "steps", "sampler", "spacing", "eta", "guidance")
-    if given := [f"--{name}" for name in made if getattr(options, name) is not None]:
-        raise UserError(f"{given[0]} says how to make images, and {what} has them already")
-    device = device_for(options)
-    images = load_images(Path(what).resolve())  # the path, whatever named sets there are
-    for note in images.notes:
-        if note.startswith(RESIZED):
-            raise UserError(f"{what}: {RESIZED}; samples are scored as they are, of one size")
-        print(f"note: {note}", file=sys.stderr)
-    data = options.data or ("mnist" if tuple(images.images.shape[1:]) == SHAPE else None)
-    if data is None:
-        raise UserError(f"which real images is {what} to be held against? Name them with --data")
-    samples = Samples(images.images, images.labels, images.classes)
-    judge = judge_for(data, options, device)
-    return judge.score(samples, {"file": images.source, "fingerprint": images.fingerprint[:16]})
-
-
-def score_network(what: str, options: EvaluateOptions) -> "Score":
-    from .evaluate import evaluate
-
-    checkpoint, settings, device = sampling_setup(what, options)
-    judge = judge_for(options.data or checkpoint.config.data, options, device)
-    n = options.n or 10_000
-    with steps_bar(n, options.batch, settings) as bar:
-        return evaluate(
-            checkpoint, judge, n, seed=options.seed, settings=settings, batch=options.batch,
-            on_state=lambda state: bar.update(state.x0 is not None),
-        )  # fmt: skip
-
-
-def judge_for(data: str, options: EvaluateOptions, device: str) -> "Judge":
-    from .evaluate import Judge
-
-    return Judge(
-        data, root=options.root, split=options.split, features=options.features, device=device
-    )
-
-
-# ---- convert ---------------------------------------------------------------------------------
-
-
-def convert_command(options: ConvertOptions) -> int:
-    from .checkpoint import load, save
-    from .convert import is_diffusers, read_diffusers, write_diffusers
-
-    source, out = Path(options.source), Path(options.out)
-    if is_diffusers(source):
-        if out.suffix != ".safetensors":
-            raise UserError(f"{out} will be a checkpoint of ours: end it in .safetensors")
-        check_file(out, overwrite=False)
-        c = read_diffusers(source)
-        save(out, c.net, c.config, c.data, c.step, c.images)
-        print(f"{out}: try ddpm generate {out}")
-    else:
-        write_diffusers(load(options.source), out)
-        print(f"{out}: try diffusers.DDPMPipeline.from_pretrained({str(out)!r})")
-    return 0

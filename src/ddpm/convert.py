@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .checkpoint import Checkpoint, Header, build_diffusion, build_net, VERSION
+from .checkpoint import VERSION, Checkpoint, Header, build_diffusion, build_net
 from .config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig, validated
 from .errors import UserError
 from .folders import replacing, require_writable
@@ -192,10 +192,15 @@ def their_unet(checkpoint: Checkpoint) -> dict[str, Any]:
             f"not do; one trained with --unet.patch 1 can be converted"
         )
     if c.mults[0] != 1:
-        raise UserError("in diffusers the first level is as wide as the first convolution: mults[0] = 1")
+        raise UserError(
+            "in diffusers the first level is as wide as the first convolution: mults[0] = 1"
+        )
     widths = [c.channels * m for m in c.mults]
     attends = [2**i in c.attention for i in range(len(widths))]
-    if c.heads > 1 and len({w for w, a in zip(widths, attends, strict=True) if a} | {widths[-1]}) > 1:
+    if (
+        c.heads > 1
+        and len({w for w, a in zip(widths, attends, strict=True) if a} | {widths[-1]}) > 1
+    ):
         raise UserError("diffusers gives all attention heads one width; here they have several")
     down = ["AttnDownBlock2D" if a else "DownBlock2D" for a in attends]
     up = ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)]
@@ -255,7 +260,9 @@ def read_diffusers(folder: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             about = (file.metadata() or {}).get("ddpm")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = validated(Header, json.loads(about), f"{path} has a damaged header") if about else None
+        header = (
+            validated(Header, json.loads(about), f"{path} has a damaged header") if about else None
+        )
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from None
     config, data = our_config(model, scheduler, folder.name)

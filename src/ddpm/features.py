@@ -102,7 +102,7 @@ def inception(path: Path, device: torch.device | str) -> Eyes:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
         raise UserError(
-            "scores in Inception features need torch-fidelity: pip install 'ddpm-from-scratch[eval]'"
+            "Inception features need torch-fidelity: pip install 'ddpm-from-scratch[eval]'"
         ) from None
     net = FeatureExtractorInceptionV3(
         "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
@@ -137,7 +137,9 @@ def scripted(path: Path, device: torch.device | str) -> Eyes:
         net = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
     except RuntimeError:
         raise UserError(f"{path} is not TorchScript, nor .safetensors or .pth") from None
-    return Eyes(path.name, file_hash(path), lambda u: (net(u.expand(-1, 3, -1, -1)).flatten(1), None))
+    return Eyes(
+        path.name, file_hash(path), lambda u: (net(u.expand(-1, 3, -1, -1)).flatten(1), None)
+    )
 
 
 def file_hash(path: Path, digits: int = 16) -> str:

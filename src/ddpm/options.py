@@ -94,9 +94,18 @@ class EvaluateOptions(SamplingOptions):
     """Where the named sets lie, or are downloaded to."""
     split: Literal["train", "test"] = "train"
     """Of a named set: which part to hold the images against. The other part makes the floor."""
+    held_out: str | None = None
+    """Other real images, to make the floor: by default the other part of a named set, and where
+    there is none some of the real images against the rest."""
     features: str | None = None
     """inception, digit-net or cifar-net; or a file: a copy of the Inception network (.pth), a
     classifier of ours (.safetensors), or TorchScript from uint8 (B, 3, H, W) to features (B, D)."""
+    likelihood: Count | None = None
+    """Bound the bits/dim of so many held-out images too, with as many network evaluations each as
+    the network was trained with: 1,000, as a rule."""
+    copies: str | None = None
+    """A .png for the samples that are nearest to training images, beside these; and how near they
+    are, beside how near other real images are."""
     against: str | None = None
     """The .json of another score, made in the same way: how do they compare?"""
     out: str | None = None

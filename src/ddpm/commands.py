@@ -1,0 +1,127 @@
+"""The commands `ddpm generate` and `ddpm convert`, and what they share with `ddpm evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import SampleConfig
+from .errors import UserError
+from .folders import free_name, require_writable, taken
+from .options import ConvertOptions, GenerateOptions, SamplingOptions
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from .checkpoint import Checkpoint
+
+PICTURES = (".png",)
+ANIMATIONS = (".gif", ".webp")
+
+
+def generate_command(options: GenerateOptions) -> int:
+    from .generate import Film, generate, write
+    from .sampling import State
+
+    checkpoint, settings, device = sampling_setup(options.checkpoint or "mnist", options)
+    if options.label and settings.guidance == 0:
+        raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
+    out = check_out(options.out, options.overwrite)
+    film = Film(settings.steps) if out.suffix.lower() in ANIMATIONS else None
+    with steps_bar(options.n, options.batch, settings) as bar:
+
+        def on_state(state: State) -> None:
+            bar.update(state.x0 is not None)
+            if film is not None:
+                film.take(state)
+
+        samples = generate(
+            checkpoint, options.n, seed=options.seed, labels=options.label, settings=settings,
+            device=device, batch=options.batch, on_state=on_state,
+        )  # fmt: skip
+    write(out, samples, film)
+    print(f"{options.n} images: {out}")
+    return 0
+
+
+def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:
+    """The checkpoint, how to sample from it, and on what."""
+    from .checkpoint import load
+    from .generate import check_steps, with_options
+
+    device = device_for(options)
+    checkpoint = load(name)
+    settings = with_options(
+        checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
+        spacing=options.spacing, eta=options.eta, guidance=options.guidance,
+    )  # fmt: skip
+    if options.eta and settings.sampler != "ddim":
+        raise UserError(f"--eta is for --sampler ddim, and this is {settings.sampler}")
+    if options.guidance is not None and not checkpoint.data.classes:
+        raise UserError("--guidance needs classes, and this network was trained without")
+    check_steps(settings, checkpoint.diffusion)
+    return checkpoint, settings, device
+
+
+def device_for(options: SamplingOptions) -> str:
+    from .device import best_device, check_device
+
+    device = options.device or best_device()
+    check_device(device)
+    return device
+
+
+def images_bar(n: int) -> "tqdm":
+    from tqdm import tqdm
+
+    return tqdm(total=n, desc="bits/dim", disable=None, leave=False, unit="img")
+
+
+def steps_bar(n: int, batch: int, settings: SampleConfig) -> "tqdm":
+    from tqdm import tqdm
+
+    return tqdm(total=settings.steps * -(-n // batch), disable=None, leave=False, unit="step")
+
+
+def check_out(name: str | None, overwrite: bool) -> Path:
+    """Where the images go: a free file's path, or a folder that is there.
+
+    Refuses, before the images are made, what could not be written after.
+    """
+    path = Path(name) if name else free_name(Path("generated.png"))
+    if path.is_dir() or not path.suffix or (name or "").endswith("/"):
+        if path.suffix.lower() in (*PICTURES, *ANIMATIONS, ".npz"):
+            raise UserError(f"{path} is a folder: give another --out")
+        if taken(path) and not overwrite:
+            raise UserError(f"{path} is there already: give another --out, or add --overwrite")
+        require_writable(path)
+        return path
+    if path.suffix.lower() not in (*PICTURES, *ANIMATIONS, ".npz"):
+        raise UserError(f"--out {path}: end it in .png, .gif, .webp or .npz, or in / for a folder")
+    return check_file(path, overwrite)
+
+
+def check_file(path: Path, overwrite: bool) -> Path:
+    """The path of a file that can be written, without anything of somebody's being lost."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give another --out")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already: give another --out, or add --overwrite")
+    require_writable(path.parent)
+    return path
+
+
+def convert_command(options: ConvertOptions) -> int:
+    from .checkpoint import load, save
+    from .convert import is_diffusers, read_diffusers, write_diffusers
+
+    source, out = Path(options.source), Path(options.out)
+    if is_diffusers(source):
+        if out.suffix != ".safetensors":
+            raise UserError(f"{out} will be a checkpoint of ours: end it in .safetensors")
+        check_file(out, overwrite=False)
+        c = read_diffusers(source)
+        save(out, c.net, c.config, c.data, c.step, c.images)
+        print(f"{out}: try ddpm generate {out}")
+    else:
+        write_diffusers(load(options.source), out)
+        print(f"{out}: try diffusers.DDPMPipeline.from_pretrained({str(out)!r})")
+    return 0

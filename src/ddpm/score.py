@@ -1,0 +1,119 @@
+"""A score, with the protocol it was made under and the floor that real images have."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .config import validated
+from .errors import UserError
+from .folders import replacing
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All that a score depends on."""
+
+    n: int
+    features: str
+    """The feature network and the hash of its weights."""
+    reference: str
+    """The images that the samples are held against: source, split and fingerprint."""
+    sampling: dict[str, Any]
+    """The sampler's settings, network evaluations an image, weights and seed; or the file."""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """−log p(x_0) in bits/dim, bounded from above: the mean over n images that were held out, its
+    standard error, and the variance of p(x_s | x_t)."""
+
+    bits: float
+    error: float
+    n: int
+    variance: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """How near samples are to real images, beside how near other real images are.
+
+    distance   Fréchet distance of features, samples against the reference; in Inception features
+               it is the FID
+    floor      the same of `floor_n` real images: the first of those held out, or, where there are
+               none, images spread over the reference, against the rest of it
+    as_asked   share of samples that are classified as their label says; None where nothing was
+               asked or the feature network knows other classes
+    kid        Kernel Inception Distance, and half the width of its 95 % interval   [these five in
+    kid_95     Inception features alone]
+    inception_score
+    precision  share of samples among the nearest neighbours of real images; recall: the reverse
+               [Kynkäänniemi et al. 2019, but in Inception features]
+    copies     share of samples that lie nearer to a training image than all but 1 % of other real
+               images do; copies are among them
+    """
+
+    distance: float
+    floor: float
+    floor_n: int
+    as_asked: float | None
+    protocol: Protocol
+    kid: float | None = None
+    kid_95: float | None = None
+    inception_score: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    likelihood: Likelihood | None = None
+    copies: float | None = None
+
+    def text(self) -> str:
+        """The score for a person to read."""
+        p = self.protocol
+        name = "FID" if p.features.startswith("inception ") else "Fréchet distance"
+        times = f", {self.distance / self.floor:.2f} times the floor" if self.floor_n == p.n else ""
+        lines = [
+            f"{name:19}{self.distance:.4f}{times}",
+            f"{'floor':19}{self.floor:.4f}, of {self.floor_n:,} real images",
+        ]
+        if self.kid is not None:
+            lines.append(f"{'KID':19}{self.kid:.5f} ± {self.kid_95:.5f} (95 %)")
+            lines.append(f"{'Inception score':19}{self.inception_score:.3f}")
+            lines.append(f"{'precision, recall':19}{self.precision:.3f}, {self.recall:.3f}")
+        if self.as_asked is not None:
+            lines.append(f"{'as asked':19}{self.as_asked:.2%}")
+        if self.likelihood is not None:
+            of = self.likelihood
+            lines.append(
+                f"{'bits/dim':19}{of.bits:.3f} ± {of.error:.3f} at most, of {of.n:,} held-out "
+                f"images, variance {of.variance}"
+            )
+        if self.copies is not None:
+            lines.append(
+                f"{'copies':19}{self.copies:.1%} as near to training as 1 % of real images"
+            )
+        how = ", ".join(f"{name} {value}" for name, value in p.sampling.items())
+        lines.append(f"{'protocol':19}{p.n:,} samples; {p.features}; {p.reference}; {how}")
+        return "\n".join(lines)
+
+    def save(self, path: Path) -> None:
+        """Write the score and its protocol as JSON."""
+        with replacing(path) as beside:
+            beside.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def read_score(path: Path) -> Score:
+    """What `Score.save` wrote. Raises UserError for anything else."""
+    try:
+        return validated(Score, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a score of ddpm: {error}") from None
+
+
+def ratio(a: Score, b: Score) -> float:
+    """a's distance over b's. Raises UserError where they were not made in the same way: other
+    numbers, features or references give other distances for the same samples."""
+    for name, x in asdict(a.protocol).items():
+        y = asdict(b.protocol)[name]
+        if name != "sampling" and x != y:
+            raise UserError(f"these scores are not to be compared: {name} is {x} here, {y} there")
+    return a.distance / b.distance

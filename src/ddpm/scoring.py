@@ -1,0 +1,143 @@
+"""The command `ddpm evaluate`: what is scored, against what, and what is said of it."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .commands import check_file, device_for, images_bar, sampling_setup, steps_bar
+from .errors import UserError
+from .options import EvaluateOptions
+
+if TYPE_CHECKING:
+    from .generate import Samples
+    from .judge import Judge
+    from .score import Score
+
+
+def evaluate_command(options: EvaluateOptions) -> int:
+    from .score import ratio, read_score
+
+    what = options.what or "mnist"
+    for name, ending in (("out", ".json"), ("copies", ".png")):
+        if path := getattr(options, name):
+            if Path(path).suffix.lower() != ending:
+                raise UserError(f"--{name} {path}: end it in {ending}")
+            check_file(Path(path), options.overwrite)
+    other = read_score(Path(options.against)) if options.against else None
+    score = score_images(what, options) if holds_images(what) else score_network(what, options)
+    print(score.text())
+    if options.out:
+        score.save(Path(options.out))
+    if other:
+        print(f"{'against':19}{ratio(score, other):.3f} times the distance in {options.against}")
+    return 0
+
+
+def holds_images(what: str) -> bool:
+    """Whether this is images, and not a network that makes them."""
+    from .checkpoint import SHIPPED
+
+    path = Path(what)
+    if what in SHIPPED or path.suffix.lower() == ".safetensors":
+        return False
+    run = any((path / name).exists() for name in ("model.safetensors", "config.toml"))
+    return path.exists() and not run
+
+
+def score_images(what: str, options: EvaluateOptions) -> "Score":
+    """Score the images of a file or folder."""
+    from .data import load_images
+    from .digit_net import SHAPE
+    from .generate import Samples
+    from .readers import RESIZED
+
+    made = ("n", "steps", "sampler", "spacing", "eta", "guidance", "likelihood")
+    if given := [f"--{name}" for name in made if getattr(options, name) is not None]:
+        raise UserError(f"{given[0]} is for a network, and {what} is images")
+    device = device_for(options)
+    images = load_images(Path(what).resolve())  # the path, whatever named sets there are
+    for note in images.notes:
+        if note.startswith(RESIZED):
+            raise UserError(f"{what}: {RESIZED}; samples are scored as they are, of one size")
+        print(f"note: {note}", file=sys.stderr)
+    data = options.data or ("mnist" if tuple(images.images.shape[1:]) == SHAPE else None)
+    if data is None:
+        raise UserError(f"which real images is {what} to be held against? Name them with --data")
+    samples = Samples(images.images, images.labels, images.classes)
+    judge = judge_for(data, options, device)
+    tell(judge.seconds(len(images)))
+    score = judge.score(samples, {"file": images.source, "fingerprint": images.fingerprint[:16]})
+    return with_copies(score, samples, judge, options, flip=False)
+
+
+def score_network(what: str, options: EvaluateOptions) -> "Score":
+    """Make images and score them."""
+    from .evaluate import check_network, likelihood, score_samples, seconds_an_evaluation
+    from .generate import generate, network_evaluations
+
+    checkpoint, settings, device = sampling_setup(what, options)
+    config, seed, batch = checkpoint.config, options.seed, options.batch
+    judge = judge_for(options.data or config.data, options, device)
+    check_network(checkpoint, judge)
+    n = options.n or 10_000
+    evaluations = n * network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
+    evaluations += (options.likelihood or 0) * checkpoint.diffusion.T
+    tell(judge.seconds(n) + evaluations * seconds_an_evaluation(checkpoint, device, batch))
+    with steps_bar(n, batch, settings) as bar:
+        samples = generate(
+            checkpoint, n, seed=seed, settings=settings, device=device, batch=batch,
+            on_state=lambda state: bar.update(state.x0 is not None),
+        )  # fmt: skip
+    score = score_samples(checkpoint, judge, samples, seed, settings)
+    if options.likelihood:
+        assert judge.held_out is not None
+        with images_bar(options.likelihood) as bar:
+            bound = likelihood(
+                checkpoint, judge.held_out, options.likelihood, seed=seed, device=device,
+                batch=batch, on_batch=bar.update,
+            )  # fmt: skip
+        score = replace(score, likelihood=bound)
+    return with_copies(score, samples, judge, options, flip=config.flip)
+
+
+def judge_for(data: str, options: EvaluateOptions, device: str) -> "Judge":
+    from .judge import Judge
+
+    judge = Judge(
+        data, root=options.root, split=options.split, held_out=options.held_out,
+        features=options.features, device=device,
+    )  # fmt: skip
+    if options.likelihood and judge.held_out is None:
+        raise UserError("bits/dim are of images that were held out: name them with --held-out")
+    return judge
+
+
+def tell(seconds: float) -> None:
+    """Say how long it will take, where that is long."""
+    from .run import clock
+
+    if seconds > 10:
+        print(f"this will take about {clock(seconds)}", file=sys.stderr, flush=True)
+
+
+def with_copies(
+    score: "Score", samples: "Samples", judge: "Judge", options: EvaluateOptions, flip: bool
+) -> "Score":
+    """The score and, where it is asked for, how near the samples are to the training images."""
+    if options.copies is None:
+        return score
+    from .copies import nearest, pairs, report, share_of_copies
+    from .folders import replacing
+
+    training, n = judge.real.images, len(samples.images)
+    made = nearest(samples.images, training, flip=flip, device=judge.device)
+    if judge.held_out is not None:
+        real = nearest(judge.held_out.images[:n], training, flip=flip, device=judge.device)
+    else:
+        places = judge.spread(n)
+        real = nearest(training[places], training, flip=flip, itself=places, device=judge.device)
+    with replacing(Path(options.copies)) as beside:
+        pairs(samples.images, training, made).save(beside, "png")
+    print(f"{report(made, real)}\nthe nearest are in {options.copies}")
+    return replace(score, copies=share_of_copies(made, real))
