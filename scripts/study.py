@@ -1,10 +1,11 @@
-"""Which settings give the best digits for the time: train each for so many minutes, then score it.
+"""Which settings give the best images for the time: train each for so many minutes, then score it.
 
-    python scripts/study.py --root data --out studies/first-run --minutes 2 [--only NAME ...]
+    python scripts/study.py mnist --root data --out studies/mnist --minutes 2 [--only NAME ...]
+    python scripts/study.py cifar10-cpu --root data --features cifar-net --out studies/cifar10
 
-Every variant begins as the preset `mnist` and changes what VARIANTS says. Scored with 2,000 samples
-with classes (the preset's steps and guidance) and without (guidance 0). What is scored already is
-not run again, so a study may be stopped and go on; the table is of all there is.
+Every variant begins as the preset and changes what VARIANTS says. Scored with 2,000 samples with
+classes (the preset's steps and guidance) and without (guidance 0). What is scored already is not
+run again, so a study may be stopped and go on; the table is of all there is.
 """
 
 import json
@@ -20,7 +21,7 @@ from ddpm.evaluate import evaluate
 from ddpm.folders import free_name
 from ddpm.judge import Judge
 
-VARIANTS: dict[str, dict[str, Any]] = {
+MNIST: dict[str, dict[str, Any]] = {
     "preset": {},
     "attention at 7x7": {"unet": {"attention": (4,)}},
     "one block": {"unet": {"blocks": 1}},
@@ -52,13 +53,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "falls in the last third": {"train": {"decay": 0.33}},
     "labels dropped 0.2": {"train": {"label_drop": 0.2}},
 }
+CIFAR10: dict[str, dict[str, Any]] = {
+    "preset": {},
+}
+VARIANTS = {"mnist": MNIST, "cifar10-cpu": CIFAR10}
 
 
 @dataclass
 class Options:
+    preset: tyro.conf.Positional[str] = "mnist"
+    """Where every variant begins."""
+    data: str | None = None
+    """Instead of the preset's."""
     root: str = "data"
-    """Where MNIST lies."""
-    out: Path = Path("studies/first-run")
+    """Where named sets lie."""
+    features: str | None = None
+    """What sees the samples; see `ddpm evaluate --help`."""
+    out: Path = Path("studies/mnist")
     """Folder of the runs and of scores.jsonl."""
     minutes: float = 2.0
     """Each variant's training time."""
@@ -77,13 +88,17 @@ def varied(base: Config, changes: dict[str, Any]) -> Config:
 
 
 def main(options: Options) -> None:
-    judge = Judge("mnist", root=options.root)
-    base = replace(preset("mnist"), root=options.root, minutes=options.minutes, seed=options.seed)
+    base = replace(
+        preset(options.preset), root=options.root, minutes=options.minutes, seed=options.seed
+    )
+    base = replace(base, data=options.data or base.data)
+    judge = Judge(base.data, root=options.root, features=options.features)
+    variants = VARIANTS[options.preset]
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "scores.jsonl"
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    for name in options.only or VARIANTS:
-        config = varied(base, VARIANTS[name])
+    for name in options.only or variants:
+        config = varied(base, variants[name])
         key = {"name": name, "minutes": options.minutes, "n": options.n, "config": to_dict(config)}
         if any(key.items() <= row.items() for row in done):
             continue

@@ -11,6 +11,7 @@ epochs and a smaller batch.
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -62,7 +63,7 @@ def held_apart(options: Options) -> tuple[Images, Tensor, Tensor]:
     return data, (~tenth).nonzero().flatten(), tenth.nonzero().flatten()
 
 
-def prepare(net: CifarNet, x: Tensor) -> list[dict[str, object]]:
+def prepare(net: CifarNet, x: Tensor) -> list[dict[str, Any]]:
     """Start from whitened patches and identities; returns the groups of what is trained."""
     patches = F.unfold(x, 2).transpose(1, 2).reshape(-1, 12)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
@@ -122,7 +123,7 @@ def main(options: Options) -> None:
     net = CifarNet()
     groups = prepare(net, to_float(data.images[train[:: max(1, len(train) // 5000)]]))
     for group in groups:
-        group["weight_decay"] = options.weight_decay / group["scale"]  # type: ignore[operator]
+        group["weight_decay"] = options.weight_decay / group["scale"]
     net = net.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(groups, options.lr, options.momentum, nesterov=True)
     average = {k: v.clone() for k, v in net.state_dict().items() if v.is_floating_point()}

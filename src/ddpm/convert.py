@@ -364,7 +364,7 @@ def our_diffusion(scheduler: dict[str, Any], name: str) -> DiffusionConfig:
         else:
             continue
         if theirs.shape == alpha_bar.shape and (theirs - alpha_bar).abs().max() < 1e-4:
-            return DiffusionConfig(schedule=ours, T=T, target=target)
+            return validated(DiffusionConfig, {"schedule": ours, "T": T, "target": target}, name)
     raise UserError(f"{name}: its schedule, {kind} from {first} to {last}, is none of ours")
 
 

@@ -134,7 +134,7 @@ def inception_weights() -> Path:
 def scripted(path: Path, device: torch.device | str) -> Eyes:
     """A TorchScript network: uint8 images (B, 3, H, W) to features (B, D)."""
     try:
-        net = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
+        net = torch.jit.load(path, map_location=device).eval()
     except RuntimeError:
         raise UserError(f"{path} is not TorchScript, nor .safetensors or .pth") from None
     return Eyes(

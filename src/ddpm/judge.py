@@ -129,7 +129,7 @@ class Judge:
         asked = torch.tensor([self.eyes.classes.index(name) for name in samples.classes])
         return (logits.argmax(1) == asked[samples.labels]).float().mean().item()
 
-    def more(self, made: "Seen") -> dict[str, float]:
+    def more(self, made: "Seen") -> dict[str, Any]:
         """What torch-fidelity computes of Inception's features, with its own settings."""
         if made.features is None:
             return {}
