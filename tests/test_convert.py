@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ddpm import UserError, load
+from ddpm import UserError, load, preset
 from ddpm.checkpoint import Checkpoint, build_diffusion, build_net
 from ddpm.cli import main
 from ddpm.config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig
-from ddpm.convert import WEIGHTS, read_diffusers, write_diffusers
+from ddpm.convert import WEIGHTS, our_config, read_diffusers, write_diffusers
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -146,6 +146,32 @@ def test_the_old_layout_is_read(tmp_path):
         (tmp_path / "old" / name.split("/")[1]).write_text(text)
     x, t = images()
     assert_same(read_diffusers(tmp_path / "old").net(x, t), theirs(x, t - 1).sample)
+
+
+def test_the_papers_preset_is_the_papers_network():
+    """The CIFAR-10 checkpoint of DDPM's authors is carried by diffusers with these settings; what
+    they say of training is in the paper, Sec. 4 and App. B."""
+    model = {
+        "act_fn": "silu", "attention_head_dim": None, "block_out_channels": [128, 256, 256, 256],
+        "center_input_sample": False, "downsample_padding": 0, "flip_sin_to_cos": False,
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+        "freq_shift": 1, "in_channels": 3, "out_channels": 3, "layers_per_block": 2,
+        "mid_block_scale_factor": 1, "norm_eps": 1e-6, "norm_num_groups": 32, "sample_size": 32,
+        "time_embedding_type": "positional",
+    }  # fmt: skip
+    scheduler = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4,
+                 "beta_end": 0.02, "clip_sample": True, "variance_type": "fixed_large"}  # fmt: skip
+    published, data = our_config(model, scheduler, "ddpm-cifar10-32")
+    ours = preset("cifar10-paper")
+    assert ours.unet == replace(published.unet, dropout=0.1)
+    assert ours.diffusion == published.diffusion
+    assert ours.sample == published.sample
+    assert sum(p.numel() for p in build_net(ours, data).parameters()) == 35_746_307
+    assert (ours.train.batch, ours.train.lr, ours.train.warmup) == (128, 2e-4, 5000)
+    assert (ours.train.ema, ours.train.grad_clip, ours.train.decay) == (0.9999, 1.0, 0)
+    assert (ours.train.betas, ours.train.weight_decay) == ((0.9, 0.999), 0)
+    assert (ours.flip, ours.labels, ours.steps) == (True, False, 800_000)
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
