@@ -228,8 +228,17 @@ def test_no_float64_in_training_or_sampling(tiny, tmp_path, schedule, sampler):
         generate(tmp_path / "run", n=3)
 
 
+def test_without_bfloat16_a_run_is_in_float32_and_says_so(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["ddpm.train"], "has_bfloat16", lambda device: False)
+    config = replace(tiny, train=replace(tiny.train, precision="bf16"))
+    train(config, tmp_path / "run", device="cpu")
+    assert read_toml(tmp_path / "run" / "config.toml").train.precision == "no"
+    assert "training in float32" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("precision", ["bf16", "no"])
-def test_mixed_precision_keeps_float32_weights(tiny, tmp_path, precision):
+def test_mixed_precision_keeps_float32_weights(tiny, tmp_path, precision, monkeypatch):
+    monkeypatch.setattr(sys.modules["ddpm.train"], "has_bfloat16", lambda device: True)
     config = replace(tiny, train=replace(tiny.train, precision=precision))
     train(config, tmp_path / "run")
     state = tensors(tmp_path / "run")

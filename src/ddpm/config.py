@@ -104,7 +104,7 @@ class TrainConfig:
     label_drop: Share = 0.1
     """Share of labels hidden in training, for guidance."""
     precision: Literal["no", "fp16", "bf16"] = "no"
-    """Mixed precision; no is plain float32."""
+    """Mixed precision; no is plain float32, and so is bf16 where the device has none."""
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
     save_minutes: Positive = 5.0

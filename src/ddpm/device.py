@@ -27,6 +27,18 @@ def check_device(device: str) -> None:
         raise UserError(f"there is no device {device!r} here (cpu, cuda or mps): {why}") from None
 
 
+def has_bfloat16(device: str) -> bool:
+    """Whether the device computes in bfloat16 itself. Where it does not, that is emulated, and
+    slower than float32."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        known = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.11
+        return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return True
+
+
 def place(net: nn.Module, device: torch.device | str) -> nn.Module:
     """The network on the device, laid out in memory as is fast there: channels_last, and on a CPU
     with memory that is kept from step to step.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .checkpoint import build, load_state, save, save_state
 from .config import Config, DataInfo, TrainConfig, checked
 from .data import Batches, Images, load_images
-from .device import check_device, place
+from .device import best_device, check_device, has_bfloat16, place
 from .diffusion import Diffusion
 from .ema import EMA
 from .errors import UserError
@@ -52,7 +52,7 @@ def train(
     the CPU. `device` is chosen where it is None. Raises UserError, a sentence for the person.
     """
     out = Path(out)
-    config = check(config)
+    config = with_precision(check(config), device or best_device())
     accelerator = start(config, device)
     check_folder(out, resume)
     data = load_data(config)
@@ -202,6 +202,14 @@ def check(config: Config) -> Config:
     if steps > T:
         raise UserError(f"sample.steps {steps} is more than diffusion.T, which is {T}")
     return config
+
+
+def with_precision(config: Config, device: str) -> Config:
+    """The same, in float32 where the device knows no bfloat16: a preset is for many machines."""
+    if config.train.precision != "bf16" or has_bfloat16(device):
+        return config
+    print("note: no bfloat16 on this device: training in float32, slower", file=sys.stderr)
+    return replace(config, train=replace(config.train, precision="no"))
 
 
 def start(config: Config, device: str | None) -> Accelerator:
