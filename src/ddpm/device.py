@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +36,7 @@ def has_bfloat16(device: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
-        known = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.11
+        known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.11
         return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return True
 
