@@ -29,7 +29,7 @@ from ddpm.device import best_device
 class Options:
     data: str = "cifar10"
     root: str = "data"
-    epochs: int = 16
+    epochs: int = 28
     batch: int = 512
     lr: float = 0.75
     """Of SGD with Nesterov's momentum at its highest; 64 times as much for the biases."""

@@ -41,6 +41,11 @@ class CifarNet(nn.Module):
         self.head = nn.Linear(256, 10, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 256), the greatest over the image of the last layer; and logits (B, 10)."""
+        """Features (B, 256), the greatest over the image of the last layer; and logits (B, 10).
+
+        In use, features are the mean of those of the image and its mirror image.
+        """
         features = self.body(self.whiten(x))
+        if not self.training:
+            features = (features + self.body(self.whiten(x.flip(-1)))) / 2
         return features, self.head(features) / 9
