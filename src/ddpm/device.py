@@ -36,7 +36,8 @@ def has_bfloat16(device: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
-        known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.11
+        ask = getattr(torch.cpu, "get_capabilities", dict)  # there since torch 2.11
+        known: Mapping[str, Any] = ask()
         return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return True
 
