@@ -105,6 +105,8 @@ class TrainConfig:
     """Share of labels hidden in training, for guidance."""
     precision: Literal["no", "fp16", "bf16"] = "no"
     """Mixed precision; no is plain float32, and so is bf16 where the device has none."""
+    compile: bool = False
+    """Compile the network: on a GPU minutes at first, then faster."""
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
     save_minutes: Positive = 5.0

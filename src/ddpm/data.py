@@ -143,23 +143,25 @@ class Batches:
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __call__(self, k: int) -> tuple[Tensor, Tensor | None]:
-        index = self.indices(k).to(self.images.device)
+        index = self.indices(k)
         x0 = to_float(self.images[index].to(self.device, non_blocking=True))
-        y = None if self.labels is None else self.labels[index].to(self.device)
+        y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
         if self.flip:
             mirrored = torch.rand(len(x0), 1, 1, 1, device=self.device) < 0.5
             x0 = torch.where(mirrored, x0.flip(-1), x0)
         return x0, y
 
     def indices(self, k: int) -> Tensor:
-        """Which images make up batch k."""
-        positions = range(k * self.batch, (k + 1) * self.batch)
-        return torch.tensor([self.order(p // self.n)[p % self.n] for p in positions])
+        """Which images make up batch k: on the images' device, so that no step waits for a copy."""
+        first, end, n = k * self.batch, (k + 1) * self.batch, self.n
+        epochs = range(first // n, (end - 1) // n + 1)
+        return torch.cat([self.order(e)[max(0, first - e * n) : end - e * n] for e in epochs])
 
     def order(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, ORDER, epoch))
-            self._epoch, self._order = epoch, torch.randperm(self.n, generator=generator)
+            order = torch.randperm(self.n, generator=generator)
+            self._epoch, self._order = epoch, order.to(self.images.device)
         return self._order
 
 

@@ -63,6 +63,8 @@ def train(
     diffusion = diffusion.to(accelerator.device)
     ema = EMA(raw, config.train.ema)
     net, optimizer = accelerator.prepare(raw, adamw(raw, config.train))
+    if config.train.compile:  # `raw` is not: grids of samples come in other batches
+        net = torch.compile(net, dynamic=False)
     batches = Batches(data, config.train.batch, config.seed, config.flip, accelerator.device)
 
     step, seconds, lr = 0, 0.0, config.train.lr
