@@ -1,7 +1,8 @@
 """The same jobs, done with three libraries: ours, diffusers and denoising-diffusion-pytorch.
 
 A contestant trains on uint8 digits or colour images by its own library's training step, as that
-library's documentation writes it, and samples by that library's own sampler.
+library's documentation writes it, and samples by that library's own sampler. `Machine` says on what
+and how: the same for all.
 """
 
 import math
@@ -28,6 +29,28 @@ class Trainee(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Machine:
+    """Where a network trains, in which precision, and whether it is compiled."""
+
+    device: str = "cpu"
+    precision: str = "no"
+    """no (float32) or bf16: autocast, as accelerate does it."""
+    mode: str | None = None
+    """torch.compile's mode, such as default; None: not compiled."""
+
+    def accelerator(self) -> Any:
+        from accelerate import Accelerator
+
+        return Accelerator(cpu=self.device == "cpu", mixed_precision=self.precision)
+
+    def compiled(self, net: Any) -> Any:
+        return net if self.mode is None else torch.compile(net, mode=self.mode, dynamic=False)
+
+
+CPU = Machine()
+
+
 def cosine_lr(optimizer: Any, lr: float, progress: float, warmup: float = 0.02) -> None:
     """A rise over the first 2 % of the time, then a cosine to zero."""
     rise = min(1.0, (progress + 1e-4) / warmup)
@@ -41,9 +64,7 @@ def cosine_lr(optimizer: Any, lr: float, progress: float, warmup: float = 0.02) 
 class Ours:
     """One step of `ddpm.train`, with its EMA."""
 
-    def __init__(self, network: Network, channels: int, classes: int):
-        from accelerate import Accelerator
-
+    def __init__(self, network: Network, channels: int, classes: int, machine: Machine = CPU):
         from ddpm import EMA, build
         from ddpm.config import Config, DataInfo, DiffusionConfig, TrainConfig
         from ddpm.device import place
@@ -55,12 +76,14 @@ class Ours:
         config = Config(unet=unet, diffusion=DiffusionConfig("linear", target="eps"))
         info = DataInfo("benchmark", 1, channels, 32, 32, tuple(map(str, range(classes))), "")
         net, self.diffusion = build(config, info)
-        place(net, "cpu")
+        place(net, machine.device)
+        self.diffusion = self.diffusion.to(machine.device)
         self.parameters = sum(p.numel() for p in net.parameters())
         self.ema = EMA(net, 0.9999)
         self.raw = net
-        self.accelerator = Accelerator(cpu=True)
-        self.net, self.optimizer = self.accelerator.prepare(net, adamw(net, self.config))
+        self.accelerator = machine.accelerator()
+        net, self.optimizer = self.accelerator.prepare(net, adamw(net, self.config))
+        self.net = machine.compiled(net)
 
     def step(self, x0: Tensor, y: Tensor, progress: float) -> None:
         self.train_step(
@@ -96,9 +119,10 @@ class DiffusersSettings:
 class Diffusers:
     """The loop of diffusers' tutorial on unconditional training, with its EMAModel."""
 
-    def __init__(self, settings: DiffusersSettings, channels: int, size: int):
+    def __init__(
+        self, settings: DiffusersSettings, channels: int, size: int, machine: Machine = CPU
+    ):
         import diffusers
-        from accelerate import Accelerator
         from diffusers.training_utils import EMAModel
 
         s = self.settings = settings
@@ -112,6 +136,7 @@ class Diffusers:
             num_class_embeds=s.classes + 1 if s.classes else None, dropout=s.dropout,
             attention_head_dim=s.heads, norm_num_groups=s.groups,
         )  # fmt: skip
+        net = net.to(machine.device)
         if s.channels_last:
             net = net.to(memory_format=torch.channels_last)
         self.shape = (channels, size, size)
@@ -120,10 +145,11 @@ class Diffusers:
         options = {"beta_schedule": s.schedule, "prediction_type": s.prediction}
         self.noising: Any = diffusers.DDPMScheduler(1000, **options)
         self.sampler = kind(num_train_timesteps=1000, timestep_spacing=s.spacing, **options)
-        self.accelerator = Accelerator(cpu=True)
-        self.net, self.optimizer = self.accelerator.prepare(
+        self.accelerator = machine.accelerator()
+        net, self.optimizer = self.accelerator.prepare(
             net, torch.optim.AdamW(net.parameters(), lr=s.lr)
         )
+        self.net = machine.compiled(net)
         self.ema = EMAModel(net.parameters(), decay=s.ema, use_ema_warmup=True, power=0.75)
 
     def step(self, x0: Tensor, y: Tensor, progress: float) -> None:
@@ -131,11 +157,11 @@ class Diffusers:
         if s.decay:
             cosine_lr(self.optimizer, s.lr, progress)
         noise = torch.randn_like(x0)
-        t = torch.randint(0, 1000, (len(x0),))
+        t = torch.randint(0, 1000, (len(x0),), device=x0.device)
         x_t = self.noising.add_noise(x0, noise, t)
         target = noise if s.prediction == "epsilon" else self.noising.get_velocity(x0, noise, t)
         if s.classes:
-            y = torch.where(torch.rand(len(y)) < 0.1, s.classes, y)
+            y = torch.where(torch.rand(len(y), device=y.device) < 0.1, s.classes, y)
         with self.accelerator.accumulate(self.net):
             out = self.net(x_t, t, class_labels=y if s.classes else None, return_dict=False)[0]
             loss = torch.nn.functional.mse_loss(out, target)
@@ -192,9 +218,10 @@ class LucidrainsSettings:
 class Lucidrains:
     """The step of denoising-diffusion-pytorch's Trainer, with its EMA."""
 
-    def __init__(self, settings: LucidrainsSettings, channels: int, size: int):
+    def __init__(
+        self, settings: LucidrainsSettings, channels: int, size: int, machine: Machine = CPU
+    ):
         import denoising_diffusion_pytorch as plain
-        from accelerate import Accelerator
         from denoising_diffusion_pytorch import classifier_free_guidance as guided
         from ema_pytorch import EMA
 
@@ -213,14 +240,16 @@ class Lucidrains:
                 full_attn=s.full_attention,
             )  # fmt: skip
             diffusion = plain.GaussianDiffusion(net, **common)
+        diffusion = diffusion.to(machine.device)
         if s.channels_last:
             diffusion = diffusion.to(memory_format=torch.channels_last)
         self.parameters = sum(p.numel() for p in net.parameters())
-        self.accelerator = Accelerator(cpu=True)
+        self.accelerator = machine.accelerator()
         first = 100 if s.ema_every == 10 else 0  # ema_pytorch's own default, and the Trainer's
         self.ema = EMA(diffusion, beta=s.ema, update_every=s.ema_every, update_after_step=first)
         optimizer = torch.optim.Adam(diffusion.parameters(), lr=s.lr, betas=(0.9, 0.99))
         self.diffusion, self.optimizer = self.accelerator.prepare(diffusion, optimizer)
+        self.diffusion.model = machine.compiled(diffusion.model)
 
     def step(self, x0: Tensor, y: Tensor, progress: float) -> None:
         s = self.settings

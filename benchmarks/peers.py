@@ -26,7 +26,16 @@ import torch
 import tyro
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contestants import Diffusers, DiffusersSettings, Lucidrains, LucidrainsSettings, Ours, Trainee
+from contestants import (
+    CPU,
+    Diffusers,
+    DiffusersSettings,
+    Lucidrains,
+    LucidrainsSettings,
+    Machine,
+    Ours,
+    Trainee,
+)
 
 PAPER = (128, 256, 256, 256)
 SMALL = (32, 64, 64)
@@ -41,7 +50,7 @@ def alone(job: Any, *args: Any) -> Any:
 # ---- speed -----------------------------------------------------------------------------------
 
 
-def trainee(library: str, network: str) -> Trainee:
+def trainee(library: str, network: str, machine: Machine = CPU) -> Trainee:
     """A library's network of the same size: three channels, 32x32, unconditional.
 
     diffusers builds the very same network; denoising-diffusion-pytorch one of nearly as many
@@ -49,17 +58,15 @@ def trainee(library: str, network: str) -> Trainee:
     """
     paper = network == "paper"
     if library == "ours":
-        return Ours(network, channels=3, classes=0)
+        return Ours(network, channels=3, classes=0, machine=machine)
     if library == "diffusers":
         return Diffusers(
             DiffusersSettings(PAPER if paper else SMALL, (1,), lr=2e-4, dropout=0.1, heads=None),
-            channels=3, size=32,
+            channels=3, size=32, machine=machine,
         )  # fmt: skip
     dim, mults = (144, (1, 2, 2, 2)) if paper else (32, (1, 2, 2))  # which is nearest in size
     full = tuple(level == 1 for level in range(len(mults)))
-    return Lucidrains(
-        LucidrainsSettings(dim, mults, lr=2e-4, full_attention=full), channels=3, size=32
-    )
+    return Lucidrains(LucidrainsSettings(dim, mults, lr=2e-4, full_attention=full), 3, 32, machine)
 
 
 def time_steps(library: str, network: str, batch: int, steps: int) -> dict[str, Any]:
