@@ -1,11 +1,12 @@
 """Train on a machine that has PyTorch and a GPU, but no network and no installation of ours.
 
-    python scripts/gpu.py pack cifar10-train.zip            here: what must travel, in parts
-    python scripts/gpu.py join pack/cifar10-train.zip.json  there: the parts are one file again
-    python scripts/gpu.py speed --out speed.json            there: what the chip gives
-    python scripts/gpu.py train /tmp/run -- cifar10 ...     there: for 9 minutes; repeat to go on
-    python scripts/gpu.py halve /tmp/run /tmp/net.safetensors  there: weights of half the size
-    python scripts/gpu.py split /tmp/net.safetensors OUT    there: in parts that can be sent back
+    python scripts/gpu.py predict cifar10-paper       anywhere: how long a preset should take
+    python scripts/gpu.py pack set.zip                here: what must travel, in parts
+    python scripts/gpu.py join pack/set.zip.json      there: the parts are one file again
+    python scripts/gpu.py speed                       there: what the chip gives
+    python scripts/gpu.py train RUN -- cifar10-paper  there: for 9 minutes; repeat to go on
+    python scripts/gpu.py halve RUN net.safetensors   there: weights of half the size
+    python scripts/gpu.py split net.safetensors OUT   there: in parts that can be sent back
 
 docs/gpu.md has the whole way, in order.
 """
@@ -35,7 +36,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm import UserError, load, save
+from ddpm import UserError, load, preset, save
+from ddpm.checkpoint import build_net
+from ddpm.config import DataInfo
 from ddpm.device import best_device, check_device
 from ddpm.folders import replacing, require_writable
 
@@ -51,6 +54,7 @@ THERE = (  # what an image for training on CUDA brings along
     "packaging", "pandas", "pillow", "regex", "requests", "safetensors", "scikit-learn", "scipy",
     "torch", "torchvision", "tqdm",
 )  # fmt: skip
+SHAPES = {"cifar10": (3, 32), "celeba": (3, 64)}  # of named sets in colour: channels and side
 
 
 # ---- pack, split and join --------------------------------------------------------------------
@@ -225,6 +229,47 @@ def halve(options: Halve) -> None:
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {c.images:,} images")
 
 
+# ---- predict ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Predict:
+    """How long a preset should take: its counted operations over the rate that is assumed."""
+
+    preset: tyro.conf.Positional[str]
+    """One that learns images in colour."""
+    tflops: float = 280.0
+    """TFLOP/s of training: a share of what `speed` says of the chip."""
+
+
+def predict(options: Predict) -> None:
+    config = preset(options.preset)
+    if config.data not in SHAPES:
+        raise UserError(f"the preset {options.preset} is of {config.data}, which needs no GPU")
+    channels, side = SHAPES[config.data]
+    classes = tuple("0123456789") if config.labels and config.data == "cifar10" else ()
+    with torch.device("meta"):  # counts without computing
+        net = build_net(config, DataInfo(config.data, 1, channels, side, side, classes, ""))
+        x, t = torch.ones(1, channels, side, side), torch.ones(1, dtype=torch.long)
+    with FlopCounterMode(display=False) as forward:
+        out = net(x, t)
+    with FlopCounterMode(display=False) as backward:
+        out.sum().backward()
+    once = forward.get_total_flops()
+    flop = once + backward.get_total_flops()
+    rate = options.tflops * 1e12 / flop
+    batch = config.train.batch
+    images = config.images or (config.steps or 0) * batch or 60 * (config.minutes or 0) * rate
+    parameters = sum(p.numel() for p in net.parameters())
+    print(
+        f"{options.preset}: {parameters / 1e6:.1f} M parameters, {once / 1e9:.1f} GFLOP forward, "
+        f"{flop / 1e9:.1f} GFLOP an image and step\n"
+        f"predicted at {options.tflops:g} TFLOP/s: {rate:,.0f} images/s, "
+        f"{1000 * batch / rate:.1f} ms a step of {batch}; {images / 1e6:.1f} M images, "
+        f"{images / batch:,.0f} steps, {images / rate / 60:,.0f} minutes"
+    )
+
+
 # ---- speed -----------------------------------------------------------------------------------
 
 
@@ -378,7 +423,8 @@ def main(argv: list[str]) -> int:
         | Annotated[Join, tyro.conf.subcommand("join")]
         | Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Halve, tyro.conf.subcommand("halve")]
-        | Annotated[Speed, tyro.conf.subcommand("speed")],
+        | Annotated[Speed, tyro.conf.subcommand("speed")]
+        | Annotated[Predict, tyro.conf.subcommand("predict")],
         description=__doc__,
         args=argv[:cut],
     )
@@ -397,6 +443,8 @@ def main(argv: list[str]) -> int:
                 halve(command)
             case Speed():
                 speed(command)
+            case Predict():
+                predict(command)
     except UserError as error:
         print(f"gpu: {error}", file=sys.stderr)
         return 1

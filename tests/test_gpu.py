@@ -156,6 +156,14 @@ def test_speed_is_measured_beside_the_chip(gpu, tmp_path, monkeypatch, capsys):
     assert "no-such-library is not installed" in capsys.readouterr().err
 
 
+def test_a_prediction_counts_operations(gpu, capsys):
+    assert gpu.main(["predict", "cifar10-paper", "--tflops", "37.3"]) == 0
+    said = capsys.readouterr().out
+    assert "35.7 M parameters, 12.4 GFLOP forward, 37.3 GFLOP an image and step" in said
+    assert "999 images/s" in said
+    assert gpu.main(["predict", "mnist"]) == 1
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="compiling for a CPU needs g++")
 def test_a_compiled_run_goes_on_uncompiled_and_back(tiny, tmp_path):
     tiny = replace(tiny, unet=replace(tiny.unet, mults=(1,), attention=()))
