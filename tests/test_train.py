@@ -15,7 +15,19 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ddpm import EMA, Diffusion, UNet, UserError, generate, linear, load, train
+from ddpm import (
+    EMA,
+    Batches,
+    Diffusion,
+    UNet,
+    UserError,
+    build,
+    generate,
+    linear,
+    load,
+    load_images,
+    train,
+)
 from ddpm.config import TrainConfig, preset, read_toml
 from ddpm.noise import derive_seed
 from ddpm.run import budget_spent
@@ -210,6 +222,38 @@ class NoFloat64(TorchDispatchMode):
 def test_the_stand_in_refuses_float64():
     with pytest.raises(TypeError, match="float64"), NoFloat64():
         torch.ones(2).double()
+
+
+class NoReading(TorchDispatchMode):
+    """A stand-in for a device that runs behind the host: it refuses to be waited for."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "masked_select"):
+            raise TypeError(f"{function} waits for the device")
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_stand_in_refuses_to_be_read():
+    with pytest.raises(TypeError, match="waits for the device"), NoReading():
+        torch.ones(1).item()
+
+
+@pytest.mark.parametrize("times", ["uniform", "stratified", "by-weight", "logit-normal"])
+def test_no_step_waits_for_the_device(tiny_dropout, times):
+    config = replace(tiny_dropout, flip=True, train=replace(tiny_dropout.train, accumulate=2))
+    accelerator = start(config, "cpu")
+    data = load_images("mnist5k")
+    config = replace(config, diffusion=replace(config.diffusion, time_sampling=times))
+    net, diffusion = build(config, data.info)
+    ema = EMA(net, 0.99)
+    net, optimizer = accelerator.prepare(net, adamw(net, config.train))
+    batches = Batches(data, 16, flip=True)
+    batches(0)  # the first of an epoch shuffles
+    with NoReading():
+        for k in range(1, 3):
+            x0, y = batches(k)
+            train_step(accelerator, net, diffusion, optimizer, x0, y, 1e-3, config.train)
+            ema.update(net)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
