@@ -55,6 +55,23 @@ MNIST: dict[str, dict[str, Any]] = {
 }
 CIFAR10: dict[str, dict[str, Any]] = {
     "preset": {},
+    "wider below: 1, 3, 4": {"unet": {"mults": (1, 3, 4)}},
+    "three levels, one block": {"unet": {"mults": (1, 2, 3), "blocks": 1}},
+    "two levels, 96 channels": {"unet": {"channels": 96, "mults": (1, 2)}},
+    "48 channels": {"unet": {"channels": 48}},
+    "patch 4, 96 channels": {"unet": {"channels": 96, "patch": 4}},
+    "patch 4, 128 channels": {"unet": {"channels": 128, "mults": (1, 2), "patch": 4}},
+    "attention at 4x4": {"unet": {"attention": (8,)}},
+    "lr 1e-3": {"train": {"lr": 1e-3}},
+    "lr 2e-3": {"train": {"lr": 2e-3}},
+    "lr 4e-3": {"train": {"lr": 4e-3}},
+    "batch 32": {"train": {"batch": 32}},
+    "batch 128": {"train": {"batch": 128}},
+    "betas 0.9, 0.999": {"train": {"betas": (0.9, 0.999)}},
+    "float32": {"train": {"precision": "no"}},
+    "uniform times": {"diffusion": {"time_sampling": "uniform"}},
+    "unweighted": {"diffusion": {"weight": "simple", "time_sampling": "uniform"}},
+    "floor 1": {"diffusion": {"floor": 1.0}},
 }
 VARIANTS = {"mnist": MNIST, "cifar10-cpu": CIFAR10}
 
