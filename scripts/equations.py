@@ -16,6 +16,7 @@ ROOMS = {
     "diffusion": "The forward process, its posterior and the loss",
     "likelihood": "The variational bound",
     "sampling": "The reverse process",
+    "editing": "Between images, near one, and into its gaps",
     "guidance": "Classifier-free guidance",
     "layers": "The layers",
     "unet": "The network",
@@ -29,6 +30,10 @@ PAPERS = {
     "DDIM": "Song, Meng and Ermon 2021, Denoising Diffusion Implicit Models (arXiv 2010.02502)",
     "Improved DDPM": "Nichol and Dhariwal 2021, Improved Denoising Diffusion Probabilistic Models "
     "(arXiv 2102.09672)",
+    "RePaint": "Lugmayr et al. 2022, RePaint: Inpainting using Denoising Diffusion Probabilistic "
+    "Models (arXiv 2201.09865)",
+    "SDEdit": "Meng et al. 2022, SDEdit: Guided Image Synthesis and Editing with Stochastic "
+    "Differential Equations (arXiv 2108.01073)",
     "Dhariwal and Nichol 2021": "Diffusion Models Beat GANs on Image Synthesis (arXiv 2105.05233)",
     "Kingma et al. 2021": "Variational Diffusion Models (arXiv 2107.00630)",
     "Salimans and Ho 2022": "Progressive Distillation for Fast Sampling of Diffusion Models "

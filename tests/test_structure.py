@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ddpm"
 # Every module may import those before it, and none after it.
 ORDER = [
-    "errors", "folders", "schedule", "diffusion", "sampling", "likelihood", "guidance", "layers",
-    "unet",
+    "errors", "folders", "schedule", "diffusion", "sampling", "editing", "likelihood", "guidance",
+    "layers", "unet",
     "config", "images", "noise", "readers", "data", "device", "ema", "checkpoint", "generate",
     "run", "train", "digit_net", "cifar_net", "features", "metrics", "copies", "score", "judge",
     "evaluate", "convert", "options", "commands", "scoring", "cli",
@@ -24,6 +24,7 @@ WHITEBOARD = {
     "diffusion": {"schedule"},
     "sampling": {"schedule", "diffusion"},
     "likelihood": {"schedule", "diffusion", "sampling"},
+    "editing": {"diffusion", "sampling"},
     "guidance": set(),
     "layers": set(),
     "unet": {"layers"},

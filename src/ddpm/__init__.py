@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from .config import Config, preset
     from .data import Batches, Images, load_images
     from .diffusion import Diffusion, Prediction
+    from .editing import inpaint, slerp
     from .ema import EMA
     from .errors import UserError
     from .evaluate import evaluate
-    from .generate import Samples, generate
+    from .generate import Edit, Samples, generate
     from .guidance import drop_labels, guided
     from .images import grid, to_float, to_uint8
     from .judge import Judge
@@ -36,10 +37,11 @@ _HOMES = {
     "config": ("Config", "preset"),
     "data": ("Batches", "Images", "load_images"),
     "diffusion": ("Diffusion", "Prediction"),
+    "editing": ("inpaint", "slerp"),
     "ema": ("EMA",),
     "errors": ("UserError",),
     "evaluate": ("evaluate",),
-    "generate": ("Samples", "generate"),
+    "generate": ("Edit", "Samples", "generate"),
     "guidance": ("drop_labels", "guided"),
     "judge": ("Judge",),
     "likelihood": ("variational_bound",),
@@ -58,10 +60,11 @@ __all__ = [  # noqa: RUF022  (in the order of the papers)
     "Schedule", "linear", "cosine", "sigmoid",
     "Diffusion", "Prediction", "UNet", "drop_labels", "guided",
     "sample", "timesteps", "ddpm_step", "ddim_step", "dpmpp_step", "ImageNoise",
+    "slerp", "inpaint",
     "variational_bound",
     "Images", "Batches", "load_images", "to_float", "to_uint8", "grid",
     "Config", "preset", "EMA", "train",
-    "Checkpoint", "build", "save", "load", "Samples", "generate",
+    "Checkpoint", "build", "save", "load", "Samples", "generate", "Edit",
     "Judge", "Score", "evaluate", "frechet_distance", "UserError",
 ]  # fmt: skip
 

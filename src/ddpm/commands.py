@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import SampleConfig
+from .config import DataInfo, SampleConfig
 from .errors import UserError
 from .folders import free_name, require_writable, taken
 from .options import ConvertOptions, GenerateOptions, SamplingOptions
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from .checkpoint import Checkpoint
+    from .generate import Edit
 
 PICTURES = (".png",)
 ANIMATIONS = (".gif", ".webp")
@@ -24,6 +25,7 @@ def generate_command(options: GenerateOptions) -> int:
     checkpoint, settings, device = sampling_setup(options.checkpoint or "mnist", options)
     if options.label and settings.guidance == 0:
         raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
+    edit = read_edit(options, checkpoint.data)
     out = check_out(options.out, options.overwrite)
     film = Film(settings.steps) if out.suffix.lower() in ANIMATIONS else None
     with steps_bar(options.n, options.batch, settings) as bar:
@@ -35,11 +37,29 @@ def generate_command(options: GenerateOptions) -> int:
 
         samples = generate(
             checkpoint, options.n, seed=options.seed, labels=options.label, settings=settings,
-            device=device, batch=options.batch, on_state=on_state,
+            device=device, batch=options.batch, edit=edit, on_state=on_state,
         )  # fmt: skip
     write(out, samples, film)
     print(f"{options.n} images: {out}")
     return 0
+
+
+def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
+    """What the images come from, where not from static alone."""
+    from .generate import Edit, check_edit
+    from .readers import read_mask, read_picture
+
+    given = {"change": options.change, "rounds": options.rounds}
+    if options.towards is options.image is options.mask is None:
+        if name := next((name for name, value in given.items() if value is not None), None):
+            raise UserError(f"--{name} is for --image")
+        return None
+    image = None if options.image is None else read_picture(Path(options.image), data)
+    mask = None if options.mask is None else read_mask(Path(options.mask), data)
+    rest = {name: value for name, value in given.items() if value is not None}
+    edit = Edit(options.towards, image, mask=mask, **rest)  # type: ignore[arg-type]
+    check_edit(edit, data)
+    return edit
 
 
 def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:

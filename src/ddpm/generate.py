@@ -14,10 +14,11 @@ from .checkpoint import Checkpoint, load
 from .config import DataInfo, SampleConfig
 from .device import place
 from .diffusion import Diffusion, Prediction
+from .editing import inpaint, slerp
 from .errors import UserError
 from .folders import replacing
 from .guidance import guided
-from .images import grid, save_animation, to_pil, to_uint8, zoom_for
+from .images import grid, save_animation, to_float, to_pil, to_uint8, zoom_for
 from .noise import ImageNoise
 from .sampling import Noise, State, named_step, sample, timesteps
 
@@ -35,6 +36,24 @@ class Samples:
     classes: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """What images come from, where not from static alone; one of towards, image, image and mask.
+
+    towards  another seed: the images lie between image 0 of the one seed and image 0 of the other
+    image    uint8 (C, H, W): variations of it
+    change   0 … 1: how much of the way to static the image goes before it comes back; 1: all
+    mask     bool (H, W): paint the image anew where it is True, and keep it elsewhere
+    rounds   how often each step of inpainting is walked
+    """
+
+    towards: int | None = None
+    image: Tensor | None = None
+    change: float = 0.6
+    mask: Tensor | None = None
+    rounds: int = 5
+
+
 def generate(
     checkpoint: Checkpoint | str | Path,
     n: int = 16,
@@ -44,13 +63,17 @@ def generate(
     settings: SampleConfig | None = None,
     device: torch.device | str = "cpu",
     batch: int = 64,
+    edit: Edit | None = None,
     on_state: OnState | None = None,
 ) -> Samples:
-    """n images out of static. Image i depends on the checkpoint, its label, the settings, the seed
-    and i alone, whatever n and `batch` are (to the rounding of the hardware's arithmetic).
+    """n images out of static, or out of what `edit` says.
+
+    Image i depends on the checkpoint, its label, the settings, the seed, the edit and i alone,
+    whatever n and `batch` are (to the rounding of the hardware's arithmetic).
 
     `labels` are names or numbers of classes, which images take in turn; with none, every class has
-    its turn. `settings` default to those the network was trained to be sampled with.
+    its turn, and with an edit no class is asked. `settings` default to those the network was
+    trained to be sampled with.
     """
     if n < 1 or batch < 1:
         raise UserError(f"cannot make {n} images, {batch} at a time")
@@ -59,13 +82,25 @@ def generate(
     data, diffusion = checkpoint.data, checkpoint.diffusion.to(device)
     net = place(copy.deepcopy(checkpoint.net), device)  # the caller's stays as it is
     settings = settings or checkpoint.config.sample
+    check_edit(edit, data)
+    if edit and not labels:
+        settings = replace(settings, guidance=0.0)
     y = take_turns(n, labels, data)
     done = []
     for first in range(0, n, batch):
         index = range(first, min(first + batch, n))
-        noise = ImageNoise(seed, index, (data.channels, data.height, data.width), device)
+        shape = (data.channels, data.height, data.width)
+        noise = ImageNoise(seed, index, shape, device)
+        start = None
+        if edit and edit.towards is not None:  # all noise of the one seed's image 0 and the other's
+            noise, other = (
+                ImageNoise(s, [0] * len(index), shape, device) for s in (seed, edit.towards)
+            )
+            u = torch.tensor([i / max(1, n - 1) for i in index], device=device)
+            start = slerp(noise(), other(), u)
         y_batch = None if y is None else y[first : index.stop].to(device)
-        for state in walk(net, diffusion, noise, y_batch, settings, len(data.classes)):
+        null = len(data.classes)
+        for state in walk(net, diffusion, noise, y_batch, settings, null, start, edit):
             if on_state:
                 on_state(state)
         done.append(to_uint8(state.x).cpu())
@@ -79,8 +114,10 @@ def walk(
     y: Tensor | None,
     settings: SampleConfig,
     null: int = 0,
+    start: Tensor | None = None,
+    edit: Edit | None = None,
 ) -> Iterator[State]:
-    """Every state of one batch on its way from static, as the settings say."""
+    """Every state of one batch on its way from static, or from `start`, as the settings say."""
     check_steps(settings, diffusion)
     plain = 0 if settings.guidance == 0 else 1
     strong, weak = guided(net, settings.guidance, null), guided(net, plain, null)
@@ -91,7 +128,35 @@ def walk(
 
     step = named_step(settings.sampler, settings.eta, settings.variance)
     times = timesteps(diffusion.schedule, settings.steps, settings.spacing)
-    return sample(diffusion, denoise, noise, times, step)
+    if edit is None or edit.image is None:
+        return sample(diffusion, denoise, noise, times, step, start)
+    x0 = to_float(edit.image).to(diffusion.schedule.alpha_bar.device)
+    if edit.mask is not None:
+        mask = edit.mask.to(x0)
+        return inpaint(diffusion, denoise, noise, times, x0, mask, step, edit.rounds)
+    t = max(1, round(edit.change * diffusion.T))
+    start = diffusion.q_sample(x0, t, noise())
+    return sample(diffusion, denoise, noise, [t, *(s for s in times if s < t)], step, start)
+
+
+def check_edit(edit: Edit | None, data: DataInfo) -> None:
+    """Raises UserError for an edit that the network's images do not allow."""
+    if edit is None:
+        return
+    if edit.image is None and edit.mask is not None:
+        raise UserError("a mask needs the image that it is to be laid on")
+    if edit.image is not None and edit.towards is not None:
+        raise UserError("images lie between two seeds or come from an image, not both")
+    shape = (data.channels, data.height, data.width)
+    if edit.image is not None and tuple(edit.image.shape) != shape:
+        raise UserError(f"the image has shape {tuple(edit.image.shape)}, and the network's {shape}")
+    if edit.mask is not None and tuple(edit.mask.shape) != shape[1:]:
+        raise UserError(f"the mask has shape {tuple(edit.mask.shape)}, and the image {shape[1:]}")
+    if not 0 < edit.change <= 1 or edit.rounds < 1:
+        raise UserError(
+            f"change is above 0 and at most 1, not {edit.change}, and rounds are one or more, "
+            f"not {edit.rounds}"
+        )
 
 
 def check_steps(settings: SampleConfig, diffusion: Diffusion) -> None:

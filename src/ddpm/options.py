@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
+from pydantic import Field
 
-from .config import Config, Count, NonNegative, Sampler, Seed, Share, Spacing
+from .config import Config, Count, Few, NonNegative, Sampler, Seed, Share, Spacing
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,17 @@ class GenerateOptions(SamplingOptions):
     label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A class, by name or number; may be repeated. Without it, all classes in turn. A name that
     begins with a dash is given as --label=-NAME."""
+    towards: Seed | None = None
+    """Another seed: the images lie between the first of --seed and the first of this one."""
+    image: str | None = None
+    """An image of yours, cropped and resized: make variations of it. With it, and with --towards, a
+    class is asked only if you give a --label."""
+    change: Annotated[float, Field(gt=0, le=1)] | None = None
+    """How far a variation goes: 1 leaves nothing of the image. By default 0.6."""
+    mask: str | None = None
+    """A picture, white where --image is to be painted anew and black where it is kept."""
+    rounds: Few | None = None
+    """How often each step of painting is walked: more, and new and old fit better. By default 5."""
 
 
 @dataclass(frozen=True)

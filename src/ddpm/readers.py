@@ -277,6 +277,34 @@ def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS))
 
 
+def read_picture(path: Path, info: DataInfo) -> Tensor:
+    """One image file as a network's data are: uint8 (C, H, W), cropped and resized."""
+    image = opened(path).convert("RGB" if info.channels == 3 else "L")
+    array = fit(image, (info.height, info.width)).reshape(info.height, info.width, -1)
+    if array.shape[-1] != info.channels:
+        raise UserError(f"images of {info.channels} channels cannot be read from a file")
+    return torch.from_numpy(np.moveaxis(array, -1, 0).copy())
+
+
+def read_mask(path: Path, info: DataInfo) -> Tensor:
+    """A picture as a mask: bool (H, W), True where it is nearer to white than to black."""
+    return torch.from_numpy(fit(opened(path).convert("L"), (info.height, info.width)) > 127)
+
+
+def opened(path: Path) -> Image.Image:
+    """An image file, decoded. Raises UserError where it cannot be."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError("the file is too large")
+        return decode(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"there is no image at {path}") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is not an image") from None
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
+        raise UserError(f"{path} cannot be read as an image: {first_line(error)}") from None
+
+
 def labels_of(names: Iterable[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Labels from the folders that images lie in, below the folder that they all share."""
     folders = [Path(name).parts[:-1] for name in names]

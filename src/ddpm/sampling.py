@@ -156,13 +156,15 @@ def sample(
     noise: Noise,
     times: list[int],
     step: Step = ddpm_step,
+    start: Tensor | None = None,
 ) -> Iterator[State]:
     """x_T ~ N(0, I);  x_s = step(x_t) for each pair t > s of `times`   [DDPM, Algorithm 2]
 
     Yields every State, the static first and the images last, so that a progress bar, an animation
-    or a demo is a loop over it. `times` falls to 0, as `timesteps` makes it.
+    or a demo is a loop over it. `times` falls to 0, as `timesteps` makes it. `start`: the x at
+    times[0], where it is not to be static.
     """
-    x = noise()
+    x = noise() if start is None else start
     yield State(times[0], x, None)
     previous = None
     for t, s in pairwise(times):

@@ -1,0 +1,204 @@
+"""Between two images, near one, and in the gaps of one: against closed forms, then for real."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm import (
+    Diffusion,
+    Edit,
+    Prediction,
+    Schedule,
+    UserError,
+    cosine,
+    ddim_step,
+    generate,
+    inpaint,
+    load,
+    load_images,
+    sample,
+    slerp,
+    timesteps,
+)
+from ddpm.cli import main
+from ddpm.likelihood import closed_form_gaussian
+
+
+def doubles(T=100):
+    return Diffusion(Schedule(cosine(T).alpha_bar.double()), clip=None)
+
+
+def normal(*shape, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return lambda: torch.randn(*shape, generator=g, dtype=torch.float64)
+
+
+def last(states):
+    *_, state = states
+    return state.x
+
+
+# ---- between ---------------------------------------------------------------------------------
+
+
+def test_slerp_keeps_to_the_sphere(generator):
+    a, b = torch.randn(2, 7, 3, 16, 16, generator=generator)
+    u = torch.linspace(0, 1, 7)
+    x = slerp(a, b, u)
+    torch.testing.assert_close(x[0], a[0])
+    torch.testing.assert_close(x[-1], b[-1])
+    norms = x.flatten(1).norm(dim=1)
+    between = torch.stack([a, b]).flatten(2).norm(dim=2)
+    assert (norms > between.min(0).values - 0.5).all()
+    straight = ((1 - u.view(-1, 1, 1, 1)) * a + u.view(-1, 1, 1, 1) * b).flatten(1).norm(dim=1)
+    assert straight[3] < 0.8 * norms[3]
+
+
+def test_between_an_image_and_itself_is_the_image(generator):
+    a = torch.randn(3, 1, 4, 4, generator=generator)
+    torch.testing.assert_close(slerp(a, a, torch.tensor([0.0, 0.3, 1.0])), a)
+
+
+# ---- near ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("t", [20, 60, 100])
+def test_variations_of_a_gaussian(t):
+    """x_t = √ᾱ x_0 + √(1−ᾱ) ε, and the flow to time 0 is a scaling: x'_0 = c x_t / √(ᾱ c² + 1 − ᾱ).
+    So x'_0 ~ N(·, c²) again, and the less is kept of x_0 the larger t."""
+    diffusion, c = doubles(), 0.5
+    denoise = closed_form_gaussian(diffusion, mean=0.0, var=c**2)
+    a = diffusion.schedule.at(t).item()
+    draw = normal(20_000, 1, 1, 1)
+    x0 = c * draw()
+    start = diffusion.q_sample(x0, t, draw())
+    x = last(sample(diffusion, denoise, draw, list(range(t, -1, -1)), ddim_step, start))
+    assert x.std().item() == pytest.approx(c, rel=0.05)
+    correlation = torch.corrcoef(torch.stack([x0.flatten(), x.flatten()]))[0, 1].item()
+    kept = a**0.5 * c / (a * c**2 + 1 - a) ** 0.5
+    assert correlation == pytest.approx(kept, abs=0.03)
+
+
+# ---- gaps ------------------------------------------------------------------------------------
+
+
+def two_pixels(diffusion, rho):
+    """E[x_0 | x_t] for pairs of pixels of variance 1 and correlation ρ."""
+    cov = torch.tensor([[1.0, rho], [rho, 1.0]], dtype=torch.float64)
+
+    def denoise(x_t, t):
+        a = diffusion.schedule.at(t)
+        gain = a.sqrt() * cov @ torch.linalg.inv(a * cov + (1 - a) * torch.eye(2).double())
+        x0 = x_t @ gain
+        return Prediction(x0, (x_t - a.sqrt() * x0) / (1 - a).sqrt())
+
+    return denoise
+
+
+def painted(rounds, rho=0.9, known=1.5):
+    diffusion = doubles()
+    x0 = torch.tensor([known, 0.0], dtype=torch.float64)
+    mask = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    times = timesteps(diffusion.schedule, 50)
+    draw = normal(4000, 1, 1, 2)
+    x = last(inpaint(diffusion, two_pixels(diffusion, rho), draw, times, x0, mask, rounds=rounds))
+    assert (x[..., 0] == known).all()
+    return x[..., 1]
+
+
+def test_inpainting_draws_from_the_conditional():
+    """p(x_2 | x_1) = N(ρ x_1, 1 − ρ²)."""
+    x = painted(rounds=20)
+    assert x.mean().item() == pytest.approx(0.9 * 1.5, abs=0.1)
+    assert x.std().item() == pytest.approx((1 - 0.9**2) ** 0.5, rel=0.2)
+
+
+def test_more_rounds_fit_better():
+    far = [abs(painted(rounds).mean().item() - 0.9 * 1.5) for rounds in (1, 4, 16)]
+    assert far[0] > 1.5 * far[1] > 2 * far[2]
+
+
+def test_no_rounds_are_refused():
+    with pytest.raises(ValueError, match="one round or more"):
+        painted(rounds=0)
+
+
+# ---- with a network --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("mnist")
+
+
+@pytest.fixture(scope="module")
+def seven():
+    data = load_images("mnist5k")
+    return data.images[data.labels == 7][0]
+
+
+def test_a_row_from_one_seed_to_another(digits):
+    row = generate(digits, 5, seed=1, edit=Edit(towards=2), batch=2).images.float()
+    ends = [generate(digits, 5, seed=s, edit=Edit(towards=s)).images[0].float() for s in (1, 2)]
+    assert (row[0] - ends[0]).abs().mean() < 2
+    steps = (row[1:] - row[:-1]).flatten(1).norm(dim=1)
+    assert steps.max() < (row[0] - row[-1]).norm() * 1.2
+    assert row.std(dim=0).max() > 10
+
+
+def test_variations_stay_near_or_go_far(digits, seven):
+    def distance(change):
+        made = generate(digits, 6, edit=Edit(image=seven, change=change)).images
+        return (made.float() - seven.float()).square().mean().sqrt()
+
+    assert distance(0.1) < 0.5 * distance(0.5) < 0.5 * distance(1.0) * 1.1
+    assert distance(0.1) < 20
+
+
+def test_the_unmasked_part_stays_as_it_is(digits, seven):
+    mask = torch.zeros(28, 28, dtype=torch.bool)
+    mask[14:] = True
+    made = generate(digits, 4, labels=["7"], edit=Edit(image=seven, mask=mask, rounds=2)).images
+    assert torch.equal(made[:, :, :14], seven[:, :14].expand(4, -1, -1, -1))
+    assert not torch.equal(made[0, :, 14:], made[1, :, 14:])
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (Edit(mask=torch.ones(28, 28)), "a mask needs the image"),
+        (Edit(towards=1, image=torch.zeros(1, 28, 28)), "not both"),
+        (Edit(image=torch.zeros(3, 28, 28)), "and the network's"),
+        (Edit(image=torch.zeros(1, 28, 28), mask=torch.zeros(14, 28)), "the mask has shape"),
+        (Edit(image=torch.zeros(1, 28, 28), change=0), "change is above 0"),
+        (Edit(image=torch.zeros(1, 28, 28), rounds=0), "rounds are one or more"),
+    ],
+)
+def test_what_cannot_be_is_named(digits, edit, says):
+    with pytest.raises(UserError, match=says):
+        generate(digits, 1, edit=edit)
+
+
+def test_the_command(seven, tmp_path, capsys):
+    Image.fromarray(seven[0].numpy()).resize((90, 90)).convert("RGB").save(tmp_path / "7.jpg")
+    half = np.zeros((40, 40), np.uint8)
+    half[20:] = 255
+    Image.fromarray(half).save(tmp_path / "mask.png")
+    image, mask = ["--image", str(tmp_path / "7.jpg")], ["--mask", str(tmp_path / "mask.png")]
+    words = ["generate", "--n", "2", "--steps", "4", "--out"]
+    assert main([*words, str(tmp_path / "v.png"), *image, "--change", "0.3"]) == 0
+    assert main([*words, str(tmp_path / "p.npz"), *image, *mask, "--rounds", "2"]) == 0
+    assert main([*words, str(tmp_path / "row.gif"), "--towards", "9"]) == 0
+    with np.load(tmp_path / "p.npz") as file:
+        assert (file["arr_0"][0][:14] == file["arr_0"][1][:14]).all()
+    (tmp_path / "no.png").write_text("no image")
+    for options, says in (
+        (mask, "a mask needs the image"),
+        (["--change", "0.5"], "--change is for --image"),
+        (["--image", str(tmp_path / "none.png")], "there is no image at"),
+        (["--image", str(tmp_path / "no.png")], "is not an image"),
+        ([*image, "--towards", "3"], "not both"),
+    ):
+        assert main([*words, str(tmp_path / "x.png"), *options]) == 1
+        assert says in capsys.readouterr().err
