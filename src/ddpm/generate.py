@@ -79,32 +79,52 @@ def generate(
         raise UserError(f"cannot make {n} images, {batch} at a time")
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load(checkpoint)
-    data, diffusion = checkpoint.data, checkpoint.diffusion.to(device)
-    net = place(copy.deepcopy(checkpoint.net), device)  # the caller's stays as it is
+    checkpoint = on_device(checkpoint, device)
     settings = settings or checkpoint.config.sample
-    check_edit(edit, data)
     if edit and not labels:
         settings = replace(settings, guidance=0.0)
-    y = take_turns(n, labels, data)
+    y = take_turns(n, labels, checkpoint.data)
     done = []
     for first in range(0, n, batch):
         index = range(first, min(first + batch, n))
-        shape = (data.channels, data.height, data.width)
-        noise = ImageNoise(seed, index, shape, device)
-        start = None
-        if edit and edit.towards is not None:  # all noise of the one seed's image 0 and the other's
-            noise, other = (
-                ImageNoise(s, [0] * len(index), shape, device) for s in (seed, edit.towards)
-            )
-            u = torch.tensor([i / max(1, n - 1) for i in index], device=device)
-            start = slerp(noise(), other(), u)
-        y_batch = None if y is None else y[first : index.stop].to(device)
-        null = len(data.classes)
-        for state in walk(net, diffusion, noise, y_batch, settings, null, start, edit):
+        for state in watch(checkpoint, n, index, seed, y, settings, edit):
             if on_state:
                 on_state(state)
         done.append(to_uint8(state.x).cpu())
-    return Samples(torch.cat(done), None if settings.guidance == 0 else y, data.classes)
+    return Samples(torch.cat(done), None if settings.guidance == 0 else y, checkpoint.data.classes)
+
+
+def on_device(checkpoint: Checkpoint, device: torch.device | str) -> Checkpoint:
+    """A copy on the device, laid out as is fast there; the one given stays as it is."""
+    net = copy.deepcopy(checkpoint.net)
+    place(net, device)
+    return replace(checkpoint, net=net, diffusion=checkpoint.diffusion.to(device))
+
+
+def watch(
+    checkpoint: Checkpoint,
+    n: int,
+    index: range,
+    seed: int,
+    y: Tensor | None,
+    settings: SampleConfig,
+    edit: Edit | None = None,
+) -> Iterator[State]:
+    """Every state of those images, of n, whose places are `index`: a batch on its way. `y`: the
+    labels of all n. The network runs where it is."""
+    data = checkpoint.data
+    check_edit(edit, data)
+    device = next(checkpoint.net.parameters()).device
+    shape = (data.channels, data.height, data.width)
+    noise, start = ImageNoise(seed, index, shape, device), None
+    if edit and edit.towards is not None:  # all noise is that of image 0 of the one seed
+        noise = ImageNoise(seed, [0] * len(index), shape, device)
+        other = ImageNoise(edit.towards, [0] * len(index), shape, device)
+        u = torch.tensor([i / max(1, n - 1) for i in index], device=device)
+        start = slerp(noise(), other(), u)
+    y = None if y is None else y[index.start : index.stop].to(device)
+    null = len(data.classes)
+    return walk(checkpoint.net, checkpoint.diffusion, noise, y, settings, null, start, edit)
 
 
 def walk(
