@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import tyro
 
 from . import __version__
-from .commands import convert_command, generate_command
+from .commands import convert_command, demo_command, generate_command
 from .config import Config, checked, preset, presets, read_toml
 from .errors import UserError
 from .folders import free_name
-from .options import ConvertOptions, EvaluateOptions, GenerateOptions, TrainOptions
+from .options import ConvertOptions, DemoOptions, EvaluateOptions, GenerateOptions, TrainOptions
 from .scoring import evaluate_command
 
 HELP = f"""\
@@ -28,6 +28,7 @@ commands:
   train [PRESET]             train on images, and leave everything in a run's folder
   generate [CHECKPOINT]      images out of static, from a run or the weights in the box
   evaluate [CHECKPOINT]      how good they are: a distance from real images, and its floor
+  demo [CHECKPOINT ...]      images out of static, live in the browser
   convert FROM TO            to a folder of diffusers', or from one
 
 examples:
@@ -74,10 +75,12 @@ def dispatch(argv: list[str]) -> int:
         return generate_command(parse(GenerateOptions, "generate", rest))
     if command == "evaluate":
         return evaluate_command(parse(EvaluateOptions, "evaluate", rest))
+    if command == "demo":
+        return demo_command(parse(DemoOptions, "demo", rest))
     if command == "convert":
         return convert_command(parse(ConvertOptions, "convert", rest))
     print(
-        f"ddpm: there is no command {command!r}: use train, generate, evaluate or convert",
+        f"ddpm: there is no command {command!r}: use train, generate, evaluate, demo or convert",
         file=sys.stderr,
     )
     return 2

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from .config import DataInfo, SampleConfig
 from .errors import UserError
 from .folders import free_name, require_writable, taken
-from .options import ConvertOptions, GenerateOptions, SamplingOptions
+from .options import ConvertOptions, DemoOptions, GenerateOptions, SamplingOptions
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -144,4 +144,17 @@ def convert_command(options: ConvertOptions) -> int:
     else:
         write_diffusers(load(options.source), out)
         print(f"{out}: try diffusers.DDPMPipeline.from_pretrained({str(out)!r})")
+    return 0
+
+
+def demo_command(options: DemoOptions) -> int:
+    from .demo.server import serve
+    from .device import check_device
+
+    if options.device:
+        check_device(options.device)
+    serve(
+        list(options.checkpoints), host=options.host, port=options.port,
+        password=options.password, runs=options.runs, device=options.device,
+    )  # fmt: skip
     return 0

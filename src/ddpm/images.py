@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -47,10 +48,17 @@ def zoom_for(images: Tensor, side: int = 56) -> int:
     return max(1, round(side / max(images.shape[-2:])))
 
 
-def save_animation(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) -> None:
-    """A .gif or .webp that plays the frames and rests on the last for 1.5 seconds."""
+def save_animation(
+    frames: Sequence[Image.Image],
+    file: Path | BinaryIO,
+    kind: str | None = None,
+    seconds: float = 4.0,
+) -> None:
+    """A .gif or .webp that plays the frames and rests on the last for 1.5 seconds; `kind` says
+    which where the file has no name to tell."""
     durations = [max(20, round(1000 * seconds / len(frames)))] * len(frames)
     durations[-1] = 1500
     frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=durations, loop=0, lossless=True
-    )
+        file, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0,
+        lossless=True,
+    )  # fmt: skip

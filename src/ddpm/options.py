@@ -127,6 +127,24 @@ class EvaluateOptions(SamplingOptions):
 
 
 @dataclass(frozen=True)
+class DemoOptions:
+    """Open the demo: images out of static, live in the browser."""
+
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Runs' folders, .safetensors files or names of weights that come with the package: all of the
+    latter, if none is named."""
+    host: str = "127.0.0.1"
+    """Who can reach it: 127.0.0.1 is this machine alone, 0.0.0.0 everyone on the network."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 7860
+    password: str | None = None
+    """Ask visitors for it; the user is ddpm."""
+    runs: str = "runs"
+    """The folder of runs that can be looked at while they train."""
+    device: str | None = None
+    """cpu, cuda or mps. By default the best that is there."""
+
+
+@dataclass(frozen=True)
 class ConvertOptions:
     """Write a checkpoint as a folder that diffusers loads as a DDPMPipeline, or read such a folder.
 

@@ -279,10 +279,14 @@ def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
 def read_picture(path: Path, info: DataInfo) -> Tensor:
     """One image file as a network's data are: uint8 (C, H, W), cropped and resized."""
-    image = opened(path).convert("RGB" if info.channels == 3 else "L")
+    return as_picture(opened(path), info)
+
+
+def as_picture(image: Image.Image, info: DataInfo) -> Tensor:
+    if info.channels not in (1, 3):
+        raise UserError(f"a picture has 1 channel or 3, and this network's {info.channels}")
+    image = image.convert("RGB" if info.channels == 3 else "L")
     array = fit(image, (info.height, info.width)).reshape(info.height, info.width, -1)
-    if array.shape[-1] != info.channels:
-        raise UserError(f"images of {info.channels} channels cannot be read from a file")
     return torch.from_numpy(np.moveaxis(array, -1, 0).copy())
 
 

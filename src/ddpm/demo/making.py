@@ -1,0 +1,101 @@
+"""Images live: every function here yields the page's HTML, frame after frame, as they come."""
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import Checkpoint
+from ..config import SampleConfig, validated
+from ..generate import Edit, network_evaluations, take_turns, watch
+from ..images import to_uint8
+from ..sampling import State
+from .pictures import download, film, gif, png, side_by_side
+
+MOST_IMAGES = 64
+MOST_STEPS = 1000
+FRAMES = 40  # of a film at most
+PAUSE = 0.05  # seconds between frames that are sent while images are made
+
+ALL, NONE = "all in turn", "no class"
+
+
+def settings_of(
+    checkpoint: Checkpoint,
+    sampler: str,
+    steps: float,
+    eta: float,
+    guidance: float,
+    label: str,
+) -> SampleConfig:
+    """The sampler's settings as they were chosen in the page. Raises UserError where they are not
+    to be had."""
+    chosen = replace(
+        checkpoint.config.sample,
+        sampler=sampler,  # type: ignore[arg-type]
+        steps=min(int(steps), MOST_STEPS, checkpoint.diffusion.T),
+        eta=float(eta),
+        guidance=0.0 if label == NONE else float(guidance),
+    )
+    return validated(SampleConfig, vars(chosen))
+
+
+def make(
+    checkpoint: Checkpoint,
+    settings: SampleConfig,
+    n: int,
+    seed: int,
+    label: str = ALL,
+    edit: Edit | None = None,
+) -> Iterator[str]:
+    """n images out of static, or out of what `edit` says; the last page has the whole film."""
+    n = min(max(1, int(n)), MOST_IMAGES)
+    labels: Sequence[str] = () if label in (ALL, NONE, "") else (label,)
+    if edit and not labels:
+        settings = replace(settings, guidance=0.0)
+    y = take_turns(n, labels, checkpoint.data)
+    keep = max(1, -(-settings.steps // FRAMES))
+    start, sent, frames, states = time.perf_counter(), 0.0, [], []
+    walk = watch(checkpoint, n, range(n), seed, y, settings, edit)
+    for step, state in enumerate(walk):
+        last = state.t == 0
+        now = time.perf_counter()
+        if not last and step % keep and now - sent < PAUSE:
+            continue
+        frame = drawn(checkpoint, state, step, settings.steps)
+        if step % keep == 0 or last:
+            frames.append(frame)
+            states.append(to_uint8(state.x).cpu())
+        if not last and now - sent > PAUSE:
+            sent = now
+            yield side_by_side(*frame, step / settings.steps)
+    seconds = time.perf_counter() - start
+    nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
+    x, x0, caption = frames[-1]
+    caption += f" · seed {seed} · {nfe} evaluations of the network, {seconds:.1f} s"
+    frames[-1] = (x, x0, caption)
+    links = download(x, f"ddpm-{seed}.png", "PNG") + download(
+        gif(states), f"ddpm-{seed}.gif", "GIF"
+    )
+    yield film(frames, links)
+
+
+def drawn(checkpoint: Checkpoint, state: State, step: int, steps: int) -> tuple[str, str, str]:
+    """x_t and x̂_0 as pictures, and what is to be said of them."""
+    x = png(to_uint8(state.x).cpu())
+    x0 = x if state.t == 0 else png(to_uint8(seen(state)).cpu())
+    alpha_bar = float(checkpoint.diffusion.schedule.at(state.t))
+    return x, x0, f"step {step} of {steps} · t = {state.t} · ᾱ<sub>t</sub> = {alpha_bar:.3f}"
+
+
+def seen(state: State) -> Tensor:
+    """x̂_0; before the first step the network has seen nothing: gray."""
+    return torch.zeros_like(state.x) if state.x0 is None else state.x0
+
+
+def seed_of(number: float | None, fresh: bool) -> int:
+    """The seed that was typed, or one that nobody has seen."""
+    return secrets.randbelow(10**6) if fresh or number is None else int(number) % 2**63

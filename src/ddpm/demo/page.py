@@ -1,0 +1,329 @@
+"""The page: four tabs over one choice of model."""
+
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from torch import Tensor
+
+from ..checkpoint import Checkpoint
+from ..data import load_images
+from ..errors import UserError
+from ..generate import Edit, generate
+from . import training, uploads, whiteboard
+from .making import ALL, MOST_IMAGES, MOST_STEPS, NONE, make, seed_of, settings_of
+from .pictures import SCRUB
+from .shelf import Shelf
+
+WAITING = '<div class="waiting">Press the button, and images come out of static here.</div>'
+# One walk at a time has the processor; who waits is told the place in the queue.
+ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+EXAMPLES = 50
+
+
+def page(shelf: Shelf, runs: Path) -> gr.Blocks:
+    """The whole page; `launch` it with the style of `serve`."""
+    with gr.Blocks(title="ddpm", analytics_enabled=False, delete_cache=(600, 600)) as blocks:
+        gr.Markdown("# ddpm: images out of static")
+        model = gr.Dropdown(shelf.names, value=shelf.names[0], label="Model")
+        with gr.Tab("Generate"):
+            label = generate_tab(shelf, model)
+        with gr.Tab("Whiteboard"):
+            whiteboard_tab(blocks, shelf, model)
+        with gr.Tab("Between and within"):
+            labels = editing_tab(blocks, shelf, model)
+        with gr.Tab("Training"):
+            training_tab(blocks, runs)
+        model.change(
+            said(lambda name: [classes(shelf[name])] * (1 + len(labels))),
+            model, [label, *labels], **QUIET,
+        )  # fmt: skip
+    return blocks
+
+
+def said(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its UserError shown in the page as the sentence that it is."""
+
+    @wraps(fn)
+    def wrapped(*args: Any) -> Any:
+        try:
+            return fn(*args)
+        except UserError as error:
+            raise gr.Error(str(error), title="That did not work", print_exception=False) from None
+
+    return wrapped
+
+
+def said_while(fn: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """The same for a function that yields."""
+
+    @wraps(fn)
+    def wrapped(*args: Any) -> Iterator[Any]:
+        try:
+            yield from fn(*args)
+        except UserError as error:
+            raise gr.Error(str(error), title="That did not work", print_exception=False) from None
+
+    return wrapped
+
+
+def classes(checkpoint: Checkpoint, none_first: bool = False) -> gr.Dropdown:
+    """The choice of class that a network allows."""
+    choices = [ALL, NONE, *checkpoint.data.classes] if checkpoint.conditional else [ALL]
+    return gr.Dropdown(choices, value=choices[none_first and len(choices) > 1], label="Class")
+
+
+# ---- generate --------------------------------------------------------------------------------
+
+
+def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
+    first = shelf[shelf.names[0]]
+    chosen = first.config.sample
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            label = classes(first)
+            n = gr.Slider(1, MOST_IMAGES, 16, step=1, label="Images")
+            steps = gr.Slider(1, MOST_STEPS, chosen.steps, step=1, label="Steps")
+            with gr.Row():
+                go = gr.Button("Generate", variant="primary", elem_id="go")
+                stop = gr.Button("Stop", variant="stop", elem_id="stop")
+            with gr.Accordion("Sampler, guidance and seed", open=False):
+                sampler = gr.Dropdown(
+                    ["ddim", "ddpm", "dpm++"], value=chosen.sampler, label="Sampler"
+                )
+                eta = gr.Slider(0, 1, chosen.eta, step=0.05, label="η: noise that ddim adds")
+                guidance = gr.Slider(
+                    0,
+                    6,
+                    chosen.guidance,
+                    step=0.1,
+                    label="Guidance: how much to insist on the class",
+                )
+                seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+                fresh = gr.Checkbox(True, label="A fresh seed each time")
+        with gr.Column(scale=2, min_width=300):
+            stage = gr.HTML(WAITING, js_on_load=SCRUB, elem_id="stage", label="Images")
+
+    def run(
+        name: str, label: str, n: float, steps: float, sampler: str, eta: float,
+        guidance: float, seed: float, fresh: bool,
+    ) -> Iterator[Any]:  # fmt: skip
+        checkpoint, drawn = shelf[name], seed_of(seed, fresh)
+        settings = settings_of(checkpoint, sampler, steps, eta, guidance, label)
+        for html in make(checkpoint, settings, int(n), drawn, label):
+            yield html, drawn
+
+    event = go.click(
+        said_while(run), [model, label, n, steps, sampler, eta, guidance, seed, fresh],
+        [stage, seed], show_progress_on=stage, api_visibility="private", **ONE_AT_A_TIME,
+    )  # fmt: skip
+    stop.click(None, cancels=event, api_visibility="private")
+
+    def defaults(name: str) -> tuple[Any, ...]:
+        s = shelf[name].config.sample
+        return s.steps, s.sampler, s.eta, s.guidance
+
+    model.change(said(defaults), model, [steps, sampler, eta, guidance], **QUIET)
+    return label
+
+
+# ---- whiteboard ------------------------------------------------------------------------------
+
+
+def example(checkpoint: Checkpoint, which: float) -> Tensor:
+    """A real digit where the network makes digits; else an image that the network made."""
+    data, k = checkpoint.data, int(which or 0) % EXAMPLES
+    if (data.channels, data.height, data.width) == (1, 28, 28):
+        return load_images("mnist5k").images[k * 97]
+    return generate(checkpoint, 1, seed=k).images[0]
+
+
+def own_or_example(checkpoint: Checkpoint, which: float, own: Tensor | None) -> Tensor:
+    data = checkpoint.data
+    fits = own is not None and tuple(own.shape) == (data.channels, data.height, data.width)
+    return own if own is not None and fits else example(checkpoint, which)
+
+
+def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
+    T = shelf[shelf.names[0]].diffusion.T
+    own = gr.State(None)
+    with gr.Row():
+        which = gr.Number(0, precision=0, minimum=0, maximum=EXAMPLES - 1, label="Image number")
+        upload = gr.HTML(uploads.upload_html("or an image of yours"), js_on_load=uploads.UPLOAD)
+        note = gr.Markdown(elem_classes="note")
+    t = gr.Slider(1, T, T // 4, step=1, label="t: how far towards static", elem_id="t")
+    board = gr.HTML(elem_id="board")
+
+    def draw(name: str, which: float, own: Tensor | None, t: float) -> str:
+        checkpoint = shelf[name]
+        return whiteboard.board(checkpoint, own_or_example(checkpoint, which, own), int(t))
+
+    inputs = [model, which, own, t]
+    live: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "concurrency_limit": 2}
+    t.input(said(draw), inputs, board, **live)
+    taken(upload, shelf, model, own, note).then(said(draw), inputs, board, **QUIET)
+    which.input(lambda: (None, ""), None, [own, note], **QUIET).then(
+        said(draw), inputs, board, **QUIET
+    )
+    model.change(said(draw), inputs, board, **QUIET)
+    blocks.load(said(draw), inputs, board, **QUIET)
+    for equation in whiteboard.EQUATIONS:
+        gr.Markdown(f"### {equation.title}\n\n$$ {equation.tex} $$")
+        with gr.Accordion(f"The lines that compute it: {equation.code.__qualname__}", open=False):
+            gr.Code(whiteboard.source(equation), language="python", interactive=False)
+
+
+def taken(
+    upload: gr.HTML, shelf: Shelf, model: gr.Dropdown, own: gr.State, note: gr.Markdown
+) -> Any:
+    """What happens when a visitor chooses a file."""
+
+    def take(name: str, event: gr.EventData) -> tuple[Tensor, str]:
+        sent = event._data if isinstance(event._data, dict) else {}
+        file, data = str(sent.get("name", "the file"))[:80], str(sent.get("data", ""))
+        return uploads.read_upload(file, data, shelf[name].data)
+
+    return upload.upload(said_of_event(take), model, [own, note], **QUIET)
+
+
+def said_of_event(fn: Callable[[str, gr.EventData], Any]) -> Callable[..., Any]:
+    """As `said`, for a function that is told of the event, which gradio finds by its type."""
+
+    def wrapped(name: str, event: gr.EventData) -> Any:
+        try:
+            return fn(name, event)
+        except UserError as error:
+            raise gr.Error(str(error), title="That did not work", print_exception=False) from None
+
+    return wrapped
+
+
+# ---- between and within ----------------------------------------------------------------------
+
+
+def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.Dropdown]:
+    first = shelf[shelf.names[0]]
+    own, mask = gr.State(None), gr.State(None)
+    found = []
+
+    def stage_and_buttons(text: str, name: str) -> tuple[gr.Button, gr.Button, gr.HTML]:
+        with gr.Row():
+            go = gr.Button(text, variant="primary", elem_id=f"go-{name}")
+            stop = gr.Button("Stop", variant="stop")
+        return go, stop, gr.HTML(WAITING, js_on_load=SCRUB, elem_id=f"stage-{name}")
+
+    def run(
+        name: str, label: str, n: float, seed: float, edit: Callable[[Checkpoint], Edit]
+    ) -> Iterator[str]:
+        checkpoint = shelf[name]
+        s = checkpoint.config.sample
+        settings = settings_of(checkpoint, s.sampler, s.steps, s.eta, s.guidance, label)
+        yield from make(checkpoint, settings, int(n), seed_of(seed, False), label, edit(checkpoint))
+
+    def wire(go: gr.Button, stop: gr.Button, stage: gr.HTML, fn: Any, inputs: list[Any]) -> None:
+        event = go.click(said_while(fn), inputs, stage, api_visibility="private", **ONE_AT_A_TIME)
+        stop.click(None, cancels=event, api_visibility="private")
+
+    with gr.Tab("From one seed to another"):
+        gr.Markdown("Images along the great circle between two statics: $x_T = $ slerp$(a, b, u)$.")
+        with gr.Row():
+            a = gr.Number(1, precision=0, minimum=0, label="From seed")
+            b = gr.Number(2, precision=0, minimum=0, label="to seed")
+            n = gr.Slider(3, 16, 8, step=1, label="Images")
+            label = classes(first, none_first=True)
+        found.append(label)
+        parts = stage_and_buttons("Walk", "between")
+
+        def between(name: str, label: str, n: float, a: float, b: float) -> Iterator[str]:
+            yield from run(name, label, n, a, lambda _: Edit(towards=seed_of(b, False)))
+
+        wire(*parts, between, [model, label, n, a, b])
+
+    gr.Markdown("### An image to begin with")
+    with gr.Row():
+        which = gr.Number(0, precision=0, minimum=0, maximum=EXAMPLES - 1, label="Image number")
+        upload = gr.HTML(uploads.upload_html("or an image of yours"), js_on_load=uploads.UPLOAD)
+        note = gr.Markdown()
+    with gr.Tab("Paint anew"):
+        gr.Markdown("Paint over what is to be made anew; the rest stays as it is.")
+        canvas = gr.HTML(js_on_load=uploads.PAINT, elem_id="canvas")
+        with gr.Row():
+            rounds = gr.Slider(1, 20, 5, step=1, label="Rounds a step: more fits better")
+            seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+            label = classes(first, none_first=True)
+        found.append(label)
+        parts = stage_and_buttons("Paint", "paint")
+
+        def paint(
+            name: str, label: str, seed: float, which: float, own: Any, mask: Any, rounds: float
+        ) -> Iterator[str]:
+            if mask is None or not mask.any():
+                raise UserError("Nothing is painted over yet: draw on the image first")
+
+            def edit(checkpoint: Checkpoint) -> Edit:
+                image = own_or_example(checkpoint, which, own)
+                fitted = mask
+                if mask.shape != image.shape[1:]:
+                    raise UserError("The mask is of another model's size: draw it again")
+                return Edit(image=image, mask=fitted, rounds=int(rounds))
+
+            yield from run(name, label, 8, seed, edit)
+
+        wire(*parts, paint, [model, label, seed, which, own, mask, rounds])
+    with gr.Tab("Variations"):
+        gr.Markdown("The image goes part of the way to static, and comes back as another.")
+        with gr.Row():
+            change = gr.Slider(0.05, 1, 0.6, step=0.05, label="How far")
+            seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+            label = classes(first, none_first=True)
+        found.append(label)
+        parts = stage_and_buttons("Vary", "vary")
+
+        def vary(
+            name: str, label: str, seed: float, which: float, own: Any, change: float
+        ) -> Iterator[str]:
+            yield from run(
+                name, label, 16, seed,
+                lambda c: Edit(image=own_or_example(c, which, own), change=float(change)),
+            )  # fmt: skip
+
+        wire(*parts, vary, [model, label, seed, which, own, change])
+
+    def shown(name: str, which: float, own: Any) -> tuple[str, None]:
+        checkpoint = shelf[name]
+        return uploads.canvas_html(own_or_example(checkpoint, which, own)), None
+
+    def painted(name: str, event: gr.EventData) -> Tensor:
+        sent = event._data if isinstance(event._data, dict) else {}
+        return uploads.read_mask(str(sent.get("mask", "")), shelf[name].data)
+
+    canvas.input(said_of_event(painted), model, mask, **QUIET)
+    inputs, outputs = [model, which, own], [canvas, mask]
+    taken(upload, shelf, model, own, note).then(said(shown), inputs, outputs, **QUIET)
+    which.input(lambda: (None, ""), None, [own, note], **QUIET).then(
+        said(shown), inputs, outputs, **QUIET
+    )
+    model.change(said(shown), inputs, outputs, **QUIET)
+    blocks.load(said(shown), inputs, outputs, **QUIET)
+    return found
+
+
+# ---- training --------------------------------------------------------------------------------
+
+
+def training_tab(blocks: gr.Blocks, runs: Path) -> None:
+    names = training.runs(runs)
+    run = gr.Dropdown(names, value=names[0] if names else None, label=f"Run in {runs.name}/")
+    view = gr.HTML(elem_id="training")
+
+    def look(name: str | None) -> tuple[gr.Dropdown, str]:
+        names = training.runs(runs)
+        name = name if name in names else (names[0] if names else None)
+        return gr.Dropdown(names, value=name), training.look(runs, name)
+
+    blocks.load(look, run, [run, view], **QUIET)
+    gr.Timer(5).tick(look, run, [run, view], **QUIET)
+    run.input(look, run, [run, view], **QUIET)
