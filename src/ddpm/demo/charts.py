@@ -42,13 +42,15 @@ def chart(
         return LEFT + share_x * (WIDTH - LEFT - 8), (1 - share_y) * (HEIGHT - BOTTOM - 12) + 8
 
     def number(y: float) -> str:
-        return f"{10**y:.0e}" if log else f"{y:.3g}"
+        return f"{10**y:.0e}" if log else f"{round(y, 3):g}"
+
+    floor = HEIGHT - BOTTOM
 
     parts = [
-        f'<line class="axis" x1="{LEFT}" y1="8" x2="{LEFT}" y2="{HEIGHT - BOTTOM}"/>'
-        f'<line class="axis" x1="{LEFT}" y1="{HEIGHT - BOTTOM}" x2="{WIDTH}" y2="{HEIGHT - BOTTOM}"/>'
+        f'<line class="axis" x1="{LEFT}" y1="8" x2="{LEFT}" y2="{floor}"/>'
+        f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{WIDTH}" y2="{floor}"/>'
         f'<text x="{LEFT - 4}" y="14" text-anchor="end">{number(y_high)}</text>'
-        f'<text x="{LEFT - 4}" y="{HEIGHT - BOTTOM}" text-anchor="end">{number(y_low)}</text>'
+        f'<text x="{LEFT - 4}" y="{floor}" text-anchor="end">{number(y_low)}</text>'
         f'<text x="{LEFT}" y="{HEIGHT - 6}">{x_low:,.0f}</text>'
         f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{x_name} = {x_high:,.0f}</text>'
     ]
@@ -60,9 +62,7 @@ def chart(
         parts.append(f'<polyline class="line line-{i}" points="{path}"/>')
     if mark is not None:
         x, _ = at(mark, 1.0)
-        parts.append(
-            f'<line class="mark" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{HEIGHT - BOTTOM}"/>'
-        )
+        parts.append(f'<line class="mark" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{floor}"/>')
         for i, line in enumerate(lines):
             near = min(line.points, key=lambda point: abs(point[0] - mark))
             dot_x, dot_y = at(*near)

@@ -1,5 +1,6 @@
 """The page: four tabs over one choice of model."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -45,29 +46,26 @@ def page(shelf: Shelf, runs: Path) -> gr.Blocks:
 
 
 def said(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, its UserError shown in the page as the sentence that it is."""
+    """The function, or generator function, its UserError shown in the page as a sentence."""
+
+    def shown(error: UserError) -> gr.Error:
+        return gr.Error(str(error), title="That did not work", print_exception=False)
 
     @wraps(fn)
-    def wrapped(*args: Any) -> Any:
+    def returning(*args: Any) -> Any:
         try:
             return fn(*args)
         except UserError as error:
-            raise gr.Error(str(error), title="That did not work", print_exception=False) from None
-
-    return wrapped
-
-
-def said_while(fn: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """The same for a function that yields."""
+            raise shown(error) from None
 
     @wraps(fn)
-    def wrapped(*args: Any) -> Iterator[Any]:
+    def yielding(*args: Any) -> Iterator[Any]:
         try:
             yield from fn(*args)
         except UserError as error:
-            raise gr.Error(str(error), title="That did not work", print_exception=False) from None
+            raise shown(error) from None
 
-    return wrapped
+    return yielding if inspect.isgeneratorfunction(fn) else returning
 
 
 def classes(checkpoint: Checkpoint, none_first: bool = False) -> gr.Dropdown:
@@ -117,7 +115,7 @@ def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
             yield html, drawn
 
     event = go.click(
-        said_while(run), [model, label, n, steps, sampler, eta, guidance, seed, fresh],
+        said(run), [model, label, n, steps, sampler, eta, guidance, seed, fresh],
         [stage, seed], show_progress_on=stage, api_visibility="private", **ONE_AT_A_TIME,
     )  # fmt: skip
     stop.click(None, cancels=event, api_visibility="private")
@@ -186,19 +184,7 @@ def taken(
         file, data = str(sent.get("name", "the file"))[:80], str(sent.get("data", ""))
         return uploads.read_upload(file, data, shelf[name].data)
 
-    return upload.upload(said_of_event(take), model, [own, note], **QUIET)
-
-
-def said_of_event(fn: Callable[[str, gr.EventData], Any]) -> Callable[..., Any]:
-    """As `said`, for a function that is told of the event, which gradio finds by its type."""
-
-    def wrapped(name: str, event: gr.EventData) -> Any:
-        try:
-            return fn(name, event)
-        except UserError as error:
-            raise gr.Error(str(error), title="That did not work", print_exception=False) from None
-
-    return wrapped
+    return upload.upload(said(take), model, [own, note], **QUIET)
 
 
 # ---- between and within ----------------------------------------------------------------------
@@ -224,11 +210,11 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         yield from make(checkpoint, settings, int(n), seed_of(seed, False), label, edit(checkpoint))
 
     def wire(go: gr.Button, stop: gr.Button, stage: gr.HTML, fn: Any, inputs: list[Any]) -> None:
-        event = go.click(said_while(fn), inputs, stage, api_visibility="private", **ONE_AT_A_TIME)
+        event = go.click(said(fn), inputs, stage, api_visibility="private", **ONE_AT_A_TIME)
         stop.click(None, cancels=event, api_visibility="private")
 
     with gr.Tab("From one seed to another"):
-        gr.Markdown("Images along the great circle between two statics: $x_T = $ slerp$(a, b, u)$.")
+        gr.Markdown("Images along the great circle between the static of two seeds.")
         with gr.Row():
             a = gr.Number(1, precision=0, minimum=0, label="From seed")
             b = gr.Number(2, precision=0, minimum=0, label="to seed")
@@ -265,10 +251,9 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
 
             def edit(checkpoint: Checkpoint) -> Edit:
                 image = own_or_example(checkpoint, which, own)
-                fitted = mask
                 if mask.shape != image.shape[1:]:
                     raise UserError("The mask is of another model's size: draw it again")
-                return Edit(image=image, mask=fitted, rounds=int(rounds))
+                return Edit(image=image, mask=mask, rounds=int(rounds))
 
             yield from run(name, label, 8, seed, edit)
 
@@ -300,7 +285,7 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         sent = event._data if isinstance(event._data, dict) else {}
         return uploads.read_mask(str(sent.get("mask", "")), shelf[name].data)
 
-    canvas.input(said_of_event(painted), model, mask, **QUIET)
+    canvas.input(said(painted), model, mask, **QUIET)
     inputs, outputs = [model, which, own], [canvas, mask]
     taken(upload, shelf, model, own, note).then(said(shown), inputs, outputs, **QUIET)
     which.input(lambda: (None, ""), None, [own, note], **QUIET).then(

@@ -51,7 +51,8 @@ def side_by_side(x: str, x0: str, caption: str, share: float) -> str:
         '<div class="stage">'
         + pane("x<sub>t</sub>, on its way", x, "noisy images at this step")
         + pane("x̂<sub>0</sub>, what the network sees in it", x0, "predicted clean images")
-        + f'</div><progress class="way" max="1" value="{share:.3f}" aria-label="progress"></progress>'
+        + f'</div><progress class="way" max="1" value="{share:.3f}" aria-label="progress">'
+        + "</progress>"
         + f'<p class="caption" role="status">{caption}</p>'
     )
 

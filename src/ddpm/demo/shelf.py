@@ -12,7 +12,7 @@ KEPT = 4  # networks in memory at once
 
 
 class Shelf:
-    """Names to checkpoints. A file that changed since is loaded anew; one that vanished is named."""
+    """Names to checkpoints. A file that has changed is loaded anew, one that vanished is named."""
 
     def __init__(self, names: list[str], device: str | None = None):
         self.names = names or list(SHIPPED)

@@ -1,6 +1,7 @@
 """The whiteboard: one image at one time, each number beside its equation and the code for it."""
 
 import inspect
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Equation:
 EQUATIONS = (
     Equation(
         "The forward process: noise is added in one leap",
-        r"q(x_t \mid x_0) = \mathcal{N}\!\left(\sqrt{\bar\alpha_t}\,x_0,\ (1-\bar\alpha_t)\,I\right)"
+        r"q(x_t \mid x_0) = \mathcal{N}(\sqrt{\bar\alpha_t}\,x_0,\ (1-\bar\alpha_t)\,I)"
         r"\qquad x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon",
         Diffusion.q_sample,
     ),
@@ -55,13 +56,11 @@ EQUATIONS = (
 
 def source(equation: Equation) -> str:
     """The very lines that compute it, without the docstring, which says it again."""
-    lines = inspect.getsource(equation.code)
-    doc = inspect.getdoc(equation.code) or ""
+    lines = textwrap.dedent(inspect.getsource(equation.code))
     head, quote, rest = lines.partition('"""')
-    if not (doc and quote):
-        return inspect.cleandoc(lines)
-    body = rest.split('"""', 1)[1]
-    return inspect.cleandoc(head.rstrip() + "\n" + body.lstrip("\n"))
+    if not quote:
+        return lines.rstrip()
+    return head.rstrip() + rest.partition('"""')[2].rstrip()
 
 
 @torch.inference_mode()
@@ -75,6 +74,7 @@ def board(checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0) -> str:
     x_t = diffusion.q_sample(x0, t, eps)
     seen = diffusion.predict(checkpoint.net, x_t, t)
     posterior = diffusion.q_posterior(x0, x_t, t - 1, t)
+    error = (seen.x0 - x0).square().mean()
     panes = [
         pane("x<sub>0</sub>", picture(x0), "the clean image"),
         pane("ε", picture(eps / 2), "the noise"),
@@ -90,7 +90,7 @@ def board(checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0) -> str:
         "SNR(t)": f"{diffusion.schedule.snr(t):.4g}",
         "β<sub>t</sub>": f"{posterior.beta:.3g}",
         "β̃<sub>t</sub>": f"{posterior.beta_tilde:.3g}",
-        "‖x̂<sub>0</sub> − x<sub>0</sub>‖², mean over pixels": f"{(seen.x0 - x0).square().mean():.4f}",
+        "‖x̂<sub>0</sub> − x<sub>0</sub>‖², mean over pixels": f"{error:.4f}",
     }
     table = "".join(f"<tr><th scope='row'>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
     return (

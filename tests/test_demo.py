@@ -1,0 +1,223 @@
+"""The demo without a browser: what its parts promise."""
+
+import base64
+import io
+import json
+import re
+import socket
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("gradio", reason="the demo needs gradio")
+
+from ddpm import Edit, UserError, generate, load
+from ddpm.cli import main
+from ddpm.demo import charts, making, training, uploads, whiteboard
+from ddpm.demo.pictures import png
+from ddpm.demo.shelf import Shelf
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Shelf(["mnist"], "cpu")["mnist"]
+
+
+def data_uri(image, kind="png", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def opened(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+# ---- generate --------------------------------------------------------------------------------
+
+
+def test_images_come_live_and_then_as_a_film(digits):
+    settings = making.settings_of(digits, "ddim", 16, 0.7, 2.0, making.ALL)
+    pages = list(making.make(digits, settings, 4, seed=3))
+    assert "step 0 of 16" in pages[0]
+    assert len(pages) > 1
+    frames = json.loads(re.search(r'data-frames="([^"]*)"', pages[-1])[1].replace("&quot;", '"'))
+    assert len(frames) == 17
+    assert "seed 3" in frames[-1][2]
+    wanted = png(generate(load("mnist"), 4, seed=3, settings=settings).images)
+    assert frames[-1][0] == wanted
+    assert opened(re.search(r'href="(data:image/gif[^"]*)"', pages[-1])[1]).n_frames == 17
+
+
+def test_a_long_walk_has_a_short_film(digits):
+    settings = making.settings_of(digits, "ddim", 200, 0, 1, "7")
+    *_, page = making.make(digits, settings, 1, seed=0, label="7")
+    frames = json.loads(re.search(r'data-frames="([^"]*)"', page)[1].replace("&quot;", '"'))
+    assert 20 < len(frames) <= making.FRAMES + 1
+
+
+def test_what_the_page_cannot_ask_for(digits):
+    with pytest.raises(UserError, match="eta"):
+        making.settings_of(digits, "ddim", 10, 3.0, 1, making.ALL)
+    assert making.settings_of(digits, "ddpm", 10**6, 0, 1, making.ALL).steps == 1000
+    assert making.settings_of(digits, "ddpm", 10, 0, 3, making.NONE).guidance == 0
+
+
+def test_an_edit_is_shown_too(digits):
+    settings = making.settings_of(digits, "ddim", 4, 0, 1, making.NONE)
+    *_, page = making.make(digits, settings, 3, 1, making.NONE, Edit(towards=2))
+    assert "film" in page
+
+
+# ---- whiteboard ------------------------------------------------------------------------------
+
+
+def test_the_board_shows_the_numbers_of_the_schedule(digits):
+    image = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    html = whiteboard.board(digits, image, 250)
+    assert "250 of 1000" in html
+    assert f"{digits.diffusion.schedule.at(250):.5f}" in html
+    assert html.count("<img") == 5
+    assert html.count("<svg") == 3
+    assert "1000 of 1000" in whiteboard.board(digits, image, 5000)
+    assert "1 of 1000" in whiteboard.board(digits, image, -3)
+
+
+def test_the_code_shown_is_the_code_that_runs():
+    for equation in whiteboard.EQUATIONS:
+        shown = whiteboard.source(equation)
+        assert shown.startswith("def ")
+        assert '"""' not in shown
+        assert "return" in shown
+        compile(shown, equation.title, "exec")
+
+
+def test_charts_are_whole_svg():
+    line = charts.Line("a", [(1, 1e-3), (2, 0.0), (5, float("inf"))])
+    figure = charts.chart("x<sub>t</sub>", [line, line], log=True, mark=2)
+    svg = ElementTree.fromstring(figure[figure.index("<svg") : figure.index("</svg>") + 6])
+    assert svg.get("aria-label") == "xt"
+    assert len(svg.findall("circle")) == 2
+    assert "nothing yet" in charts.chart("empty", [charts.Line("a", [])])
+
+
+# ---- uploads ---------------------------------------------------------------------------------
+
+
+def test_an_upload_becomes_an_image_of_the_network(digits):
+    photo = Image.fromarray(np.full((60, 90, 3), 200, np.uint8))
+    image, note = uploads.read_upload("a.png", data_uri(photo), digits.data)
+    assert image.shape == (1, 28, 28)
+    assert (image == 200).all()
+    assert "28x28" in note
+    moving = data_uri(photo, "gif", save_all=True, append_images=[photo.rotate(90), photo])
+    assert "its first frame alone is used" in uploads.read_upload("a.gif", moving, digits.data)[1]
+
+
+def text_uri(text):
+    return "data:image/png;base64," + base64.b64encode(text).decode()
+
+
+def noise():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (text_uri(b"just text"), "is not an image, whatever its name says"),
+        (data_uri(Image.new("1", (30_000, 30_000))), "far too many pixels"),
+        (data_uri(Image.new("1", (8_000, 8_000))), "which is too many"),
+        (data_uri(noise(), "jpeg")[:-400], "cannot be used"),
+        ("", "larger than 8 MB"),
+        ("data:image/png;base64,????", "did not arrive whole"),
+        ("no uri at all", "did not arrive whole"),
+        ("data:image/png;base64," + "A" * 11_000_000, "too large"),
+    ],
+)
+def test_bad_uploads_are_named(data, says, digits):
+    with pytest.raises(UserError, match=says):
+        uploads.read_upload("photo.png", data, digits.data)
+
+
+def test_a_mask_is_where_was_painted(digits):
+    drawn = Image.new("RGBA", (280, 280), (0, 0, 0, 0))
+    drawn.paste((255, 255, 255, 255), (0, 140, 280, 280))
+    mask = uploads.read_mask(data_uri(drawn), digits.data)
+    assert mask[15:].all()
+    assert not mask[:13].any()
+    with pytest.raises(UserError, match="paint it again"):
+        uploads.read_mask(text_uri(b"no"), digits.data)
+
+
+# ---- models and runs -------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_vanishes_or_changes(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(open_bytes("mnist"))
+    shelf = Shelf([str(path)], "cpu")
+    first = shelf[str(path)]
+    assert shelf[str(path)] is first
+    path.unlink()
+    with pytest.raises(UserError, match="no longer there"):
+        _ = shelf[str(path)]
+    path.write_bytes(open_bytes("mnist"))
+    assert shelf[str(path)] is not first
+    with pytest.raises(UserError, match="there is no model"):
+        _ = shelf["other"]
+
+
+def open_bytes(name):
+    from ddpm.checkpoint import WEIGHTS
+
+    return (WEIGHTS / f"{name}.safetensors").read_bytes()
+
+
+def test_a_run_is_looked_at_while_it_trains(tmp_path):
+    assert "There is no run" in training.look(tmp_path, None)
+    run = tmp_path / "a"
+    (run / "samples").mkdir(parents=True)
+    (run / "config.toml").write_text("")
+    assert training.runs(tmp_path) == ["a"]
+    assert "has begun" in training.look(tmp_path, "a")
+    lines = [{"step": i, "images": 8 * i, "seconds": i, "loss": 1 / i} for i in range(1, 2000)]
+    torn = '{"step": 2000, "ima'
+    (run / "metrics.jsonl").write_text("\n".join([*map(json.dumps, lines), torn]))
+    Image.new("L", (8, 8)).save(run / "samples" / "0000001-ema.png")
+    html = training.look(tmp_path, "a")
+    assert "training now" in html
+    assert "step 1,999" in html
+    assert html.count("<img") == 1
+    assert "There is no run" in training.look(tmp_path, "../../etc")
+
+
+# ---- the command -----------------------------------------------------------------------------
+
+
+def test_a_port_that_is_taken(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["demo", "--port", str(taken.getsockname()[1])]) == 1
+    assert "try another --port" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_not_there(capsys):
+    assert main(["demo", "nowhere"]) == 1
+    assert "nowhere is no longer there" in capsys.readouterr().err
+
+
+def test_without_gradio_a_word():
+    code = (
+        "import sys; sys.modules['gradio'] = None; from ddpm.cli import main; "
+        "sys.exit(main(['demo']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install 'ddpm-from-scratch[demo]'" in done.stderr

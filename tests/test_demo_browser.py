@@ -1,0 +1,304 @@
+"""The demo in a real browser, as visitors use it."""
+
+import base64
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio", reason="the demo needs gradio")
+playwright = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
+
+from ddpm import train  # noqa: E402
+from ddpm.checkpoint import WEIGHTS  # noqa: E402
+from ddpm.config import Config, SampleConfig, TrainConfig, UNetConfig  # noqa: E402
+
+OPTIONS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    with playwright.sync_playwright() as p:
+        try:
+            browser = p.chromium.launch(executable_path=found, args=OPTIONS)
+        except playwright.Error:
+            pytest.skip("there is no Chromium here")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run in colour, hardly trained, and a copy of the weights in the box that may vanish."""
+    folder = tmp_path_factory.mktemp("demo")
+    unet = UNetConfig(channels=8, mults=(1, 2), blocks=1, attention=(), groups=4)
+    config = Config(steps=2, unet=unet, train=TrainConfig(batch=8), sample=SampleConfig(steps=4))
+    photos = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    np.savez(folder / "photos.npz", images=photos, labels=np.arange(40) % 2)
+    train(replace(config, data=str(folder / "photos.npz")), folder / "runs" / "colour")
+    shutil.copy(WEIGHTS / "mnist.safetensors", folder / "vanishing.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["demo", "mnist", "runs/colour", "vanishing.safetensors", "--port", str(port)]
+    log = (folder / "log").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ddpm", *words, "--device", "cpu"], cwd=folder, stdout=log,
+        stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while "the demo is at" not in (folder / "log").read_text():
+        assert process.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < deadline, "the demo did not start"
+        time.sleep(0.2)
+    yield f"http://127.0.0.1:{port}/"
+    assert process.poll() is None, "the demo died: " + (folder / "log").read_text()
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture
+def page(browser, address):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.elsewhere = []
+    page.on("request", lambda r: noted(page, r.url))
+    page.goto(address)
+    page.wait_for_selector("#go", timeout=60_000)
+    yield page
+    assert not page.elsewhere
+    page.close()
+
+
+def noted(page, url):
+    if not url.startswith(("http://127.0.0.1", "data:", "blob:")):
+        page.elsewhere.append(url)
+
+
+def opened(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+def tab(page, name):
+    page.get_by_role("tab", name=name).click()
+
+
+def choose(page, label, option):
+    page.get_by_label(label, exact=True).locator("visible=true").first.click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def set_number(page, label, value):
+    box = page.get_by_role("spinbutton", name=re.compile(label)).locator("visible=true").first
+    box.fill(str(value))
+    box.press("Tab")
+
+
+def caption(page, stage="#stage"):
+    return page.locator(f"{stage} .caption").inner_text()
+
+
+def test_generate_scrub_and_take_home(page):
+    page.click("#go")
+    page.wait_for_selector("#stage .film", timeout=60_000)
+    assert "step 16 of 16" in caption(page)
+    assert len(page.locator("#stage img").all()) == 2
+    final = page.locator("#stage img").first.get_attribute("src")
+    assert np.asarray(opened(final)).std() > 40
+    slider = page.locator("#stage .scrub input")
+    slider.focus()
+    for _ in range(16):
+        page.keyboard.press("ArrowLeft")
+    assert "step 0 of 16" in caption(page)
+    static = page.locator("#stage img").first.get_attribute("src")
+    assert static != final
+    with page.expect_download() as download:
+        page.get_by_role("link", name="PNG").click()
+    assert Image.open(download.value.path()).size == opened(final).size
+    with page.expect_download() as download:
+        page.get_by_role("link", name="GIF").click()
+    assert Image.open(download.value.path()).n_frames == 17
+
+
+def test_stop_half_way(page):
+    set_number(page, "Steps", 1000)
+    page.click("#go")
+    page.wait_for_selector("#stage .way", timeout=60_000)
+    page.click("#stop")
+    page.wait_for_timeout(1500)
+    stopped = caption(page)
+    page.wait_for_timeout(1500)
+    assert caption(page) == stopped
+    assert not page.locator("#stage .film").count()
+    set_number(page, "Steps", 4)
+    page.click("#go")
+    page.wait_for_selector("#stage .film", timeout=15_000)
+    assert "step 4 of 4" in caption(page)
+
+
+def test_another_model_has_other_classes_and_colours(page):
+    choose(page, "Model", "runs/colour")
+    page.wait_for_timeout(1000)
+    choose(page, "Class", "1")
+    set_number(page, "Images", 2)
+    page.click("#go")
+    page.wait_for_selector("#stage .film", timeout=60_000)
+    assert opened(page.locator("#stage img").first.get_attribute("src")).mode == "RGB"
+
+
+def test_the_whiteboard_is_live(page):
+    tab(page, "Whiteboard")
+    page.wait_for_selector("#board .numbers", timeout=60_000)
+    assert "250 of 1000" in page.locator("#board").inner_text()
+    slider = page.locator("#t input[type=range]")
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('#board').innerText.includes('253 of 1000')")
+    assert page.locator(".katex").count() >= 4
+    page.get_by_role("button", name=re.compile("Diffusion.q_sample")).click()
+    page.wait_for_function("document.body.innerText.includes('(a_t / a_s).sqrt() * x_s')")
+
+
+def test_uploads_good_and_bad(page, tmp_path):
+    tab(page, "Whiteboard")
+    page.wait_for_selector("#board .numbers", timeout=60_000)
+    before = page.locator("#board img").first.get_attribute("src")
+    photo = Image.fromarray(np.full((50, 50), 255, np.uint8))
+    photo.save(tmp_path / "photo.png")
+    (tmp_path / "text.png").write_text("just text")
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
+    photo.convert("P").save(
+        tmp_path / "moving.gif", save_all=True, append_images=[Image.new("P", (50, 50))]
+    )
+    choose_file = page.locator("input[type=file]").locator("visible=true")
+    for name, says in (
+        ("text.png", "text.png is not an image"),
+        ("bomb.png", "far too many pixels"),
+    ):
+        choose_file.set_input_files(tmp_path / name)
+        page.wait_for_function(f"document.body.innerText.includes({says!r})", timeout=30_000)
+        assert page.locator("#board img").first.get_attribute("src") == before
+    choose_file.set_input_files(tmp_path / "photo.png")
+    page.wait_for_function(
+        "before => document.querySelector('#board img').src !== before", arg=before, timeout=30_000
+    )
+    assert np.asarray(opened(page.locator("#board img").first.get_attribute("src"))).min() == 255
+    choose_file.set_input_files(tmp_path / "moving.gif")
+    page.wait_for_function("document.body.innerText.includes('its first frame')", timeout=30_000)
+
+
+def test_paint_anew(page):
+    tab(page, "Between and within")
+    tab(page, "Paint anew")
+    canvas = page.locator("#canvas canvas")
+    canvas.wait_for(timeout=60_000)
+    page.click("#go-paint")
+    page.wait_for_function("document.body.innerText.includes('Nothing is painted over yet')")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + box["height"] * 0.75)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 40, box["y"] + box["height"] * 0.75, steps=12)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    page.click("#go-paint")
+    page.wait_for_selector("#stage-paint .film", timeout=90_000)
+    sheet = np.asarray(opened(page.locator("#stage-paint img").first.get_attribute("src")))
+    first, second = sheet[:28, :28].astype(int), sheet[:28, 29:57].astype(int)
+    assert (first[:14] == second[:14]).all()
+    assert (first[15:] != second[15:]).any()
+
+
+def test_from_seed_to_seed_and_variations(page):
+    tab(page, "Between and within")
+    page.click("#go-between")
+    page.wait_for_selector("#stage-between .film", timeout=60_000)
+    tab(page, "Variations")
+    page.click("#go-vary")
+    page.wait_for_selector("#stage-vary .film", timeout=60_000)
+
+
+def test_a_run_can_be_watched(page):
+    tab(page, "Training")
+    page.wait_for_selector("#training .chart", timeout=30_000)
+    assert "colour: " in page.locator("#training").inner_text()
+    assert page.locator("#training img").count() == 2
+
+
+def test_two_visitors_at_once(browser, address):
+    visitors = [browser.new_page() for _ in range(2)]
+    for visitor in visitors:
+        visitor.goto(address)
+        visitor.wait_for_selector("#go", timeout=60_000)
+        set_number(visitor, "Steps", 150)
+    for visitor in visitors:
+        visitor.click("#go")
+    visitors[1].wait_for_function(
+        "/queue: 1\\/1|queue/.test(document.body.innerText)", timeout=10_000
+    )
+    for visitor in visitors:
+        visitor.wait_for_selector("#stage .film", timeout=120_000)
+        visitor.close()
+
+
+def test_a_closed_tab_stops_its_work(browser, address, page):
+    leaving = browser.new_page()
+    leaving.goto(address)
+    leaving.wait_for_selector("#go", timeout=60_000)
+    set_number(leaving, "Steps", 1000)
+    set_number(leaving, "Images", 64)
+    leaving.click("#go")
+    leaving.wait_for_selector("#stage .way", timeout=60_000)
+    leaving.close()
+    set_number(page, "Steps", 4)
+    page.click("#go")
+    page.wait_for_selector("#stage .film", timeout=20_000)
+
+
+def test_a_checkpoint_that_vanishes_is_named_and_the_demo_lives_on(page, folder):
+    choose(page, "Model", "vanishing.safetensors")
+    page.wait_for_timeout(1000)
+    (folder / "vanishing.safetensors").rename(folder / "gone")
+    page.click("#go")
+    page.wait_for_function("document.body.innerText.includes('no longer there')", timeout=30_000)
+    (folder / "gone").rename(folder / "vanishing.safetensors")
+    choose(page, "Model", "mnist")
+    page.wait_for_timeout(1000)
+    page.click("#go")
+    page.wait_for_selector("#stage .film", timeout=60_000)
+
+
+def test_nothing_can_be_left_on_the_server(page, address):
+    sent = page.request.post(
+        address + "gradio_api/upload",
+        multipart={"files": {"name": "x.png", "mimeType": "image/png", "buffer": b"x" * 100}},
+    )
+    assert sent.status >= 400
+
+
+def test_on_a_phone(browser, address):
+    phone = browser.new_page(viewport={"width": 375, "height": 700})
+    phone.goto(address)
+    phone.wait_for_selector("#go", timeout=60_000)
+    phone.click("#go")
+    phone.wait_for_selector("#stage .film", timeout=60_000)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 375
+    phone.close()
