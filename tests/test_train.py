@@ -30,7 +30,7 @@ from ddpm import (
 )
 from ddpm.config import TrainConfig, preset, read_toml
 from ddpm.noise import derive_seed
-from ddpm.run import budget_spent
+from ddpm.run import budget_spent, hold
 from ddpm.train import adamw, learning_rate, start, train_step
 
 
@@ -288,6 +288,14 @@ def test_mixed_precision_keeps_float32_weights(tiny, tmp_path, precision, monkey
     state = tensors(tmp_path / "run")
     assert {t.dtype for t in state.values()} == {torch.float32}
     assert all(line["loss"] < 2 for line in log(tmp_path / "run"))
+
+
+def test_two_trainings_in_one_folder_are_one_too_many(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    more = steps(tiny, 8)
+    with hold(tmp_path / "run"), pytest.raises(UserError, match="another process is training in"):
+        train(more, tmp_path / "run", resume=True)
+    assert train(more, tmp_path / "run", resume=True).step == 8
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_a_word(tiny, tmp_path):

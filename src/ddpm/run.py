@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,26 @@ def check_folder(out: Path, resume: bool) -> None:
     require_writable(out)
 
 
+def hold(out: Path) -> IO[str]:
+    """An open file that keeps every other process from training in this folder. The system lets go
+    of it when it is closed, or however the process ends.
+
+    Raises UserError where another one has it. Where there are no such locks, as on Windows, it
+    keeps nobody out.
+    """
+    file = (out / "state" / "lock").open("w")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except OSError:
+        file.close()
+        raise UserError(f"another process is training in {out}: let it end, or stop it") from None
+    return file
+
+
 class Log:
     """metrics.jsonl and the progress bar. Losses are read from the device only when one is due.
 
@@ -38,6 +58,8 @@ class Log:
     """
 
     def __init__(self, out: Path, config: Config, step: int = 0, seconds: float = 0.0):
+        (out / "state").mkdir(exist_ok=True)
+        self.lock = hold(out)
         self.config = config
         self.first_step, self.first_seconds = step, seconds
         self.start = time.monotonic()
@@ -46,7 +68,6 @@ class Log:
         self.loss = math.nan
         self.pending: list[tuple[Tensor, Tensor]] = []
         (out / "samples").mkdir(exist_ok=True)
-        (out / "state").mkdir(exist_ok=True)
         write_toml(config, out / "config.toml")
         path = out / "metrics.jsonl"
         # What was logged after the checkpoint that the run goes on from will be logged again.
@@ -122,6 +143,7 @@ class Log:
     def close(self) -> None:
         self.file.close()
         self.bar.close()
+        self.lock.close()
 
 
 def logged_step(line: str) -> float:
