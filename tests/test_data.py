@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from PIL import Image
 
 from ddpm import Batches, Images, UserError, load_images, to_float, to_uint8
-from ddpm.readers import decode, fit, labels_of
+from ddpm.decoding import decode, fit
+from ddpm.readers import labels_of
+from ddpm.spool import Spool
 
 
 def png(image, **options):
@@ -94,9 +97,31 @@ def test_a_change_of_the_files_is_seen(folder):
 def test_a_damaged_cache_is_made_again(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
     fingerprint = load_images(folder).fingerprint
-    (cached,) = (tmp_path / "cache").iterdir()
-    cached.write_bytes(cached.read_bytes()[:100])
-    assert load_images(folder).fingerprint == fingerprint
+    assert len(list((tmp_path / "cache").iterdir())) == 2  # the images, and the rest
+    for cached in (tmp_path / "cache").iterdir():
+        whole = cached.read_bytes()
+        cached.write_bytes(whole[:100])
+        assert load_images(folder).fingerprint == fingerprint
+        assert cached.read_bytes() == whole
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what is mapped")
+def test_images_stay_on_disk_until_they_are_used(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    first, again = load_images(folder), load_images(folder)
+    assert torch.equal(first.images, again.images)
+    assert Path("/proc/self/maps").read_text().count(".images") >= 2
+    first.images.fill_(7)  # whoever writes to them writes to a copy
+    assert torch.equal(load_images(folder).images, again.images)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="it stands for a disk without room")
+def test_a_disk_that_fills_up_while_images_are_decoded():
+    images = torch.randint(0, 256, (5, 3, 200, 200), dtype=torch.uint8)
+    spool = Spool(Path("/dev/full"), (3, 200, 200))
+    for image in images:
+        spool.add(image.permute(1, 2, 0).numpy())
+    assert torch.equal(spool.images(), images)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(folder, monkeypatch, tmp_path, capsys):

@@ -46,8 +46,8 @@ def generate_command(options: GenerateOptions) -> int:
 
 def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
     """What the images come from, where not from static alone."""
+    from .decoding import read_mask, read_picture
     from .generate import Edit, check_edit
-    from .readers import read_mask, read_picture
 
     given = {"change": options.change, "rounds": options.rounds}
     if options.towards is options.image is options.mask is None:

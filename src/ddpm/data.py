@@ -20,6 +20,7 @@ from .folders import replacing
 from .images import to_float
 from .noise import ORDER, derive_seed
 from .readers import Images, file_stamps, list_files, read_files, read_named, read_npz
+from .spool import map_images
 
 NAMED = {  # name -> where torchvision keeps it under the root
     "mnist5k": "",
@@ -32,7 +33,7 @@ NAMED = {  # name -> where torchvision keeps it under the root
 SPLIT = ("mnist", "fashion-mnist", "cifar10", "celeba")  # into train and test
 
 # Raised when decoding changes, so that caches made by older code are not used.
-DECODER = 2
+DECODER = 3
 
 
 def load_images(
@@ -60,7 +61,7 @@ def load_images(
             raise UserError(f"there is no data at {source}; name a file or folder, or {names}")
         if path.is_dir() or zipfile.is_zipfile(path) and path.suffix.lower() != ".npz":
             entries, read_bytes, stamps = list_files(path)
-            read = lambda: read_files(path, entries, read_bytes, target)  # noqa: E731
+            read = lambda: read_files(path, entries, read_bytes, target, spool)  # noqa: E731
         elif path.suffix.lower() == ".npz":
             read, stamps = lambda: read_npz(path, target), file_stamps(path)
         else:
@@ -70,15 +71,18 @@ def load_images(
     cached = cache_folder() / f"{Path(source).stem}-{key[:24]}.safetensors"
     if stamps and (images := read_cache(cached)):
         return images
-    images = read()
-    digest = hashlib.sha256(repr((images.images.shape, images.classes)).encode())
-    digest.update(images.images.numpy().data)
-    if images.labels is not None:
-        digest.update(images.labels.numpy().data)
-    images = replace(images, source=Path(source).name, fingerprint=digest.hexdigest())
-    if stamps:
-        write_cache(cached, images)
-    return images
+    spool = spool_file(cached)
+    try:
+        images = read()
+        digest = hashlib.sha256(repr((images.images.shape, images.classes)).encode())
+        digest.update(images.images.numpy().data)
+        if images.labels is not None:
+            digest.update(images.labels.numpy().data)
+        images = replace(images, source=Path(source).name, fingerprint=digest.hexdigest())
+        return write_cache(cached, images, spool) if stamps else images
+    finally:
+        if spool:
+            spool.unlink(missing_ok=True)
 
 
 # ---- the cache -------------------------------------------------------------------------------
@@ -88,31 +92,48 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DDPM_CACHE") or platformdirs.user_cache_dir("ddpm", False))
 
 
-def write_cache(path: Path, images: Images) -> None:
-    tensors = {"images": images.images.contiguous()}
-    if images.labels is not None:
-        tensors["labels"] = images.labels
-    about = [images.classes, images.source, images.fingerprint, images.notes]
+def spool_file(cached: Path) -> Path | None:
+    """Where images go while they are decoded; None where nothing can be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        return cached.with_name(f".part-{os.getpid()}-{cached.stem}.images")
+    except OSError:
+        return None
+
+
+def write_cache(path: Path, images: Images, spool: Path | None) -> Images:
+    """Keep the images for the next time, in a file of their own that is mapped into memory; the
+    rest lies beside it. Returns them as they are kept. `spool` may be that file already."""
+    about = [images.classes, images.source, images.fingerprint, images.notes, images.images.shape]
+    tensors = {} if images.labels is None else {"labels": images.labels}
+    pixels = path.with_suffix(".images")
+    try:
+        if spool and spool.exists() and spool.stat().st_size == images.images.nbytes:
+            os.replace(spool, pixels)
+        else:
+            with replacing(pixels) as beside:
+                images.images.contiguous().numpy().tofile(beside)
         with replacing(path) as beside:
             save_file(tensors, beside, metadata={"about": json.dumps(about)})
+        return replace(images, images=map_images(pixels, tuple(images.images.shape)))
     except (OSError, SafetensorError) as error:
         print(
             f"note: the decoded images could not be cached in {path.parent}: {error}",
             file=sys.stderr,
         )
+        return images
 
 
 def read_cache(path: Path) -> Images | None:
     try:
         with safe_open(path, framework="pt") as file:
-            classes, source, fingerprint, notes = json.loads(file.metadata()["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = json.loads(file.metadata()["about"])
+            classes, source, fingerprint, notes, shape = about
+            labels = file.get_tensor("labels") if "labels" in file.keys() else None  # noqa: SIM118
+        images = map_images(path.with_suffix(".images"), tuple(shape))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None  # not there, or damaged: decode again
-    labels = tensors.get("labels")
-    return Images(tensors["images"], labels, tuple(classes), source, fingerprint, tuple(notes))
+    return Images(images, labels, tuple(classes), source, fingerprint, tuple(notes))
 
 
 # ---- batches ---------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Readers: from a named set, an npz, a folder or a zip to uint8 images (N, C, H, W) and labels."""
 
-import io
 import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
 from .config import DataInfo
+from .decoding import MOST_BYTES, SMALLEST_SIDE, decode, first_line, fit, head
 from .errors import UserError
+from .spool import Spool
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
@@ -23,9 +24,7 @@ SUFFIXES = (
 )  # fmt: skip
 DEFAULT_SIDE = 64
 LARGEST_SIDE_KEPT = 128
-SMALLEST_SIDE = 8
-MOST_PIXELS = 100_000_000
-MOST_BYTES = 500_000_000
+PART = 1000  # images that are decoded at once
 RESIZED = "the images are large or differ in size"
 
 
@@ -184,42 +183,50 @@ def read_files(
     names: list[str],
     read: Callable[[str], bytes],
     size: tuple[int, int] | None,
+    keep: Path | None = None,
 ) -> Images:
-    """Decode every image that can be; the rest are skipped, counted and named in the notes."""
+    """Decode every image that can be; the rest are skipped, counted and named in the notes.
+
+    A part at a time, into the file `keep`, so that no set need fit in memory.
+    """
     notes = []
     with ThreadPoolExecutor() as pool:
+        heads = {h for h in pool.map(lambda n: attempt(head, read, n), names) if type(h) is tuple}
+        shapes, colour = {h[:2] for h in heads}, any(h[2] for h in heads)
         if size is None:
-            shapes = {
-                s
-                for s in pool.map(lambda n: attempt(shape, read, n), names)
-                if isinstance(s, tuple)
-            }
             size = shapes.pop() if len(shapes) == 1 else None
             if size is None or max(size) > LARGEST_SIDE_KEPT:
                 size = (DEFAULT_SIDE, DEFAULT_SIDE)
                 notes.append(
                     f"{RESIZED}: cropped and resized to {size[0]}x{size[1]} (choose with --size)"
                 )
-        todo = pool.map(lambda n: attempt(lambda b: fit(decode(b), size), read, n), names)
-        progress = tqdm(todo, "decoding", len(names), leave=False, disable=None, unit="img")
-        decoded = dict(zip(names, progress, strict=True))
-
-    good = {name: image for name, image in decoded.items() if isinstance(image, np.ndarray)}
-    bad = [f"{name} ({why})" for name, why in decoded.items() if isinstance(why, str)]
+        mode = "RGB" if colour else "L"
+        use = lambda data: fit(decode(data).convert(mode), size)  # noqa: E731
+        spool, good, bad = Spool(keep, (3 if colour else 1, *size)), [], []
+        progress = tqdm(desc="decoding", total=len(names), leave=False, disable=None, unit="img")
+        for first in range(0, len(names), PART):
+            part = names[first : first + PART]
+            for name, image in zip(
+                part, pool.map(lambda n: attempt(use, read, n), part), strict=True
+            ):
+                progress.update()
+                if isinstance(image, np.ndarray):
+                    spool.add(image)
+                    good.append(name)
+                else:
+                    bad.append(f"{name} ({image})")
+        progress.close()
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         notes.append(f"{len(bad)} of {len(names)} images skipped: {'; '.join(bad[:5])}{more}")
     if not good:
         raise UserError(f"there are no usable images in {path}: {notes[-1]}")
-    colour = any(image.ndim == 3 for image in good.values())
-    if colour:
-        good = {n: i if i.ndim == 3 else np.stack([i] * 3, -1) for n, i in good.items()}
-    labels, classes = labels_of(list(good))
+    labels, classes = labels_of(good)
     outside = sum(len(Path(name).parts) == 1 for name in good)
     if labels is None and 0 < outside < len(good):
         notes.append(f"{outside} images lie outside the sub-folders: classes are not learned")
-    images = from_array(np.stack(list(good.values())), labels, classes, str(path))
-    return replace(images, notes=tuple(notes))
+    y = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    return Images(spool.images(), y, classes, str(path), notes=tuple(notes))
 
 
 def attempt(use: Callable[[bytes], Any], read: Callable[[str], bytes], name: str) -> Any:
@@ -230,83 +237,6 @@ def attempt(use: Callable[[bytes], Any], read: Callable[[str], bytes], name: str
         return "not an image"
     except Exception as error:  # a damaged file makes decoders raise nearly anything
         return first_line(error)
-
-
-def first_line(error: Exception) -> str:
-    return str(error).split("\n")[0] or type(error).__name__
-
-
-def shape(data: bytes) -> tuple[int, int]:
-    """Height and width as seen, from the file's head alone."""
-    with Image.open(io.BytesIO(data)) as image:
-        w, h = usable_size(image)
-        return (w, h) if image.getexif().get(0x0112, 1) >= 5 else (h, w)
-
-
-def usable_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height, or ValueError for an image that is too small to learn from or a bomb."""
-    w, h = image.size
-    if w * h > MOST_PIXELS:
-        raise ValueError(f"{w}x{h} pixels are too many")
-    if min(w, h) < SMALLEST_SIDE:
-        raise ValueError(f"{w}x{h} pixels are too few")
-    return w, h
-
-
-def decode(data: bytes) -> Image.Image:
-    """An image file as "L" or "RGB": upright, over white where it is transparent."""
-    with Image.open(io.BytesIO(data)) as file:
-        usable_size(file)
-        file.load()
-        image = ImageOps.exif_transpose(file)
-    if image.mode.startswith("I") or image.mode == "F":
-        pixels = np.nan_to_num(np.asarray(image, np.float32))
-        known = 65535 if image.mode.startswith("I;16") else None
-        top = known or (1 if pixels.max() <= 1 else 255 if pixels.max() <= 255 else 65535)
-        return Image.fromarray((pixels.clip(0, top) * (255 / top)).round().astype(np.uint8))
-    if image.has_transparency_data:
-        gray = image.mode in ("1", "L", "LA")
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("L" if gray else "RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Crop to the aspect of `size` (height, width) about the middle, then resize, anti-aliased."""
-    return np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS))
-
-
-def read_picture(path: Path, info: DataInfo) -> Tensor:
-    """One image file as a network's data are: uint8 (C, H, W), cropped and resized."""
-    return as_picture(opened(path), info)
-
-
-def as_picture(image: Image.Image, info: DataInfo) -> Tensor:
-    if info.channels not in (1, 3):
-        raise UserError(f"a picture has 1 channel or 3, and this network's {info.channels}")
-    image = image.convert("RGB" if info.channels == 3 else "L")
-    array = fit(image, (info.height, info.width)).reshape(info.height, info.width, -1)
-    return torch.from_numpy(np.moveaxis(array, -1, 0).copy())
-
-
-def read_mask(path: Path, info: DataInfo) -> Tensor:
-    """A picture as a mask: bool (H, W), True where it is nearer to white than to black."""
-    return torch.from_numpy(fit(opened(path).convert("L"), (info.height, info.width)) > 127)
-
-
-def opened(path: Path) -> Image.Image:
-    """An image file, decoded. Raises UserError where it cannot be."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError("the file is too large")
-        return decode(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"there is no image at {path}") from None
-    except UnidentifiedImageError:
-        raise UserError(f"{path} is not an image") from None
-    except Exception as error:  # a damaged file makes decoders raise nearly anything
-        raise UserError(f"{path} cannot be read as an image: {first_line(error)}") from None
 
 
 def labels_of(names: Iterable[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:

@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
+from ..decoding import as_picture, decode, fit
 from ..errors import UserError
-from ..readers import as_picture, decode, fit
 from .pictures import png
 
 MOST_BYTES = 8_000_000
