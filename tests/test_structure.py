@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "ddpm"
 ORDER = [
     "errors", "folders", "schedule", "diffusion", "sampling", "editing", "likelihood", "guidance",
     "layers", "unet",
-    "config", "images", "noise", "decoding", "spool", "readers", "data", "device", "ema",
+    "config", "images", "noise", "decoding", "spool", "readers", "hub", "data", "device", "ema",
     "checkpoint", "generate", "run", "train",
     "digit_net", "cifar_net", "features", "metrics", "copies", "score", "judge", "evaluate",
     "convert",

