@@ -4,7 +4,9 @@ A checkpoint is a safetensors file: loading it executes nothing. Its header hold
 needed to use it, as JSON under the key "ddpm".
 """
 
+import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from operator import attrgetter
@@ -17,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import Config, DataInfo, NonNegative, Whole, validated
+from .config import Config, DataInfo, NonNegative, Positive, Whole, validated
 from .diffusion import Diffusion
 from .ema import EMA
 from .errors import UserError
-from .folders import replacing
+from .folders import keep_as, replacing
 from .schedule import SCHEDULES
 from .unet import UNet
 
@@ -57,6 +59,17 @@ class StateHeader:
     step: Whole
     seconds: NonNegative
     ema_updates: Whole
+    data: DataInfo
+    config: Config
+    caution: Positive = 1.0
+
+
+@dataclass(frozen=True)
+class BatchHeader:
+    """What a batch that was skipped says of itself."""
+
+    version: Version
+    step: Whole
     data: DataInfo
     config: Config
 
@@ -135,18 +148,27 @@ def save_state(
     path: Path,
     step: int,
     seconds: float,
+    caution: float,
     net: nn.Module,
     ema: EMA,
     optimizer: torch.optim.Optimizer,
     config: Config,
     data: DataInfo,
 ) -> None:
-    """Write all that going on needs: weights, their average, the optimizer's moments, the step."""
+    """Write all that going on needs: weights, their average, the optimizer's moments, the step, and
+    `caution`, by which the learning rate is multiplied. The one before is kept beside it."""
     moments = optimizer.state_dict()["state"]
     tensors = {f"raw.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.model.state_dict().items()}
     tensors |= {f"optimizer.{i}.{k}": v for i, m in moments.items() for k, v in m.items()}
-    save_tensors(path, tensors, StateHeader(VERSION, step, seconds, ema.updates, data, config))
+    header = StateHeader(VERSION, step, seconds, ema.updates, data, config, caution)
+    keep_as(path, before(path))
+    save_tensors(path, tensors, header)
+
+
+def before(path: Path) -> Path:
+    """Where the state before the last one is kept."""
+    return path.with_name(f"{path.stem}-before{path.suffix}")
 
 
 def load_state(
@@ -156,12 +178,19 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     config: Config,
     data: DataInfo,
-) -> tuple[int, float]:
-    """Put back what `save_state` wrote; returns the step and the seconds.
+) -> tuple[int, float, float]:
+    """Put back what `save_state` wrote; returns the step, the seconds and the caution. Where the
+    file is damaged the one before it serves, with a note.
 
-    Raises UserError where the file is damaged, or the config or the data are another run's.
+    Raises UserError where both are damaged, or the config or the data are another run's.
     """
-    tensors, header = load_tensors(path, StateHeader)
+    try:
+        tensors, header = load_tensors(path, StateHeader)
+    except UserError as error:
+        if not before(path).exists():
+            raise
+        print(f"note: {error}; going on from the checkpoint before it", file=sys.stderr)
+        tensors, header = load_tensors(before(path), StateHeader)
     changed = [k for k in FIXED if attrgetter(k)(header.config) != attrgetter(k)(config)]
     if changed:
         raise UserError(f"this run cannot go on with another {changed[0]}: start a new one for it")
@@ -184,17 +213,44 @@ def load_state(
     except (RuntimeError, KeyError):
         raise UserError(f"{path} is damaged: it does not fit this run's config") from None
     ema.updates = header.ema_updates
-    return header.step, header.seconds
+    return header.step, header.seconds, header.caution
+
+
+def save_batch(
+    path: Path,
+    x0: Tensor,
+    y: Tensor | None,
+    net: nn.Module,
+    config: Config,
+    data: DataInfo,
+    step: int,
+) -> None:
+    """Write the batch of a step, and the weights it met, to be looked into by `ddpm replay`."""
+    path.parent.mkdir(exist_ok=True)
+    tensors = {f"raw.{k}": v for k, v in net.state_dict().items()} | {"x0": x0}
+    if y is not None:
+        tensors["y"] = y
+    save_tensors(path, tensors, BatchHeader(VERSION, step, data, config))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:
     """A safetensors file with the header, a dataclass, as JSON. Raises OSError on a full disk."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = {"ddpm": json.dumps(asdict(header)), "sha256": digest(contiguous)}
     with replacing(path) as beside:
         try:
-            save_file(contiguous, beside, metadata={"ddpm": json.dumps(asdict(header))})
+            save_file(contiguous, beside, metadata=about)
         except SafetensorError as error:
             raise OSError(f"{path} could not be written: {error}") from None
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of all tensors in the order of their names, wherever they lie in a file."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        sha.update(name.encode())
+        sha.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
@@ -207,14 +263,14 @@ def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("ddpm")
+            about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is not a whole safetensors file (truncated, or of another format): {error}"
         ) from None
     try:
-        header = json.loads(text or "")
+        header = json.loads(about.get("ddpm", ""))
         version = header["version"]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"{path} is a safetensors file, but not a checkpoint of ddpm") from None
@@ -223,4 +279,6 @@ def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
             f"{path} was written by a newer ddpm (format {version}; this one reads up to "
             f"{VERSION}): upgrade ddpm to use it"
         )
+    if "sha256" in about and about["sha256"] != digest(tensors):
+        raise UserError(f"{path} is damaged: its contents are not those that were written")
     return tensors, validated(kind, header, f"{path} has a damaged header")

@@ -12,11 +12,18 @@ from typing import Any, TypeVar
 import tyro
 
 from . import __version__
-from .commands import convert_command, demo_command, generate_command
+from .commands import convert_command, demo_command, generate_command, replay_command
 from .config import Config, checked, preset, presets, read_toml
 from .errors import UserError
 from .folders import free_name
-from .options import ConvertOptions, DemoOptions, EvaluateOptions, GenerateOptions, TrainOptions
+from .options import (
+    ConvertOptions,
+    DemoOptions,
+    EvaluateOptions,
+    GenerateOptions,
+    ReplayOptions,
+    TrainOptions,
+)
 from .scoring import evaluate_command
 
 HELP = f"""\
@@ -30,6 +37,7 @@ commands:
   evaluate [CHECKPOINT]      how good they are: a distance from real images, and its floor
   demo [CHECKPOINT ...]      images out of static, live in the browser
   convert FROM TO            to a folder of diffusers', or from one
+  replay BATCH               a step that gave no number, taken again
 
 examples:
   ddpm generate --n 64 --out digits.png    digits at once, from weights that come along
@@ -77,10 +85,12 @@ def dispatch(argv: list[str]) -> int:
         return evaluate_command(parse(EvaluateOptions, "evaluate", rest))
     if command == "demo":
         return demo_command(parse(DemoOptions, "demo", rest))
+    if command == "replay":
+        return replay_command(parse(ReplayOptions, "replay", rest))
     if command == "convert":
         return convert_command(parse(ConvertOptions, "convert", rest))
     print(
-        f"ddpm: there is no command {command!r}: use train, generate, evaluate, demo or convert",
+        f"ddpm: there is no command {command!r}: `ddpm --help` lists those there are",
         file=sys.stderr,
     )
     return 2

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 from .config import DataInfo, SampleConfig
 from .errors import UserError
 from .folders import free_name, require_writable, taken
-from .options import ConvertOptions, DemoOptions, GenerateOptions, SamplingOptions
+from .options import (
+    ConvertOptions,
+    DemoOptions,
+    GenerateOptions,
+    ReplayOptions,
+    SamplingOptions,
+)
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -157,4 +163,14 @@ def demo_command(options: DemoOptions) -> int:
         list(options.checkpoints), host=options.host, port=options.port,
         password=options.password, runs=options.runs, device=options.device,
     )  # fmt: skip
+    return 0
+
+
+def replay_command(options: ReplayOptions) -> int:
+    from .device import best_device, check_device
+    from .replay import replay
+
+    device = options.device or best_device()
+    check_device(device)
+    print(replay(Path(options.batch), device).text())
     return 0

@@ -1,6 +1,7 @@
 """Files and folders: found free and writable before any work is done, and written whole."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, count
@@ -32,8 +33,35 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(beside, "r+b") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
+        sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to disk, where the system can: a new name is not lost then."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def keep_as(path: Path, name: Path) -> None:
+    """The file under a second name, in the place of what had that name; nothing without the file.
+
+    The same file, not a copy, where the disk can have it so. `path` is there at any moment.
+    """
+    beside = name.with_name(f".part-{os.getpid()}-{name.name}")
+    try:
+        beside.unlink(missing_ok=True)
+        os.link(path, beside)
+    except FileNotFoundError:
+        return
+    except OSError:  # a disk without links
+        shutil.copyfile(path, beside)
+    os.replace(beside, name)
 
 
 def free_name(path: Path) -> Path:

@@ -145,6 +145,16 @@ class DemoOptions:
 
 
 @dataclass(frozen=True)
+class ReplayOptions:
+    """Take a step again that gave no number, and say where the first one came from."""
+
+    batch: tyro.conf.Positional[str]
+    """A file in a run's folder bad/."""
+    device: str | None = None
+    """cpu, cuda or mps. By default the best that is there."""
+
+
+@dataclass(frozen=True)
 class ConvertOptions:
     """Write a checkpoint as a folder that diffusers loads as a DDPMPipeline, or read such a folder.
 

@@ -18,6 +18,7 @@ from .config import Config, write_toml
 from .errors import UserError
 from .folders import replacing, require_writable, taken
 
+MOST_BAD = 10  # batches of a run, of those that gave no number, that are kept
 PLAIN_SECONDS = 15  # between lines where there is no terminal to draw a bar on
 
 
@@ -67,15 +68,12 @@ class Log:
         self.sampling_began, self.sampling_time = seconds, 0.0
         self.loss = math.nan
         self.pending: list[tuple[Tensor, Tensor]] = []
+        self.trouble = self.returns = self.kept = 0
+        self.skipped: list[int] = []
         (out / "samples").mkdir(exist_ok=True)
         write_toml(config, out / "config.toml")
-        path = out / "metrics.jsonl"
-        # What was logged after the checkpoint that the run goes on from will be logged again.
-        if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            with replacing(path) as beside:
-                beside.write_text("".join(line for line in lines if logged_step(line) <= step))
-        self.file = path.open("a")
+        self.path = out / "metrics.jsonl"
+        self.file = opened_up_to(self.path, step)
         self.bar = tqdm(total=1, disable=None, bar_format="{percentage:3.0f}% {bar:24} {desc}")
         self.last_line = -math.inf
 
@@ -89,25 +87,35 @@ class Log:
             self.write(step, lr)
 
     def write(self, step: int, lr: float) -> None:
-        """One line, of the means since the last. Raises UserError if the loss is not a number."""
+        """One line, of the means since the last; steps that were skipped are counted beside."""
         if not self.pending:
             return
         # The one moment at which the host waits for the device.
-        loss, norm = torch.stack([torch.stack(pair) for pair in self.pending]).mean(0).tolist()
-        self.pending, self.loss = [], loss
-        precision = self.config.train.precision
+        values = torch.stack([torch.stack(pair) for pair in self.pending]).tolist()
+        # fp16 skips the steps whose gradients overflow by design: their loss alone is telling.
+        exact = self.config.train.precision != "fp16"
+        sound = [math.isfinite(a) and (math.isfinite(b) or not exact) for a, b in values]
+        first = step - len(values)
+        self.skipped = [first + i for i, ok in enumerate(sound) if not ok]
+        self.trouble += len(self.skipped)
+        good = [pair for pair, ok in zip(values, sound, strict=True) if ok]
+        self.pending = []
+        if self.skipped:
+            self.say(
+                f"{len(self.skipped)} of {len(values)} steps up to {step:,} gave no number, and "
+                f"were skipped; their batches are in bad/"
+            )
+        if not good:
+            return
+        loss, norm = (sum(column) / len(good) for column in zip(*good, strict=True))
+        self.loss = loss
         seconds, images = self.seconds, step * self.config.train.batch
         line = {"step": step, "images": images, "seconds": round(seconds, 3), "loss": loss,
-                "lr": lr, "grad_norm": norm}  # fmt: skip
+                "lr": lr, "grad_norm": norm if math.isfinite(norm) else None}  # fmt: skip
+        if self.skipped:
+            line["skipped"] = len(self.skipped)
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
-        # fp16 skips the steps whose gradients overflow, so there their norm says nothing.
-        sound = math.isfinite(loss) and (math.isfinite(norm) or precision == "fp16")
-        if not sound:
-            raise UserError(
-                f"the loss is {loss} and the gradient's norm {norm} at step {step}: try a lower "
-                f"--train.lr (checkpoints from before are kept)"
-            )
         fresh = (step - self.first_step) * self.config.train.batch
         rate = fresh / max(seconds - self.first_seconds, 1e-9)
         left = time_left(self.config, images, seconds, rate)
@@ -115,6 +123,23 @@ class Log:
         self.show(
             f"step {step:,}  loss {loss:.4f}  {rate:,.0f} images/s  {clock(left)} left", progress
         )
+
+    def skipped_now(self) -> list[int]:
+        """The first of the steps that the last line skipped, told once; none once MOST_BAD batches
+        were kept."""
+        now, self.skipped = self.skipped[: min(3, MOST_BAD - self.kept)], []
+        self.kept += len(now)
+        return now
+
+    def went_back(self, step: int, caution: float) -> None:
+        """The run has returned to its last checkpoint."""
+        self.say(f"back to step {step:,}, and on with {caution:g} of the learning rate")
+        self.trouble, self.returns, self.pending = 0, self.returns + 1, []
+        self.file.close()
+        self.file = opened_up_to(self.path, step)
+
+    def say(self, text: str) -> None:
+        self.bar.write(f"note: {text}", file=sys.stderr)
 
     def show(self, text: str, progress: float) -> None:
         if not self.bar.disable:
@@ -128,7 +153,7 @@ class Log:
         return self.seconds - self.last_saved >= 60 * self.config.train.save_minutes
 
     def saved(self) -> None:
-        self.last_saved = self.seconds
+        self.last_saved, self.trouble, self.returns = self.seconds, 0, 0
 
     def sample_due(self) -> bool:
         """Also a matter of what the last grids cost: a tenth of the time at most goes to them."""
@@ -144,6 +169,15 @@ class Log:
         self.file.close()
         self.bar.close()
         self.lock.close()
+
+
+def opened_up_to(path: Path, step: int) -> IO[str]:
+    """metrics.jsonl, to go on after a step: what was logged beyond it will be logged again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        with replacing(path) as beside:
+            beside.write_text("".join(line for line in lines if logged_step(line) <= step))
+    return path.open("a")
 
 
 def logged_step(line: str) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +14,7 @@ from accelerate.state import AcceleratorState
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from .checkpoint import build, load_state, save, save_state
+from .checkpoint import build, load_state, save, save_batch, save_state
 from .config import Config, DataInfo, TrainConfig, checked
 from .data import Batches, Images, load_images
 from .device import best_device, check_device, has_bfloat16, place
@@ -28,6 +29,8 @@ from .run import Log, budget_spent, catch_signals, check_folder
 
 SAMPLES = 40  # in a grid while training: four of each class, where there are ten
 PREVIEW_STEPS = 50
+TROUBLE = 20  # steps skipped since the last checkpoint, after which the run goes back to it
+RETURNS = 3  # in a row, before it gives up
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,37 @@ def train(
         net = torch.compile(net, dynamic=False)
     batches = Batches(data, config.train.batch, config.seed, config.flip, accelerator.device)
 
-    step, seconds, lr = 0, 0.0, config.train.lr
+    step, seconds, lr, caution = 0, 0.0, config.train.lr, 1.0
     state = out / "state" / "state.safetensors"
     if resume and state.exists():  # else it was stopped before its first checkpoint
-        step, seconds = load_state(state, raw, ema, optimizer, config, data.info)
+        step, seconds, caution = load_state(state, raw, ema, optimizer, config, data.info)
     log = Log(out, config, step, seconds)
 
+    def keep_state() -> None:
+        save_state(state, step, log.seconds, caution, raw, ema, optimizer, config, data.info)
+
     def save_all() -> None:
-        log.write(step, lr)  # which refuses to go on from a loss that is not a number
-        save_state(state, step, log.seconds, raw, ema, optimizer, config, data.info)
+        keep_state()
         save(out / "model.safetensors", ema.model, config, data.info, step, step * batches.batch)
         log.saved()
+
+    def look_into_trouble() -> tuple[int, float]:
+        """Keep the batches of steps that were skipped; after many, go back with half the rate."""
+        for k in log.skipped_now():
+            torch.manual_seed(derive_seed(config.seed, STEP, k))
+            path = out / "bad" / f"step-{k:07}.safetensors"
+            save_batch(path, *batches(k), raw, config, data.info, k)
+        if log.trouble < TROUBLE:
+            return step, caution
+        if log.returns == RETURNS:
+            raise UserError(
+                f"the loss is not a number at step {step}, even at {caution:g} of the learning "
+                f"rate: try a lower --train.lr (the last checkpoint is kept)"
+            )
+        back, _, cautious = load_state(state, raw, ema, optimizer, config, data.info)
+        cautious = min(caution, cautious) / 2
+        log.went_back(back, cautious)
+        return back, cautious
 
     def draw_grids(stop: list[int]) -> None:
         for name, model in (("ema", ema.model), ("raw", raw)):
@@ -86,19 +109,25 @@ def train(
         log.sampled()
 
     with closing(log), catch_signals() as stop:
+        if not state.exists():
+            keep_state()
         while (progress := budget_spent(config, step, log.seconds)) < 1 and not stop:
             # All that is random in a step follows from the seed and the step.
             torch.manual_seed(derive_seed(config.seed, STEP, step))
             x0, y = batches(step)
-            lr = learning_rate(config.train, step, progress)
+            lr = caution * learning_rate(config.train, step, progress)
             loss, norm = train_step(accelerator, net, diffusion, optimizer, x0, y, lr, config.train)
             ema.update(raw)
             step += 1
             log.step(step, loss, norm, lr)
+            if log.trouble:
+                step, caution = look_into_trouble()
             if log.save_due():
+                log.write(step, lr)
                 save_all()
             if log.sample_due():
                 draw_grids(stop)
+        log.write(step, lr)
         save_all()
         finished = progress >= 1
         draw_grids(stop)
@@ -118,7 +147,8 @@ def train_step(
     """Take a gradient step on ∇_θ ‖ε − ε_θ(√ᾱ_t x_0 + √(1−ᾱ_t) ε, t)‖²   [DDPM, Algorithm 1]
 
     The batch may be cut into parts to save memory. Returns the loss and the norm of the gradient
-    on the device: when to wait for them is the caller's choice.
+    on the device: when to wait for them is the caller's choice. Where the norm is not a number, the
+    weights stay as they are.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -136,6 +166,9 @@ def train_step(
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 norm = accelerator.clip_grad_norm_(net.parameters(), config.grad_clip)
+                # The fused step reads this on the device, and leaves all as it is where it is 1.
+                fused: Any = getattr(optimizer, "optimizer", optimizer)
+                fused.found_inf = 1 - norm.isfinite().float()
             optimizer.step()
             optimizer.zero_grad()
         total = total + loss.detach() / config.accumulate

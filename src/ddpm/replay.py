@@ -1,0 +1,83 @@
+"""A batch that gave no number, looked into: where does the first one come from?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import BatchHeader, build, load_tensors
+from .device import place
+from .errors import UserError
+from .guidance import drop_labels
+from .noise import STEP, derive_seed
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a step came to when it was taken again. `where`: the first thing that held a number
+    that is none, None if all were sound."""
+
+    step: int
+    loss: float
+    norm: float
+    where: str | None
+
+    def text(self) -> str:
+        found = self.where or "none: the step is sound on this device, so rounding made it fail"
+        return (
+            f"step {self.step:,}: loss {self.loss}, norm of the gradient {self.norm}\n"
+            f"first that is not a number: {found}"
+        )
+
+
+def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
+    """Take the step of a file in a run's folder bad/ again, with the times and the noise it had.
+
+    Raises UserError where the file is none of these.
+    """
+    tensors, header = load_tensors(path, BatchHeader)
+    net, diffusion = build(header.config, header.data)
+    try:
+        net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("raw.")})
+        x0, y = tensors["x0"].to(device), tensors.get("y")
+    except (RuntimeError, KeyError):
+        raise UserError(f"{path} is damaged: it does not fit its own config") from None
+    place(net, device)
+    diffusion = diffusion.to(device)
+    torch.manual_seed(derive_seed(header.config.seed, STEP, header.step))
+    if header.config.flip:  # which had its draw before
+        torch.rand(len(x0), 1, 1, 1, device=device)
+    if y is not None:
+        y = drop_labels(y.to(device), header.config.train.label_drop, null=net.num_classes)
+    t, eps = diffusion.sample_times(len(x0)), torch.randn_like(x0)
+
+    found = [f"the images of the batch ({bad(x0)})"] if bad(x0) else []
+    found += [f"the weights of {k} ({bad(p)})" for k, p in net.named_parameters() if bad(p)]
+
+    def look(name: str, module: nn.Module) -> None:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and bad(output):
+                found.append(f"the output of {name}, {type(module).__name__} ({bad(output)})")
+
+        module.register_forward_hook(hook)
+
+    for name, module in net.named_modules():
+        look(name or "the network", module)
+    loss = diffusion.simple_loss(net, x0, t, eps, y).mean()
+    loss.backward()
+    found += [
+        f"the gradient of {k} ({bad(p.grad)})"
+        for k, p in net.named_parameters()
+        if p.grad is not None and bad(p.grad)
+    ]
+    grads = [p.grad for p in net.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(grads)
+    return Replay(header.step, loss.item(), norm.item(), found[0] if found else None)
+
+
+def bad(x: Tensor) -> str:
+    """How many numbers are none, "" for none."""
+    n = int((~x.isfinite()).sum())
+    return f"{n:,} of {x.numel():,}" if n else ""

@@ -1,0 +1,166 @@
+"""Bad numbers: seen, skipped, kept to be looked into; and the run goes back where they persist."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ddpm import Diffusion, UserError, load, train
+from ddpm.cli import main
+from ddpm.replay import replay
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """A loss that is no number at the steps in a set."""
+    steps, seen = set(), {"step": -1}
+    honest = Diffusion.simple_loss
+    module = sys.modules["ddpm.train"]
+    keyed = module.derive_seed
+
+    def derive_seed(seed, purpose, index=0):
+        if purpose == module.STEP:
+            seen["step"] = index
+        return keyed(seed, purpose, index)
+
+    def simple_loss(self, *args, **kwargs):
+        loss = honest(self, *args, **kwargs)
+        return loss * float("nan") if seen["step"] in steps else loss
+
+    monkeypatch.setattr(module, "derive_seed", derive_seed)
+    monkeypatch.setattr(Diffusion, "simple_loss", simple_loss)
+    return steps
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def finite(run):
+    tensors = load_file(run / "state" / "state.safetensors") | load_file(run / "model.safetensors")
+    return all(t.isfinite().all() for t in tensors.values())
+
+
+def test_a_bad_step_is_skipped_counted_and_kept(tiny, tmp_path, poisoned, capsys):
+    config = replace(tiny, steps=12, train=replace(tiny.train, log_every=4))
+    poisoned |= {5}
+    result = train(config, tmp_path / "run", device="cpu")
+    assert result.finished
+    assert finite(tmp_path / "run")
+    assert [line.get("skipped") for line in lines(tmp_path / "run")] == [None, 1, None]
+    assert all(line["loss"] < 5 for line in lines(tmp_path / "run"))
+    assert "1 of 4 steps up to 8 gave no number" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "run" / "bad").iterdir()] == ["step-0000005.safetensors"]
+
+
+def test_a_skipped_step_changes_nothing(tiny, tmp_path, poisoned):
+    """Weights and moments, bit for bit; the step after it goes on from there."""
+    train(replace(tiny, steps=6), tmp_path / "whole", device="cpu")
+    poisoned |= {6, 7}
+    train(replace(tiny, steps=8), tmp_path / "run", device="cpu")
+    poisoned.clear()
+    short = load_file(tmp_path / "whole" / "state" / "state.safetensors")
+    skipped = load_file(tmp_path / "run" / "state" / "state.safetensors")
+    # The budgets differ, and with them the rates of the last steps: so compare shapes of change.
+    assert short.keys() == skipped.keys()
+    steps = {v.item() for k, v in skipped.items() if k.endswith(".step")}
+    assert steps == {6.0}
+
+
+def test_after_many_the_run_goes_back_and_is_more_careful(tiny, tmp_path, poisoned, capsys):
+    poisoned |= set(range(10, 35))
+    with pytest.raises(UserError, match=r"even at 0\.125 of the learning rate"):
+        train(replace(tiny, steps=60), tmp_path / "run")
+    error = capsys.readouterr().err
+    assert "back to step 0, and on with 0.5 of the learning rate" in error
+    kept = load_file(tmp_path / "run" / "state" / "state.safetensors")
+    assert all(t.isfinite().all() for t in kept.values())
+
+
+def test_trouble_that_passes(tiny, tmp_path, poisoned, capsys):
+    """The second time there, the numbers are good: the run ends as if nothing had been, with half
+    the rate from there on."""
+    module = sys.modules["ddpm.train"]
+    back = module.load_state
+
+    def heal(*args):
+        poisoned.clear()
+        return back(*args)
+
+    poisoned |= set(range(10, 40))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_state", heal)
+        result = train(replace(tiny, steps=50), tmp_path / "run", device="cpu")
+    assert result.finished
+    assert result.step == 50
+    assert [line["step"] for line in lines(tmp_path / "run")] == list(range(1, 51))
+    assert load(tmp_path / "run").step == 50
+
+
+def test_replay_finds_where(tiny, tmp_path, poisoned, capsys):
+    poisoned |= {2}
+    train(tiny, tmp_path / "run", device="cpu")
+    poisoned.clear()
+    (path,) = (tmp_path / "run" / "bad").iterdir()
+    assert main(["replay", str(path), "--device", "cpu"]) == 0
+    assert "the step is sound on this device" in capsys.readouterr().out
+    found = replay(path)
+    assert found.step == 2
+    assert found.where is None
+    assert 0 < found.loss < 5
+
+
+def test_replay_is_the_step_that_was(tiny_dropout, tmp_path, poisoned):
+    """The same loss as in training, mirroring, hidden labels, times and noise included."""
+    config = replace(tiny_dropout, steps=4, unet=replace(tiny_dropout.unet, dropout=0.0))
+    train(config, tmp_path / "sound", device="cpu")
+    wanted = lines(tmp_path / "sound")[0]["loss"]
+    poisoned |= {0}
+    train(config, tmp_path / "run", device="cpu")
+    poisoned.clear()
+    (path,) = (tmp_path / "run" / "bad").iterdir()
+    assert replay(path).loss == pytest.approx(wanted, rel=1e-5)
+
+
+def test_replay_names_weights_images_and_layers(tiny, tmp_path, poisoned):
+    from ddpm.checkpoint import BatchHeader, load_tensors, save_tensors
+
+    poisoned |= {1}
+    train(tiny, tmp_path / "run", device="cpu")
+    poisoned.clear()
+    (path,) = (tmp_path / "run" / "bad").iterdir()
+    tensors, header = load_tensors(path, BatchHeader)
+    broken = {**tensors, "raw.conv_in.weight": tensors["raw.conv_in.weight"] * float("inf")}
+    save_tensors(path, broken, header)
+    assert "the weights of conv_in.weight" in replay(path).where
+    save_tensors(path, {**tensors, "x0": tensors["x0"] / 0}, header)
+    assert "the images of the batch" in replay(path).where
+    huge = {**tensors, "raw.conv_in.weight": tensors["raw.conv_in.weight"] + 3e38}
+    save_tensors(path, huge, header)
+    assert "the output of conv_in, Conv2d" in replay(path).where
+    save_tensors(path, {"x0": tensors["x0"]}, header)
+    with pytest.raises(UserError, match="does not fit its own config"):
+        replay(path)
+
+
+def test_a_rate_far_too_high_ends_with_a_word(tiny, tmp_path):
+    config = replace(tiny, steps=500, train=replace(tiny.train, lr=1e30, warmup=0))
+    with pytest.raises(UserError, match=r"try a lower --train\.lr"):
+        train(config, tmp_path / "run", device="cpu")
+
+
+def test_skipping_costs_no_look_at_the_device(tiny):
+    """The optimizer's fused step is told on the device."""
+    net = torch.nn.Linear(3, 3)
+    optimizer = torch.optim.AdamW(net.parameters(), 0.1, fused=True)
+    before = net.weight.clone()
+    net(torch.ones(3)).sum().backward()
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    assert torch.equal(net.weight, before)
+    optimizer.found_inf = torch.zeros(())
+    optimizer.step()
+    assert not torch.equal(net.weight, before)
