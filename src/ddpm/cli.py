@@ -12,13 +12,20 @@ from typing import Any, TypeVar
 import tyro
 
 from . import __version__
-from .commands import convert_command, demo_command, generate_command, replay_command
+from .commands import (
+    convert_command,
+    demo_command,
+    doctor_command,
+    generate_command,
+    replay_command,
+)
 from .config import Config, checked, preset, presets, read_toml
 from .errors import UserError
 from .folders import free_name
 from .options import (
     ConvertOptions,
     DemoOptions,
+    DoctorOptions,
     EvaluateOptions,
     GenerateOptions,
     ReplayOptions,
@@ -37,6 +44,7 @@ commands:
   evaluate [CHECKPOINT]      how good they are: a distance from real images, and its floor
   demo [CHECKPOINT ...]      images out of static, live in the browser
   convert FROM TO            to a folder of diffusers', or from one
+  doctor DATA                what is in your images, and what learning them costs
   replay BATCH               a step that gave no number, taken again
 
 examples:
@@ -85,6 +93,8 @@ def dispatch(argv: list[str]) -> int:
         return evaluate_command(parse(EvaluateOptions, "evaluate", rest))
     if command == "demo":
         return demo_command(parse(DemoOptions, "demo", rest))
+    if command == "doctor":
+        return doctor_command(parse(DoctorOptions, "doctor", rest))
     if command == "replay":
         return replay_command(parse(ReplayOptions, "replay", rest))
     if command == "convert":

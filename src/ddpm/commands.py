@@ -1,14 +1,16 @@
 """The commands `ddpm generate` and `ddpm convert`, and what they share with `ddpm evaluate`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import DataInfo, SampleConfig
+from .config import DataInfo, SampleConfig, preset
 from .errors import UserError
 from .folders import free_name, require_writable, taken
 from .options import (
     ConvertOptions,
     DemoOptions,
+    DoctorOptions,
     GenerateOptions,
     ReplayOptions,
     SamplingOptions,
@@ -173,4 +175,23 @@ def replay_command(options: ReplayOptions) -> int:
     device = options.device or best_device()
     check_device(device)
     print(replay(Path(options.batch), device).text())
+    return 0
+
+
+def doctor_command(options: DoctorOptions) -> int:
+    from .data import load_images
+    from .doctor import examine
+
+    if options.sheet:
+        if Path(options.sheet).suffix.lower() != ".png":
+            raise UserError(f"--sheet {options.sheet}: end it in .png")
+        check_file(Path(options.sheet), overwrite=False)
+    config = replace(
+        preset(options.preset), data=options.data, root=options.root, size=options.size,
+        flip=options.flip,
+    )  # fmt: skip
+    images = load_images(config.data, config.size, config.root)
+    sheet = Path(options.sheet) if options.sheet else None
+    for line in examine(config, images, device=options.device, sheet=sheet):
+        print(line)
     return 0

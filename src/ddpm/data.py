@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from .folders import replacing
 from .hub import PREFIX, read_hub
 from .images import to_float
 from .noise import ORDER, derive_seed
-from .readers import Images, file_stamps, list_files, read_files, read_named, read_npz
+from .readers import Images, file_stamps, is_archive, list_files, read_files, read_named, read_npz
 from .spool import map_images
 
 NAMED = {  # name -> where torchvision keeps it under the root
@@ -63,7 +62,7 @@ def load_images(
         if not path.exists():
             names = ", ".join([*NAMED, f"{PREFIX}OWNER/NAME"])
             raise UserError(f"there is no data at {source}; name a file or folder, or {names}")
-        if path.is_dir() or zipfile.is_zipfile(path) and path.suffix.lower() != ".npz":
+        if path.is_dir() or is_archive(path):
             entries, read_bytes, stamps = list_files(path)
             read = lambda: read_files(path, entries, read_bytes, target, spool)  # noqa: E731
         elif path.suffix.lower() == ".npz":

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field
 
-from .config import Config, Count, Few, NonNegative, Sampler, Seed, Share, Spacing
+from .config import Config, Count, Few, NonNegative, Sampler, Seed, Share, Spacing, Width
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,27 @@ class DemoOptions:
     """Ask visitors for it; the user is ddpm."""
     runs: str = "runs"
     """The folder of runs that can be looked at while they train."""
+    device: str | None = None
+    """cpu, cuda or mps. By default the best that is there."""
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Look at images before hours are spent on them: what there is, what is wrong with it, what
+    will become of it, and what learning it costs on this machine."""
+
+    data: tyro.conf.Positional[str]
+    """As in training."""
+    preset: str = "first-run"
+    """Whose network and budget are meant."""
+    root: str = "data"
+    """Where the named sets lie, or are downloaded to."""
+    size: tuple[Width, ...] = ()
+    """As in training: crop and resize to this."""
+    flip: bool = False
+    """As in training: mirror half of the images."""
+    sheet: str | None = None
+    """A .png for the images that lose most by cropping."""
     device: str | None = None
     """cpu, cuda or mps. By default the best that is there."""
 

@@ -149,6 +149,11 @@ def file_stamps(path: Path) -> list[Any]:
 # ---- a person's own images -------------------------------------------------------------------
 
 
+def is_archive(path: Path) -> bool:
+    """Whether it is a zip of files; an npz, which is one too, is not meant."""
+    return path.suffix.lower() != ".npz" and zipfile.is_zipfile(path)
+
+
 def list_files(path: Path) -> tuple[list[str], Callable[[str], bytes], list[Any]]:
     """The images of a folder or a zip: their names, how to read one, and what dates them."""
     if path.is_dir():

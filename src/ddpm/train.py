@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from .advice import about_images
 from .checkpoint import build, load_state, save, save_batch, save_state
 from .config import Config, DataInfo, TrainConfig, checked
 from .data import Batches, Images, load_images
@@ -267,6 +268,7 @@ def start(config: Config, device: str | None) -> Accelerator:
 
 def load_data(config: Config) -> Images:
     data = load_images(config.data, config.size, config.root)
-    for note in data.notes:
+    data = data if config.labels else data.without_labels()
+    for note in [*data.notes, *about_images(data, config.flip)]:
         print(f"note: {note}", file=sys.stderr)
-    return data if config.labels else data.without_labels()
+    return data
