@@ -70,6 +70,7 @@ class BatchHeader:
 
     version: Version
     step: Whole
+    first: Whole
     data: DataInfo
     config: Config
 
@@ -224,13 +225,15 @@ def save_batch(
     config: Config,
     data: DataInfo,
     step: int,
+    first: int,
 ) -> None:
-    """Write the batch of a step, and the weights it met, to be looked into by `ddpm replay`."""
+    """Write the batch of a step, and the weights it met, to be looked into by `ddpm replay`. It may
+    be one process's part of the whole: `first` is where that begins."""
     path.parent.mkdir(exist_ok=True)
     tensors = {f"raw.{k}": v for k, v in net.state_dict().items()} | {"x0": x0}
     if y is not None:
         tensors["y"] = y
-    save_tensors(path, tensors, BatchHeader(VERSION, step, data, config))
+    save_tensors(path, tensors, BatchHeader(VERSION, step, first, data, config))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:

@@ -147,7 +147,7 @@ class Batches:
 
     batches(k) -> x0 in [−1, 1], float32 (B, C, H, W), and y, int64 (B,) or None. Mirroring draws
     from torch's global generator. The images stay on the device where a quarter of its free memory
-    holds them.
+    holds them. `part`: those of a batch that this process has; draws are always for all.
     """
 
     def __init__(
@@ -157,8 +157,10 @@ class Batches:
         seed: int = 0,
         flip: bool = False,
         device: torch.device | str = "cpu",
+        part: slice = slice(None),
     ):
         self.n, self.batch, self.seed, self.flip = len(data), batch, seed, flip
+        self.part = part
         self.device = torch.device(device)
         fits = data.images.nbytes < free_memory(self.device) / 4
         home = self.device if fits else data.images.device
@@ -167,12 +169,12 @@ class Batches:
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __call__(self, k: int) -> tuple[Tensor, Tensor | None]:
-        index = self.indices(k)
+        index = self.indices(k)[self.part]
         x0 = to_float(self.images[index].to(self.device, non_blocking=True))
         y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
         if self.flip:
-            mirrored = torch.rand(len(x0), 1, 1, 1, device=self.device) < 0.5
-            x0 = torch.where(mirrored, x0.flip(-1), x0)
+            mirrored = torch.rand(self.batch, 1, 1, 1, device=self.device) < 0.5
+            x0 = torch.where(mirrored[self.part], x0.flip(-1), x0)
         return x0, y
 
     def indices(self, k: int) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from .checkpoint import BatchHeader, build, load_tensors
 from .device import place
 from .errors import UserError
-from .guidance import drop_labels
 from .noise import STEP, derive_seed
+from .train import draw
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
     place(net, device)
     diffusion = diffusion.to(device)
     torch.manual_seed(derive_seed(header.config.seed, STEP, header.step))
+    batch, part = header.config.train.batch, slice(header.first, header.first + len(x0))
     if header.config.flip:  # which had its draw before
-        torch.rand(len(x0), 1, 1, 1, device=device)
-    if y is not None:
-        y = drop_labels(y.to(device), header.config.train.label_drop, null=net.num_classes)
-    t, eps = diffusion.sample_times(len(x0)), torch.randn_like(x0)
+        torch.rand(batch, 1, 1, 1, device=device)
+    y = None if y is None else y.to(device)
+    y, t, eps = draw(diffusion, x0, y, net.num_classes, header.config.train, part)
 
     found = [f"the images of the batch ({bad(x0)})"] if bad(x0) else []
     found += [f"the weights of {k} ({bad(p)})" for k, p in net.named_parameters() if bad(p)]

@@ -2,13 +2,14 @@
 
 import json
 import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from .config import Config, write_toml
 from .errors import UserError
 from .folders import replacing, require_writable, taken
+from .team import Team
 
 MOST_BAD = 10  # batches of a run, of those that gave no number, that are kept
 PLAIN_SECONDS = 15  # between lines where there is no terminal to draw a bar on
@@ -51,17 +53,30 @@ def hold(out: Path) -> IO[str]:
     return file
 
 
+class Moment(NamedTuple):
+    """The seconds of the run, whether it is to stop, and what is due."""
+
+    seconds: float
+    stop: bool
+    save: bool
+    sample: bool
+
+
 class Log:
     """metrics.jsonl and the progress bar. Losses are read from the device only when one is due.
 
     Made when the work begins: it makes the folder's parts, writes the config and starts the clock.
-    `step` and `seconds` are how far the run had come before.
+    `step` and `seconds` are how far the run had come before. Of several processes all keep a log,
+    and the main one alone writes.
     """
 
-    def __init__(self, out: Path, config: Config, step: int = 0, seconds: float = 0.0):
-        (out / "state").mkdir(exist_ok=True)
-        self.lock = hold(out)
-        self.config = config
+    def __init__(self, out: Path, config: Config, team: Team, step: int = 0, seconds: float = 0.0):
+        self.config, self.team = config, team
+        self.lock: IO[str] = open(os.devnull, "w")  # noqa: SIM115
+        self.file: IO[str] = self.lock
+        if team.main:
+            (out / "state").mkdir(exist_ok=True)
+            self.lock = hold(out)
         self.first_step, self.first_seconds = step, seconds
         self.start = time.monotonic()
         self.last_saved = self.last_sampled = seconds
@@ -70,16 +85,30 @@ class Log:
         self.pending: list[tuple[Tensor, Tensor]] = []
         self.trouble = self.returns = self.kept = 0
         self.skipped: list[int] = []
-        (out / "samples").mkdir(exist_ok=True)
-        write_toml(config, out / "config.toml")
         self.path = out / "metrics.jsonl"
-        self.file = opened_up_to(self.path, step)
-        self.bar = tqdm(total=1, disable=None, bar_format="{percentage:3.0f}% {bar:24} {desc}")
+        if team.main:
+            (out / "samples").mkdir(exist_ok=True)
+            write_toml(config, out / "config.toml")
+            self.file = opened_up_to(self.path, step)
+        self.bar = tqdm(
+            total=1, disable=None if team.main else True,
+            bar_format="{percentage:3.0f}% {bar:24} {desc}",
+        )  # fmt: skip
         self.last_line = -math.inf
+        self.last = Moment(seconds, False, False, False)
 
     @property
     def seconds(self) -> float:
         return self.first_seconds + time.monotonic() - self.start
+
+    def now(self, step: int, stop: bool) -> "Moment":
+        """The time, and what is due. Several processes agree on it, at every line of the log alone:
+        between two of them the clock stands still and nothing is due."""
+        if self.team.size > 1 and step % self.config.train.log_every:
+            return self.last._replace(save=False, sample=False)
+        told = self.team.agree((self.seconds, stop, self.save_due(), self.sample_due()))
+        self.last = Moment(told[0], *map(bool, told[1:]))
+        return self.last
 
     def step(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> None:
         self.pending.append((loss, norm))
@@ -91,7 +120,7 @@ class Log:
         if not self.pending:
             return
         # The one moment at which the host waits for the device.
-        values = torch.stack([torch.stack(pair) for pair in self.pending]).tolist()
+        values = self.team.mean(torch.stack([torch.stack(pair) for pair in self.pending])).tolist()
         # fp16 skips the steps whose gradients overflow by design: their loss alone is telling.
         exact = self.config.train.precision != "fp16"
         sound = [math.isfinite(a) and (math.isfinite(b) or not exact) for a, b in values]
@@ -135,13 +164,17 @@ class Log:
         """The run has returned to its last checkpoint."""
         self.say(f"back to step {step:,}, and on with {caution:g} of the learning rate")
         self.trouble, self.returns, self.pending = 0, self.returns + 1, []
-        self.file.close()
-        self.file = opened_up_to(self.path, step)
+        if self.team.main:
+            self.file.close()
+            self.file = opened_up_to(self.path, step)
 
     def say(self, text: str) -> None:
-        self.bar.write(f"note: {text}", file=sys.stderr)
+        if self.team.main:
+            self.bar.write(f"note: {text}", file=sys.stderr)
 
     def show(self, text: str, progress: float) -> None:
+        if not self.team.main:
+            return
         if not self.bar.disable:
             self.bar.n = progress
             self.bar.set_description_str(text)

@@ -27,6 +27,7 @@ from .guidance import drop_labels
 from .images import grid, to_uint8, zoom_for
 from .noise import INIT, STEP, ImageNoise, derive_seed
 from .run import Log, budget_spent, catch_signals, check_folder
+from .team import Team
 
 SAMPLES = 40  # in a grid while training: four of each class, where there are ten
 PREVIEW_STEPS = 50
@@ -58,8 +59,12 @@ def train(
     out = Path(out)
     config = with_precision(check(config), device or best_device())
     accelerator = start(config, device)
-    check_folder(out, resume)
-    data = load_data(config)
+    team = Team(accelerator)
+    part = team.part(config.train.batch)
+    if team.main:
+        check_folder(out, resume)
+    with accelerator.main_process_first():  # who decodes the images for all
+        data = load_data(config, quiet=not team.main)
 
     torch.manual_seed(derive_seed(config.seed, INIT))
     raw, diffusion = build(config, data.info)
@@ -69,28 +74,32 @@ def train(
     net, optimizer = accelerator.prepare(raw, adamw(raw, config.train))
     if config.train.compile:  # `raw` is not: grids of samples come in other batches
         net = torch.compile(net, dynamic=False)
-    batches = Batches(data, config.train.batch, config.seed, config.flip, accelerator.device)
+    batches = Batches(data, config.train.batch, config.seed, config.flip, accelerator.device, part)
 
     step, seconds, lr, caution = 0, 0.0, config.train.lr, 1.0
     state = out / "state" / "state.safetensors"
     if resume and state.exists():  # else it was stopped before its first checkpoint
         step, seconds, caution = load_state(state, raw, ema, optimizer, config, data.info)
-    log = Log(out, config, step, seconds)
+    log = Log(out, config, team, step, seconds)
 
     def keep_state() -> None:
-        save_state(state, step, log.seconds, caution, raw, ema, optimizer, config, data.info)
+        if team.main:
+            save_state(state, step, log.seconds, caution, raw, ema, optimizer, config, data.info)
 
     def save_all() -> None:
         keep_state()
-        save(out / "model.safetensors", ema.model, config, data.info, step, step * batches.batch)
+        if team.main:
+            images = step * config.train.batch
+            save(out / "model.safetensors", ema.model, config, data.info, step, images)
         log.saved()
 
     def look_into_trouble() -> tuple[int, float]:
         """Keep the batches of steps that were skipped; after many, go back with half the rate."""
         for k in log.skipped_now():
             torch.manual_seed(derive_seed(config.seed, STEP, k))
-            path = out / "bad" / f"step-{k:07}.safetensors"
-            save_batch(path, *batches(k), raw, config, data.info, k)
+            whose = f"-{team.rank}" if team.size > 1 else ""
+            path = out / "bad" / f"step-{k:07}{whose}.safetensors"
+            save_batch(path, *batches(k), raw, config, data.info, k, part.start)
         if log.trouble < TROUBLE:
             return step, caution
         if log.returns == RETURNS:
@@ -105,34 +114,39 @@ def train(
 
     def draw_grids(stop: list[int]) -> None:
         for name, model in (("ema", ema.model), ("raw", raw)):
-            if picture := sample_grid(model, diffusion, config, data.info, stop):
+            if team.main and (picture := sample_grid(model, diffusion, config, data.info, stop)):
                 picture.save(out / "samples" / f"{step:07}-{name}.png")
         log.sampled()
 
     with closing(log), catch_signals() as stop:
         if not state.exists():
             keep_state()
-        while (progress := budget_spent(config, step, log.seconds)) < 1 and not stop:
+        while True:
+            now = log.now(step, bool(stop))
+            progress = budget_spent(config, step, now.seconds)
+            if progress >= 1 or now.stop:
+                break
+            if now.save:
+                save_all()
+            if now.sample:
+                draw_grids(stop)
             # All that is random in a step follows from the seed and the step.
             torch.manual_seed(derive_seed(config.seed, STEP, step))
             x0, y = batches(step)
             lr = caution * learning_rate(config.train, step, progress)
-            loss, norm = train_step(accelerator, net, diffusion, optimizer, x0, y, lr, config.train)
+            loss, norm = train_step(
+                accelerator, net, diffusion, optimizer, x0, y, lr, config.train, part
+            )
             ema.update(raw)
             step += 1
             log.step(step, loss, norm, lr)
             if log.trouble:
                 step, caution = look_into_trouble()
-            if log.save_due():
-                log.write(step, lr)
-                save_all()
-            if log.sample_due():
-                draw_grids(stop)
         log.write(step, lr)
         save_all()
-        finished = progress >= 1
         draw_grids(stop)
-    return Result(out, step, step * batches.batch, log.seconds, log.loss, finished)
+    images = step * config.train.batch
+    return Result(out, step, images, log.seconds, log.loss, finished=progress >= 1)
 
 
 def train_step(
@@ -144,26 +158,27 @@ def train_step(
     y: Tensor | None,
     lr: float,
     config: TrainConfig,
+    part: slice = slice(None),
 ) -> tuple[Tensor, Tensor]:
     """Take a gradient step on ∇_θ ‖ε − ε_θ(√ᾱ_t x_0 + √(1−ᾱ_t) ε, t)‖²   [DDPM, Algorithm 1]
 
-    The batch may be cut into parts to save memory. Returns the loss and the norm of the gradient
-    on the device: when to wait for them is the caller's choice. Where the norm is not a number, the
-    weights stay as they are.
+    The batch may be cut into pieces to save memory; `part` is what this process has of it. Returns
+    the loss and the norm of the gradient on the device: when to wait for them is the caller's
+    choice. Where the norm is not a number, the weights stay as they are.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    if y is not None:
-        y = drop_labels(y, config.label_drop, null=accelerator.unwrap_model(net).num_classes)
-    t = diffusion.sample_times(len(x0))
-    eps = torch.randn_like(x0)
+    null = accelerator.unwrap_model(net).num_classes
+    y, t, eps = draw(diffusion, x0, y, null, config, part)
+    if accelerator.process_index:  # dropout is of each process's own
+        torch.manual_seed(torch.initial_seed() + accelerator.process_index)
     x0s, ts, epss = (a.chunk(config.accumulate) for a in (x0, t, eps))
     labels = [None] * config.accumulate if y is None else y.chunk(config.accumulate)
 
     total = norm = torch.zeros((), device=x0.device)
-    for part in zip(x0s, ts, epss, labels, strict=True):
+    for piece in zip(x0s, ts, epss, labels, strict=True):
         with accelerator.accumulate(net):
-            loss = diffusion.simple_loss(net, *part).mean()
+            loss = diffusion.simple_loss(net, *piece).mean()
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 norm = accelerator.clip_grad_norm_(net.parameters(), config.grad_clip)
@@ -174,6 +189,24 @@ def train_step(
             optimizer.zero_grad()
         total = total + loss.detach() / config.accumulate
     return total, norm
+
+
+def draw(
+    diffusion: Diffusion,
+    x0: Tensor,
+    y: Tensor | None,
+    null: int,
+    config: TrainConfig,
+    part: slice = slice(None),
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Which labels are hidden, t and ε: drawn for the whole batch, then cut to this process's part,
+    so that any number of processes takes the same step."""
+    if y is not None:
+        hidden = drop_labels(torch.zeros(config.batch, device=y.device), config.label_drop, null=1)
+        y = torch.where(hidden[part] == 1, null, y)
+    t = diffusion.sample_times(config.batch)[part]
+    eps = torch.randn(config.batch, *x0.shape[1:], device=x0.device)[part]
+    return y, t, eps
 
 
 def adamw(net: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -261,14 +294,12 @@ def start(config: Config, device: str | None) -> Accelerator:
         mixed_precision=config.train.precision,
         gradient_accumulation_steps=config.train.accumulate,
     )
-    if accelerator.num_processes > 1:
-        raise UserError("training with several processes is not supported yet: start just one")
     return accelerator
 
 
-def load_data(config: Config) -> Images:
+def load_data(config: Config, quiet: bool = False) -> Images:
     data = load_images(config.data, config.size, config.root)
     data = data if config.labels else data.without_labels()
-    for note in [*data.notes, *about_images(data, config.flip)]:
+    for note in [] if quiet else [*data.notes, *about_images(data, config.flip)]:
         print(f"note: {note}", file=sys.stderr)
     return data

@@ -1,0 +1,120 @@
+"""Several processes are as one: the same losses, the same weights, one writer."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ddpm import UserError, train
+from ddpm.config import write_toml
+from ddpm.team import Team
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from ddpm import train
+from ddpm.config import read_toml
+from ddpm.errors import UserError
+try:
+    train(read_toml(Path(sys.argv[1])), sys.argv[2], device="cpu", resume="resume" in sys.argv)
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+def together(n, config, run, tmp_path, *words):
+    """Train with n processes, as torchrun starts them."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    write_toml(config, tmp_path / "wanted.toml")
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}",
+        str(tmp_path / "program.py"), str(tmp_path / "wanted.toml"), str(run), *words,
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+
+
+def losses(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return torch.tensor([json.loads(line)["loss"] for line in lines])
+
+
+@pytest.fixture(scope="module")
+def config(request):
+    from ddpm.config import Config, SampleConfig, TrainConfig, UNetConfig
+
+    unet = UNetConfig(channels=8, mults=(1, 2), blocks=1, attention=(), groups=4, patch=4)
+    return Config(
+        steps=12, flip=True, unet=unet, sample=SampleConfig(steps=2, guidance=2.0),
+        train=TrainConfig(batch=16, lr=1e-2, log_every=1, ema=0.9),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone(config, tmp_path_factory):
+    run = tmp_path_factory.mktemp("alone") / "run"
+    train(config, run, device="cpu")
+    return run
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_the_same_losses_as_one_process(n, config, alone, tmp_path):
+    run = tmp_path / "run"
+    done = together(n, config, run, tmp_path)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(losses(run), losses(alone), rtol=1e-4, atol=1e-4)
+    ours, theirs = (load_file(r / "model.safetensors") for r in (run, alone))
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
+    assert len(list((run / "samples").iterdir())) == 2
+    assert done.stderr.count("note: mirror images can be told") == 1
+
+
+def test_it_goes_on_with_another_number_of_processes(config, alone, tmp_path):
+    run = tmp_path / "run"
+    assert together(2, replace(config, steps=5), run, tmp_path).returncode == 0
+    # The budget decides nothing else here: the learning rate is constant.
+    done = together(3 if 16 % 3 == 0 else 4, config, run, tmp_path, "resume")
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(losses(run), losses(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_that_cannot_be_shared(config, tmp_path):
+    done = together(
+        2, replace(config, train=replace(config.train, batch=15)), tmp_path / "r", tmp_path
+    )
+    assert done.returncode != 0
+    assert "a batch of 15 cannot be shared by 2 processes" in done.stderr
+
+
+def test_minutes_are_the_main_processs(config, tmp_path):
+    run = tmp_path / "run"
+    timed = replace(config, steps=None, minutes=0.1, train=replace(config.train, log_every=5))
+    done = together(2, timed, run, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(losses(run)) > 1
+
+
+def test_one_alone_needs_nobody(tmp_path):
+    class One:
+        process_index, num_processes, is_main_process = 0, 1, True
+        device = torch.device("cpu")
+
+    team = Team(One())
+    assert team.agree([1.5, 2]) == [1.5, 2]
+    assert team.part(7) == slice(0, 7)
+    assert torch.equal(team.mean(torch.ones(2)), torch.ones(2))
+
+
+def test_parts_are_even():
+    class Second:
+        process_index, num_processes, is_main_process = 1, 4, False
+
+    assert Team(Second()).part(12) == slice(3, 6)
+    with pytest.raises(UserError, match="cannot be shared by 4"):
+        Team(Second()).part(10)
