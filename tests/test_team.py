@@ -79,7 +79,7 @@ def test_it_goes_on_with_another_number_of_processes(config, alone, tmp_path):
     run = tmp_path / "run"
     assert together(2, replace(config, steps=5), run, tmp_path).returncode == 0
     # The budget decides nothing else here: the learning rate is constant.
-    done = together(3 if 16 % 3 == 0 else 4, config, run, tmp_path, "resume")
+    done = together(4, config, run, tmp_path, "resume")
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(losses(run), losses(alone), rtol=1e-4, atol=1e-4)
 
