@@ -28,6 +28,7 @@ from ddpm import (
     load_images,
     train,
 )
+from ddpm.checkpoint import before as before_it
 from ddpm.config import TrainConfig, preset, read_toml
 from ddpm.noise import derive_seed
 from ddpm.run import budget_spent, hold
@@ -57,6 +58,7 @@ def test_a_run_leaves_everything(tiny, tmp_path):
     names = {p.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").rglob("*")}
     assert names == {
         "config.toml", "metrics.jsonl", "model.safetensors", "state", "state/state.safetensors",
+        "state/state-before.safetensors", "state/lock",
         "samples", "samples/0000004-raw.png", "samples/0000004-ema.png",
     }  # fmt: skip
     lines = log(tmp_path / "run")
@@ -182,6 +184,7 @@ def test_resuming_refuses_what_would_not_be_the_same_run(tiny, tmp_path):
             train(other, tmp_path / "run", resume=True)
     state = tmp_path / "run" / "state" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
+    before_it(state).unlink()
     with pytest.raises(UserError, match="not a whole safetensors file"):
         train(steps(tiny, 6), tmp_path / "run", resume=True)
     assert torch.equal(load(tmp_path / "run").net.conv_in.weight, before["conv_in.weight"])
@@ -355,7 +358,7 @@ def test_a_diverged_run_does_not_replace_its_last_good_checkpoint(tiny, tmp_path
     train(tiny, tmp_path / "run")
     good = tensors(tmp_path / "run")
     wild = replace(tiny.train, lr=1e30, warmup=0, decay=0, log_every=1000, save_minutes=1e-6)
-    with pytest.raises(UserError, match="checkpoints from before are kept"):
+    with pytest.raises(UserError, match="the last checkpoint is kept"):
         train(replace(tiny, steps=400, train=wild), tmp_path / "run", resume=True)
     assert all(t.isfinite().all() for t in tensors(tmp_path / "run").values())
     assert good.keys() == tensors(tmp_path / "run").keys()
@@ -400,6 +403,7 @@ def test_a_finished_run_without_its_model_gets_it_back(tiny, tmp_path):
 def test_a_damaged_state_is_a_sentence(tiny, tmp_path, key, value):
     train(tiny, tmp_path / "run")
     path = tmp_path / "run" / "state" / "state.safetensors"
+    before_it(path).unlink()
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["ddpm"]) | {key: value}
     save_file(load_file(path), path, metadata={"ddpm": json.dumps(header)})
@@ -411,8 +415,9 @@ def test_a_damaged_state_is_a_sentence(tiny, tmp_path, key, value):
 def test_a_state_that_lacks_a_part_is_refused(tiny, tmp_path, lost):
     train(tiny, tmp_path / "run")
     path = tmp_path / "run" / "state" / "state.safetensors"
+    before_it(path).unlink()
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        metadata = {"ddpm": file.metadata()["ddpm"]}
     kept = {k: v for k, v in load_file(path).items() if not k.startswith(lost)}
     save_file(kept, path, metadata=metadata)
     with pytest.raises(UserError, match="is damaged"):

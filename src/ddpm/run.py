@@ -85,6 +85,7 @@ class Log:
         self.pending: list[tuple[Tensor, Tensor]] = []
         self.trouble = self.returns = self.kept = 0
         self.skipped: list[int] = []
+        self.sound = True  # no step was skipped up to the last line from the one before
         self.path = out / "metrics.jsonl"
         if team.main:
             (out / "samples").mkdir(exist_ok=True)
@@ -126,6 +127,7 @@ class Log:
         sound = [math.isfinite(a) and (math.isfinite(b) or not exact) for a, b in values]
         first = step - len(values)
         self.skipped = [first + i for i, ok in enumerate(sound) if not ok]
+        self.sound = not self.skipped
         self.trouble += len(self.skipped)
         good = [pair for pair, ok in zip(values, sound, strict=True) if ok]
         self.pending = []

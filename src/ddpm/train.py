@@ -93,24 +93,23 @@ def train(
             save(out / "model.safetensors", ema.model, config, data.info, step, images)
         log.saved()
 
-    def look_into_trouble() -> tuple[int, float]:
-        """Keep the batches of steps that were skipped; after many, go back with half the rate."""
+    def keep_bad_batches() -> None:
         for k in log.skipped_now():
             torch.manual_seed(derive_seed(config.seed, STEP, k))
             whose = f"-{team.rank}" if team.size > 1 else ""
             path = out / "bad" / f"step-{k:07}{whose}.safetensors"
             save_batch(path, *batches(k), raw, config, data.info, k, part.start)
-        if log.trouble < TROUBLE:
-            return step, caution
+
+    def go_back() -> tuple[int, float]:
+        """To the last checkpoint, with half the learning rate."""
         if log.returns == RETURNS:
             raise UserError(
                 f"the loss is not a number at step {step}, even at {caution:g} of the learning "
                 f"rate: try a lower --train.lr (the last checkpoint is kept)"
             )
-        back, _, cautious = load_state(state, raw, ema, optimizer, config, data.info)
-        cautious = min(caution, cautious) / 2
-        log.went_back(back, cautious)
-        return back, cautious
+        back, _, before = load_state(state, raw, ema, optimizer, config, data.info)
+        log.went_back(back, min(caution, before) / 2)
+        return back, min(caution, before) / 2
 
     def draw_grids(stop: list[int]) -> None:
         for name, model in (("ema", ema.model), ("raw", raw)):
@@ -124,10 +123,17 @@ def train(
         while True:
             now = log.now(step, bool(stop))
             progress = budget_spent(config, step, now.seconds)
-            if progress >= 1 or now.stop:
-                break
-            if now.save:
+            over = progress >= 1 or now.stop
+            if over or now.save:
+                log.write(step, lr)
+            keep_bad_batches()
+            if log.trouble >= TROUBLE:
+                step, caution = go_back()
+                continue
+            if over or now.save and log.sound:
                 save_all()
+            if over:
+                break
             if now.sample:
                 draw_grids(stop)
             # All that is random in a step follows from the seed and the step.
@@ -140,10 +146,6 @@ def train(
             ema.update(raw)
             step += 1
             log.step(step, loss, norm, lr)
-            if log.trouble:
-                step, caution = look_into_trouble()
-        log.write(step, lr)
-        save_all()
         draw_grids(stop)
     images = step * config.train.batch
     return Result(out, step, images, log.seconds, log.loss, finished=progress >= 1)
