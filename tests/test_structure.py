@@ -16,7 +16,7 @@ ORDER = [
     "errors", "folders", "schedule", "diffusion", "sampling", "editing", "likelihood", "guidance",
     "layers", "unet",
     "config", "images", "noise", "decoding", "spool", "readers", "advice", "hub", "data",
-    "device", "ema", "checkpoint", "generate", "team", "run", "train", "doctor", "replay",
+    "device", "team", "ema", "checkpoint", "generate", "run", "train", "doctor", "replay",
     "digit_net", "cifar_net", "features", "metrics", "copies", "score", "judge", "evaluate",
     "convert",
     "demo.pictures", "demo.charts", "demo.shelf", "demo.making", "demo.whiteboard",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -27,16 +28,30 @@ except UserError as error:
 """
 
 
-def together(n, config, run, tmp_path, *words):
-    """Train with n processes, as torchrun starts them."""
-    (tmp_path / "program.py").write_text(PROGRAM)
-    write_toml(config, tmp_path / "wanted.toml")
+def launched(n, *words):
+    """What n processes do, as torchrun starts them."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}",
-        str(tmp_path / "program.py"), str(tmp_path / "wanted.toml"), str(run), *words,
+        *words,
     ]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+
+
+def together(n, config, run, tmp_path, *words):
+    """Train with n processes."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    write_toml(config, tmp_path / "wanted.toml")
+    return launched(
+        n, str(tmp_path / "program.py"), str(tmp_path / "wanted.toml"), str(run), *words
+    )
+
+
+def command(n, *words):
+    """A command of ddpm by n processes, which succeeds."""
+    done = launched(n, "-m", "--", "ddpm", *map(str, words), "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def losses(run):
@@ -82,6 +97,29 @@ def test_it_goes_on_with_another_number_of_processes(config, alone, tmp_path):
     done = together(4, config, run, tmp_path, "resume")
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(losses(run), losses(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_images_and_scores_as_of_one_process(alone, tmp_path):
+    outputs = []
+    for n in (1, 3):
+        images, score = tmp_path / f"{n}.npz", tmp_path / f"{n}.json"
+        told = command(n, "generate", alone, "--n", 22, "--batch", 4, "--out", images)
+        assert told.count("22 images") == 1
+        told = command(
+            n, "evaluate", alone, "--data", "mnist5k", "--n", 22, "--batch", 4, "--out", score,
+            "--held-out", tmp_path / "1.npz", "--likelihood", 6,
+        )  # fmt: skip
+        assert told.count("bits/dim") == 1
+        outputs.append((np.load(images)["arr_0"], json.loads(score.read_text())))
+    assert np.array_equal(outputs[0][0], outputs[1][0])
+    assert outputs[0][1] == outputs[1][1]
+
+
+def test_a_film_is_of_one_process(alone, tmp_path):
+    words = ("-m", "--", "ddpm", "generate", str(alone), "--out", str(tmp_path / "a.gif"))
+    done = launched(2, *words)
+    assert done.returncode != 0
+    assert "a film is made by one process, and these are 2" in done.stderr
 
 
 def test_a_batch_that_cannot_be_shared(config, tmp_path):

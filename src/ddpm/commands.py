@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .checkpoint import Checkpoint
     from .generate import Edit
+    from .team import Team
 
 PICTURES = (".png",)
 ANIMATIONS = (".gif", ".webp")
@@ -29,14 +30,18 @@ ANIMATIONS = (".gif", ".webp")
 def generate_command(options: GenerateOptions) -> int:
     from .generate import Film, generate, write
     from .sampling import State
+    from .team import assemble
 
     checkpoint, settings, device = sampling_setup(options.checkpoint or "mnist", options)
+    team = assemble(device)
     if options.label and settings.guidance == 0:
         raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
     edit = read_edit(options, checkpoint.data)
     out = check_out(options.out, options.overwrite)
     film = Film(settings.steps) if out.suffix.lower() in ANIMATIONS else None
-    with steps_bar(options.n, options.batch, settings) as bar:
+    if film and team.size > 1:
+        raise UserError(f"a film is made by one process, and these are {team.size}")
+    with steps_bar(options.n, options.batch, settings, team) as bar:
 
         def on_state(state: State) -> None:
             bar.update(state.x0 is not None)
@@ -46,9 +51,11 @@ def generate_command(options: GenerateOptions) -> int:
         samples = generate(
             checkpoint, options.n, seed=options.seed, labels=options.label, settings=settings,
             device=device, batch=options.batch, edit=edit, on_state=on_state,
+            team=team,
         )  # fmt: skip
-    write(out, samples, film)
-    print(f"{options.n} images: {out}")
+    if team.main:
+        write(out, samples, film)
+        print(f"{options.n} images: {out}")
     return 0
 
 
@@ -97,16 +104,20 @@ def device_for(options: SamplingOptions) -> str:
     return device
 
 
-def images_bar(n: int) -> "tqdm":
+def images_bar(n: int, team: "Team") -> "tqdm":
     from tqdm import tqdm
 
-    return tqdm(total=n, desc="bits/dim", disable=None, leave=False, unit="img")
+    hidden = None if team.main else True  # None: where there is no terminal
+    return tqdm(total=n // team.size, desc="bits/dim", disable=hidden, leave=False, unit="img")
 
 
-def steps_bar(n: int, batch: int, settings: SampleConfig) -> "tqdm":
+def steps_bar(n: int, batch: int, settings: SampleConfig, team: "Team") -> "tqdm":
     from tqdm import tqdm
 
-    return tqdm(total=settings.steps * -(-n // batch), disable=None, leave=False, unit="step")
+    batches = -(-n // batch)  # of which one process has every team.size-th
+    hidden = None if team.main else True
+    total = settings.steps * -(-batches // team.size)
+    return tqdm(total=total, disable=hidden, leave=False, unit="step")
 
 
 def check_out(name: str | None, overwrite: bool) -> Path:

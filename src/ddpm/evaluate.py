@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
+from torch import Tensor
 
 from .checkpoint import Checkpoint
 from .config import SampleConfig
@@ -20,6 +21,7 @@ from .likelihood import variational_bound
 from .noise import ImageNoise
 from .readers import Images
 from .score import Likelihood, Score
+from .team import ALONE, Team
 
 
 def evaluate(
@@ -36,7 +38,7 @@ def evaluate(
     check_network(checkpoint, judge)
     samples = generate(
         checkpoint, n, seed=seed, settings=settings, device=judge.device, batch=batch,
-        on_state=on_state,
+        on_state=on_state, team=judge.team,
     )  # fmt: skip
     return score_samples(checkpoint, judge, samples, seed, settings)
 
@@ -81,6 +83,7 @@ def likelihood(
     device: torch.device | str = "cpu",
     batch: int = 64,
     on_batch: Callable[[int], object] | None = None,
+    team: Team = ALONE,
 ) -> Likelihood:
     """Bits/dim of the first n of these images, by the bound over all T steps: T evaluations each.
 
@@ -95,21 +98,23 @@ def likelihood(
         raise UserError("the held-out images have other classes than the network was trained with")
     net = place(copy.deepcopy(checkpoint.net), device)  # the caller's stays as it is
     variance = checkpoint.config.sample.variance
-    bits = []
-    for index in torch.arange(min(n, len(images))).split(batch):
+
+    def bits(index: Tensor) -> tuple[Tensor]:
         x0 = to_float(images.images[index]).to(device)
         y = images.labels[index].to(device) if data.classes and images.labels is not None else None
 
-        def denoise(x_t: torch.Tensor, t: int, y: torch.Tensor | None = y) -> Prediction:
+        def denoise(x_t: Tensor, t: int) -> Prediction:
             return diffusion.predict(net, x_t, t, y)
 
         noise = ImageNoise(seed, index.tolist(), shape, device)
         times = list(range(diffusion.T, -1, -1))
         bound = variational_bound(diffusion, denoise, x0, noise, times, variance)
-        bits.append(bound.total.cpu())
         if on_batch:
             on_batch(len(index))
-    total = torch.cat(bits)
+        return (bound.total.cpu(),)
+
+    parts = torch.arange(min(n, len(images))).split(batch)
+    total = torch.cat([bound for (bound,) in team.share(parts, bits)])
     error = total.std().item() / len(total) ** 0.5 if len(total) > 1 else float("inf")
     return Likelihood(total.mean().item(), error, len(total), variance)
 

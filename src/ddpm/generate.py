@@ -21,6 +21,7 @@ from .guidance import guided
 from .images import grid, save_animation, to_float, to_pil, to_uint8, zoom_for
 from .noise import ImageNoise
 from .sampling import Noise, State, named_step, sample, timesteps
+from .team import ALONE, Team
 
 OnState = Callable[[State], None]
 """Called with every state of every batch, as it is reached."""
@@ -65,6 +66,7 @@ def generate(
     batch: int = 64,
     edit: Edit | None = None,
     on_state: OnState | None = None,
+    team: Team = ALONE,
 ) -> Samples:
     """n images out of static, or out of what `edit` says.
 
@@ -73,7 +75,8 @@ def generate(
 
     `labels` are names or numbers of classes, which images take in turn; with none, every class has
     its turn, and with an edit no class is asked. `settings` default to those the network was
-    trained to be sampled with.
+    trained to be sampled with. The processes of a `team` share out the batches, and each of them
+    returns all images.
     """
     if n < 1 or batch < 1:
         raise UserError(f"cannot make {n} images, {batch} at a time")
@@ -84,14 +87,16 @@ def generate(
     if edit and not labels:
         settings = replace(settings, guidance=0.0)
     y = take_turns(n, labels, checkpoint.data)
-    done = []
-    for first in range(0, n, batch):
-        index = range(first, min(first + batch, n))
+
+    def make(index: range) -> tuple[Tensor]:
         for state in watch(checkpoint, n, index, seed, y, settings, edit):
             if on_state:
                 on_state(state)
-        done.append(to_uint8(state.x).cpu())
-    return Samples(torch.cat(done), None if settings.guidance == 0 else y, checkpoint.data.classes)
+        return (to_uint8(state.x).cpu(),)
+
+    batches = [range(first, min(first + batch, n)) for first in range(0, n, batch)]
+    images = torch.cat([made for (made,) in team.share(batches, make)])
+    return Samples(images, None if settings.guidance == 0 else y, checkpoint.data.classes)
 
 
 def on_device(checkpoint: Checkpoint, device: torch.device | str) -> Checkpoint:

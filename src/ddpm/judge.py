@@ -23,6 +23,7 @@ from .folders import replacing
 from .generate import Samples
 from .metrics import Moments, frechet_distance
 from .score import Protocol, Score
+from .team import ALONE, Team
 
 PART = 250  # images that pass through a feature network at once
 
@@ -34,6 +35,7 @@ class Judge:
     split     of a named set: the samples are held against it, the other one is held out
     held_out  other real images, which make the floor; by default the named set's other split
     features  a name or a file, see `eyes_for`; None for what suits the images
+    team      the processes that share the looking, and a cache; each of them knows all in the end
 
     Raises UserError where the images or the network cannot be had.
     """
@@ -47,8 +49,9 @@ class Judge:
         held_out: str | Path | None = None,
         features: str | None = None,
         device: torch.device | str = "cpu",
+        team: Team = ALONE,
     ):
-        self.device = torch.device(device)
+        self.device, self.team = torch.device(device), team
         self.real = load_images(source, root=root, split=split)
         named = str(source) in SPLIT
         self.held_out = None
@@ -77,7 +80,7 @@ class Judge:
         self.check(tuple(samples.images.shape[1:]), "the samples'")
         made = self.see(samples.images, "samples")
         d = len(made.moments.sum)
-        if n <= d:
+        if n <= d and self.team.main:
             print(
                 f"note: {n:,} samples are few for {d:,} features: the distance is mostly the error "
                 f"of so small a number, so hold it against the floor alone",
@@ -161,18 +164,22 @@ class Judge:
         moments, logits = Moments(), []
         folder = cache_folder()
         kept = self.eyes.name == "inception"
-        bar = tqdm(total=len(images), desc=what, unit="img", disable=None, leave=False)
+        bar = tqdm(
+            total=len(images),
+            desc=what,
+            unit="img",
+            disable=None if self.team.main else True,
+            leave=False,
+        )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with bar, keep.open("w+b") if keep else TemporaryFile(dir=folder) as file:
-                for part in images.split(PART):
-                    features, told = self.eyes(part.to(self.device))
+                for features, *told in self.team.share(images.split(PART), self.look):
                     moments.add(features)
-                    if told is not None:
-                        logits.append(told)
+                    logits += told
                     if kept:
                         file.write(features.numpy().data)
-                    bar.update(len(part))
+                    bar.update(len(features))
                 file.flush()
                 mapped = map_features(file, len(images)) if kept else None
         except OSError as error:
@@ -182,6 +189,10 @@ class Judge:
             ) from None
         return Seen(moments, mapped, torch.cat(logits) if logits else None)
 
+    def look(self, images: Tensor) -> tuple[Tensor, ...]:
+        features, logits = self.eyes(images.to(self.device))
+        return (features,) if logits is None else (features, logits)
+
     def seconds(self, n: int) -> float:
         """How long it will take to score n images, from a few that are timed."""
         few = self.real.images[:32].to(self.device)
@@ -189,7 +200,7 @@ class Judge:
         start = time.perf_counter()
         self.eyes(few)
         fresh = n + self.floor_images(n) + (0 if self.kept.exists() else len(self.real))
-        return (time.perf_counter() - start) / len(few) * fresh
+        return (time.perf_counter() - start) / len(few) * fresh / self.team.size
 
     def floor_images(self, n: int) -> int:
         return min(n, len(self.real) // 2 if self.held_out is None else len(self.held_out))
@@ -212,11 +223,13 @@ class Judge:
             return Seen(moments, mapped, None)
         except (OSError, SafetensorError, KeyError, ValueError):
             pass  # not there, or damaged
-        if inception:
+        if inception and self.team.main:
             with replacing(features) as beside:
                 reference = self.see(self.real.images, "real images", beside)
         else:
             reference = self.see(self.real.images, "real images")
+        if not self.team.main:
+            return reference
         try:
             with replacing(self.kept) as beside:
                 of = reference.moments

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .generate import Samples
     from .judge import Judge
     from .score import Score
+    from .team import Team
 
 
 def evaluate_command(options: EvaluateOptions) -> int:
@@ -26,6 +27,8 @@ def evaluate_command(options: EvaluateOptions) -> int:
             check_file(Path(path), options.overwrite)
     other = read_score(Path(options.against)) if options.against else None
     score = score_images(what, options) if holds_images(what) else score_network(what, options)
+    if score is None:  # the main process has it
+        return 0
     print(score.text())
     if options.out:
         score.save(Path(options.out))
@@ -45,79 +48,87 @@ def holds_images(what: str) -> bool:
     return path.exists() and not run
 
 
-def score_images(what: str, options: EvaluateOptions) -> "Score":
-    """Score the images of a file or folder."""
+def score_images(what: str, options: EvaluateOptions) -> "Score | None":
+    """Score the images of a file or folder. Of several processes the main one has the score."""
     from .data import load_images
     from .digit_net import SHAPE
     from .generate import Samples
     from .readers import RESIZED
+    from .team import assemble
 
     made = ("n", "steps", "sampler", "spacing", "eta", "guidance", "likelihood")
     if given := [f"--{name}" for name in made if getattr(options, name) is not None]:
         raise UserError(f"{given[0]} is for a network, and {what} is images")
     device = device_for(options)
-    images = load_images(Path(what).resolve())  # the path, whatever named sets there are
+    team = assemble(device)
+    with team.main_first():
+        images = load_images(Path(what).resolve())  # the path, whatever named sets there are
     for note in images.notes:
         if note.startswith(RESIZED):
             raise UserError(f"{what}: {RESIZED}; samples are scored as they are, of one size")
-        print(f"note: {note}", file=sys.stderr)
+        if team.main:
+            print(f"note: {note}", file=sys.stderr)
     data = options.data or ("mnist" if tuple(images.images.shape[1:]) == SHAPE else None)
     if data is None:
         raise UserError(f"which real images is {what} to be held against? Name them with --data")
     samples = Samples(images.images, images.labels, images.classes)
-    judge = judge_for(data, options, device)
-    tell(judge.seconds(len(images)))
+    judge = judge_for(data, options, device, team)
+    tell(judge.seconds(len(images)), team)
     score = judge.score(samples, {"file": images.source, "fingerprint": images.fingerprint[:16]})
-    return with_copies(score, samples, judge, options, flip=False)
+    return with_copies(score, samples, judge, options, flip=False) if team.main else None
 
 
-def score_network(what: str, options: EvaluateOptions) -> "Score":
-    """Make images and score them."""
+def score_network(what: str, options: EvaluateOptions) -> "Score | None":
+    """Make images and score them. Of several processes the main one has the score."""
     from .evaluate import check_network, likelihood, score_samples, seconds_an_evaluation
     from .generate import generate, network_evaluations
+    from .team import assemble
 
     checkpoint, settings, device = sampling_setup(what, options)
     config, seed, batch = checkpoint.config, options.seed, options.batch
-    judge = judge_for(options.data or config.data, options, device)
+    team = assemble(device)
+    judge = judge_for(options.data or config.data, options, device, team)
     check_network(checkpoint, judge)
     n = options.n or 10_000
     evaluations = n * network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
     evaluations += (options.likelihood or 0) * checkpoint.diffusion.T
-    tell(judge.seconds(n) + evaluations * seconds_an_evaluation(checkpoint, device, batch))
-    with steps_bar(n, batch, settings) as bar:
+    each = seconds_an_evaluation(checkpoint, device, batch) / team.size
+    tell(judge.seconds(n) + evaluations * each, team)
+    with steps_bar(n, batch, settings, team) as bar:
         samples = generate(
             checkpoint, n, seed=seed, settings=settings, device=device, batch=batch,
-            on_state=lambda state: bar.update(state.x0 is not None),
+            on_state=lambda state: bar.update(state.x0 is not None), team=team,
         )  # fmt: skip
     score = score_samples(checkpoint, judge, samples, seed, settings)
     if options.likelihood:
         assert judge.held_out is not None
-        with images_bar(options.likelihood) as bar:
+        with images_bar(options.likelihood, team) as bar:
             bound = likelihood(
                 checkpoint, judge.held_out, options.likelihood, seed=seed, device=device,
-                batch=batch, on_batch=bar.update,
+                batch=batch, on_batch=bar.update, team=team,
             )  # fmt: skip
         score = replace(score, likelihood=bound)
-    return with_copies(score, samples, judge, options, flip=config.flip)
+    return with_copies(score, samples, judge, options, config.flip) if team.main else None
 
 
-def judge_for(data: str, options: EvaluateOptions, device: str) -> "Judge":
+def judge_for(data: str, options: EvaluateOptions, device: str, team: "Team") -> "Judge":
     from .judge import Judge
 
-    judge = Judge(
-        data, root=options.root, split=options.split, held_out=options.held_out,
-        features=options.features, device=device,
-    )  # fmt: skip
+    with team.main_first():  # who decodes the images for all
+        judge = Judge(
+            data, root=options.root, split=options.split, held_out=options.held_out,
+            features=options.features, device=device, team=team,
+        )  # fmt: skip
     if options.likelihood and judge.held_out is None:
         raise UserError("bits/dim are of images that were held out: name them with --held-out")
     return judge
 
 
-def tell(seconds: float) -> None:
+def tell(seconds: float, team: "Team") -> None:
     """Say how long it will take, where that is long."""
     from .run import clock
 
-    if seconds > 10:
+    if seconds > 10 and team.main:
         print(f"this will take about {clock(seconds)}", file=sys.stderr, flush=True)
 
 

@@ -1,22 +1,33 @@
 """The processes that work together, as torchrun or Accelerate started them. Usually one."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast
 from torch import Tensor
 
 from .errors import UserError
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Part = TypeVar("Part", bound=Sized)
+
 
 class Team:
-    """Which of how many processes this one is, and the few words they have for one another."""
+    """Which of how many processes this one is, and the few words they have for one another.
 
-    def __init__(self, accelerator: Accelerator):
-        self.accelerator = accelerator
-        self.rank, self.size = accelerator.process_index, accelerator.num_processes
-        self.main = accelerator.is_main_process
+    Without an accelerator it is one process alone.
+    """
+
+    def __init__(self, accelerator: "Accelerator | None" = None):
+        self.rank, self.size = 0, 1
+        if accelerator is not None:
+            self.rank, self.size = accelerator.process_index, accelerator.num_processes
+        self.main = self.rank == 0
+        self.accelerator = accelerator if self.size > 1 else None
 
     def part(self, batch: int) -> slice:
         """This process's part of a batch. Raises UserError where it cannot be shared out evenly."""
@@ -25,14 +36,64 @@ class Team:
         each = batch // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
+    def main_first(self) -> AbstractContextManager[object]:
+        """The main process does what is inside, and then the others."""
+        return nullcontext() if self.accelerator is None else self.accelerator.main_process_first()
+
     def agree(self, values: Sequence[float]) -> list[float]:
         """The main process's values, for all. Everyone waits."""
-        if self.size == 1:
+        if self.accelerator is None:
             return list(values)
+        from accelerate.utils import broadcast
+
         kind = torch.float32 if self.accelerator.device.type == "mps" else torch.float64
         tensor = torch.tensor(values, dtype=kind, device=self.accelerator.device)
         return broadcast(tensor, from_process=0).tolist()
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of every process's values, for all. Everyone waits."""
-        return values if self.size == 1 else self.accelerator.reduce(values, reduction="mean")
+        if self.accelerator is None:
+            return values
+        return self.accelerator.reduce(values, reduction="mean")
+
+    def share(
+        self, parts: Sequence[Part], work: Callable[[Part], tuple[Tensor, ...]]
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """work(part) of every part, in order, for all; the processes take the parts in turn.
+
+        `parts` have lengths, none more than the first, and the tensors that `work` makes of one
+        are as long as it. As every part is worked on whole, what comes of it does not depend on
+        how many processes there are.
+        """
+        for first in range(0, len(parts), self.size):
+            mine = parts[min(first + self.rank, len(parts) - 1)]  # at the end, some for nothing
+            made = [self.gather(tensor, len(parts[0])) for tensor in work(mine)]
+            for part, *tensors in zip(parts[first : first + self.size], *made, strict=False):
+                yield tuple(tensor[: len(part)] for tensor in tensors)
+
+    def gather(self, tensor: Tensor, longest: int) -> list[Tensor]:
+        """Every process's tensor, filled up with zeros to the same length. Everyone waits."""
+        if self.accelerator is None:
+            return [tensor]
+        filled = tensor.new_zeros(longest, *tensor.shape[1:])
+        filled[: len(tensor)] = tensor
+        gathered = self.accelerator.gather(filled.to(self.accelerator.device))
+        return list(gathered.to(tensor.device).split(longest))
+
+
+ALONE = Team()
+
+
+def assemble(device: str) -> Team:
+    """The team that a launcher started this process for: it alone, where none did.
+
+    Raises UserError for a device that processes cannot share work on.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return ALONE
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda"):
+        raise UserError(f"several processes work on cpu or cuda, not on {kind}")
+    from accelerate import Accelerator
+
+    return Team(Accelerator(cpu=kind == "cpu"))

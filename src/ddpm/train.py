@@ -63,7 +63,7 @@ def train(
     part = team.part(config.train.batch)
     if team.main:
         check_folder(out, resume)
-    with accelerator.main_process_first():  # who decodes the images for all
+    with team.main_first():  # who decodes the images for all
         data = load_data(config, quiet=not team.main)
 
     torch.manual_seed(derive_seed(config.seed, INIT))
