@@ -15,8 +15,8 @@ SOURCE = ROOT / "src" / "ddpm"
 ORDER = [
     "errors", "folders", "schedule", "diffusion", "sampling", "editing", "likelihood", "guidance",
     "layers", "unet",
-    "config", "images", "noise", "decoding", "spool", "readers", "advice", "hub", "data",
-    "device", "team", "ema", "checkpoint", "generate", "run", "train", "doctor", "replay",
+    "config", "images", "noise", "ema", "decoding", "spool", "readers", "advice", "hub", "data",
+    "device", "team", "checkpoint", "generate", "heldout", "run", "train", "doctor", "replay",
     "digit_net", "cifar_net", "features", "metrics", "copies", "score", "judge", "evaluate",
     "convert",
     "demo.pictures", "demo.charts", "demo.shelf", "demo.making", "demo.whiteboard",

@@ -30,6 +30,7 @@ from ddpm import (
 )
 from ddpm.checkpoint import before as before_it
 from ddpm.config import TrainConfig, preset, read_toml
+from ddpm.ema import warm_decay
 from ddpm.noise import derive_seed
 from ddpm.run import budget_spent, hold
 from ddpm.train import adamw, learning_rate, start, train_step
@@ -58,7 +59,7 @@ def test_a_run_leaves_everything(tiny, tmp_path):
     names = {p.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").rglob("*")}
     assert names == {
         "config.toml", "metrics.jsonl", "model.safetensors", "state", "state/state.safetensors",
-        "state/state-before.safetensors", "state/lock",
+        "state/state-before.safetensors", "state/lock", "held-out.jsonl",
         "samples", "samples/0000004-raw.png", "samples/0000004-ema.png",
     }  # fmt: skip
     lines = log(tmp_path / "run")
@@ -342,7 +343,7 @@ def test_the_average_is_warm_and_honest():
         expected = decay * expected + 1 - decay
         if k in (1, 10, 100, 2999):
             assert ema.model.weight.item() == pytest.approx(expected, rel=1e-3)
-    assert ema.current_decay == 0.99
+    assert warm_decay(0.99, ema.updates) == 0.99
     assert not ema.model.weight.requires_grad
 
 

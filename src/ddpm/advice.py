@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .ema import warm_decay
 from .images import to_float
 from .readers import Images
 
@@ -41,6 +42,18 @@ def about_images(images: Images, flip: bool) -> list[str]:
             f"--unet.dropout 0.2, stop early, and look with ddpm evaluate --copies"
         )
     return lines
+
+
+def about_average(step: int, decay: float) -> str | None:
+    """What to hear of averaged weights that are younger than the average is long; `step` of 0 is
+    unknown."""
+    whole, spans = 1 / (1 - decay), 1 / (1 - warm_decay(decay, step))
+    if step == 0 or step >= whole:
+        return None
+    return (
+        f"these weights are of step {step:,}, and are to be an average over {whole:,.0f}: as yet "
+        f"it spans {spans:,.0f}, and longer training gives better ones"
+    )
 
 
 def mirror_accuracy(images: Tensor, most: int = 4000, side: int = 12) -> float:

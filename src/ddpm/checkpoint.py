@@ -31,7 +31,7 @@ VERSION = 1
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = ("mnist",)
 FIXED = (  # for the whole life of a run
-    "size", "flip", "labels", "seed", "unet", "train.batch",
+    "size", "flip", "labels", "held_out", "seed", "unet", "train.batch",
     "diffusion.schedule", "diffusion.T", "diffusion.target",
 )  # fmt: skip
 

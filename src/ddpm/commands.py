@@ -1,5 +1,6 @@
 """The commands `ddpm generate` and `ddpm convert`, and what they share with `ddpm evaluate`."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,7 @@ def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
 
 def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:
     """The checkpoint, how to sample from it, and on what."""
+    from .advice import about_average
     from .checkpoint import load
     from .generate import check_steps, with_options
 
@@ -93,6 +95,8 @@ def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", S
     if options.guidance is not None and not checkpoint.data.classes:
         raise UserError("--guidance needs classes, and this network was trained without")
     check_steps(settings, checkpoint.diffusion)
+    if told := about_average(checkpoint.step, checkpoint.config.train.ema):
+        print(f"note: {told}", file=sys.stderr)
     return checkpoint, settings, device
 
 

@@ -150,6 +150,8 @@ class Config:
     """Mirror half of the images, left to right. Never for digits."""
     labels: bool = True
     """Learn the classes, where the data have them."""
+    held_out: Whole = 256
+    """Images to keep from training, one in 20 at most, for the loss in held-out.jsonl."""
     seed: Seed = 0
     """Everything random in the run follows from it."""
     steps: Count | None = None

@@ -147,7 +147,8 @@ class Batches:
 
     batches(k) -> x0 in [−1, 1], float32 (B, C, H, W), and y, int64 (B,) or None. Mirroring draws
     from torch's global generator. The images stay on the device where a quarter of its free memory
-    holds them. `part`: those of a batch that this process has; draws are always for all.
+    holds them. `part`: those of a batch that this process has; draws are always for all. `places`:
+    where the images to learn from are; None for all.
     """
 
     def __init__(
@@ -158,8 +159,10 @@ class Batches:
         flip: bool = False,
         device: torch.device | str = "cpu",
         part: slice = slice(None),
+        places: Tensor | None = None,
     ):
-        self.n, self.batch, self.seed, self.flip = len(data), batch, seed, flip
+        self.places = torch.arange(len(data)) if places is None else places
+        self.n, self.batch, self.seed, self.flip = len(self.places), batch, seed, flip
         self.part = part
         self.device = torch.device(device)
         fits = data.images.nbytes < free_memory(self.device) / 4
@@ -187,7 +190,7 @@ class Batches:
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, ORDER, epoch))
             order = torch.randperm(self.n, generator=generator)
-            self._epoch, self._order = epoch, order.to(self.images.device)
+            self._epoch, self._order = epoch, self.places[order].to(self.images.device)
         return self._order
 
 

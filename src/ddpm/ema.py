@@ -6,6 +6,11 @@ import torch
 from torch import Tensor, nn
 
 
+def warm_decay(decay: float, k: int) -> float:
+    """d_k = min(d, (1 + k)/(10 + k)), the decay of update k."""
+    return min(decay, (1 + k) / (10 + k))
+
+
 class EMA:
     """θ̄ ← d_k θ̄ + (1 − d_k) θ,  d_k = min(d, (1 + k)/(10 + k)) at update k   [DDPM, App. B, but
     for the warm-up]
@@ -19,13 +24,11 @@ class EMA:
         self.decay = decay
         self.updates = 0
 
-    @property
-    def current_decay(self) -> float:
-        return min(self.decay, (1 + self.updates) / (10 + self.updates))
-
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """One update towards `model`, in one fused operation over all of its parameters."""
         self.updates += 1
         averages: list[Tensor] = [*self.model.parameters()]
-        torch._foreach_lerp_(averages, [*model.parameters()], 1 - self.current_decay)
+        torch._foreach_lerp_(
+            averages, [*model.parameters()], 1 - warm_decay(self.decay, self.updates)
+        )

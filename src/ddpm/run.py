@@ -18,6 +18,7 @@ from tqdm import tqdm
 from .config import Config, write_toml
 from .errors import UserError
 from .folders import replacing, require_writable, taken
+from .heldout import read_looks, rising
 from .team import Team
 
 MOST_BAD = 10  # batches of a run, of those that gave no number, that are kept
@@ -85,12 +86,14 @@ class Log:
         self.pending: list[tuple[Tensor, Tensor]] = []
         self.trouble = self.returns = self.kept = 0
         self.skipped: list[int] = []
+        self.told_rising = False
         self.sound = True  # no step was skipped up to the last line from the one before
-        self.path = out / "metrics.jsonl"
+        self.path, self.looks = out / "metrics.jsonl", out / "held-out.jsonl"
         if team.main:
             (out / "samples").mkdir(exist_ok=True)
             write_toml(config, out / "config.toml")
             self.file = opened_up_to(self.path, step)
+            opened_up_to(self.looks, step).close()
         self.bar = tqdm(
             total=1, disable=None if team.main else True,
             bar_format="{percentage:3.0f}% {bar:24} {desc}",
@@ -155,6 +158,17 @@ class Log:
             f"step {step:,}  loss {loss:.4f}  {rate:,.0f} images/s  {clock(left)} left", progress
         )
 
+    def look(self, step: int, losses: dict[str, dict[str, float]]) -> None:
+        """One line of held-out.jsonl, and a note where images are learned by heart."""
+        if not losses:
+            return
+        images = step * self.config.train.batch
+        with self.looks.open("a") as file:
+            file.write(json.dumps({"step": step, "images": images, **losses}) + "\n")
+        if (told := rising(read_looks(self.looks))) and not self.told_rising:
+            self.told_rising = True
+            self.say(told)
+
     def skipped_now(self) -> list[int]:
         """The first of the steps that the last line skipped, told once; none once MOST_BAD batches
         were kept."""
@@ -169,6 +183,7 @@ class Log:
         if self.team.main:
             self.file.close()
             self.file = opened_up_to(self.path, step)
+            opened_up_to(self.looks, step).close()
 
     def say(self, text: str) -> None:
         if self.team.main:

@@ -24,6 +24,7 @@ from .ema import EMA
 from .errors import UserError
 from .generate import take_turns, walk
 from .guidance import drop_labels
+from .heldout import HeldOut, set_apart
 from .images import grid, to_uint8, zoom_for
 from .noise import INIT, STEP, ImageNoise, derive_seed
 from .run import Log, budget_spent, catch_signals, check_folder
@@ -52,9 +53,10 @@ def train(
 ) -> Result:
     """Train as the config says, and leave everything in the folder `out`:
 
-    config.toml, metrics.jsonl, samples/, model.safetensors (the EMA weights, for use) and state/
-    (for going on). Ctrl-C and SIGTERM save and end; `resume` goes on from there, bit for bit on
-    the CPU. `device` is chosen where it is None. Raises UserError, a sentence for the person.
+    config.toml, metrics.jsonl, held-out.jsonl, samples/, model.safetensors (the EMA weights, for
+    use) and state/ (for going on). Ctrl-C and SIGTERM save and end; `resume` goes on from there,
+    bit for bit on the CPU. `device` is chosen where it is None. Raises UserError, a sentence for
+    the person.
     """
     out = Path(out)
     config = with_precision(check(config), device or best_device())
@@ -74,7 +76,11 @@ def train(
     net, optimizer = accelerator.prepare(raw, adamw(raw, config.train))
     if config.train.compile:  # `raw` is not: grids of samples come in other batches
         net = torch.compile(net, dynamic=False)
-    batches = Batches(data, config.train.batch, config.seed, config.flip, accelerator.device, part)
+    learned, held = set_apart(len(data), config.held_out)
+    batches = Batches(
+        data, config.train.batch, config.seed, config.flip, accelerator.device, part, learned
+    )
+    held_out = HeldOut(data, held, learned, diffusion, config.seed)
 
     step, seconds, lr, caution = 0, 0.0, config.train.lr, 1.0
     state = out / "state" / "state.safetensors"
@@ -115,6 +121,8 @@ def train(
         for name, model in (("ema", ema.model), ("raw", raw)):
             if team.main and (picture := sample_grid(model, diffusion, config, data.info, stop)):
                 picture.save(out / "samples" / f"{step:07}-{name}.png")
+        if team.main and not stop:
+            log.look(step, held_out.look(ema.model, config.train.batch))
         log.sampled()
 
     with closing(log), catch_signals() as stop:

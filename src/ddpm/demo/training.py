@@ -5,6 +5,9 @@ import math
 import time
 from pathlib import Path
 
+from ..config import read_toml
+from ..ema import warm_decay
+from ..errors import UserError
 from .charts import Line, chart
 from .pictures import image, uri
 
@@ -31,11 +34,12 @@ def look(folder: Path, name: str | None) -> str:
     if not lines:
         return f"<p>{name} has begun; its first steps are on their way.</p>"
     now, age = lines[-1], time.time() - written(run)
+    spans = average_spans(run, now["step"])
     state = "training now" if age < 30 else f"last written {round(age / 60)} minutes ago"
     losses = [(line["images"], line["loss"]) for line in lines]
     grids = [
         f'<figure class="pane"><figcaption>{title}</figcaption>{newest(run, kind, title)}</figure>'
-        for kind, title in (("ema", "averaged weights (EMA)"), ("raw", "raw weights"))
+        for kind, title in (("ema", f"averaged weights (EMA{spans})"), ("raw", "raw weights"))
     ]
     return (
         f'<p role="status">{name}: {state} · step {now["step"]:,} · {now["images"]:,} images · '
@@ -43,6 +47,15 @@ def look(folder: Path, name: str | None) -> str:
         + chart("Loss, logarithmic", [Line("loss", smooth(losses))], x_name="images", log=True)
         + f'<div class="stage">{"".join(grids)}</div>'
     )
+
+
+def average_spans(run: Path, step: float) -> str:
+    """Over how many steps the average of the weights spans, which grows while it warms up."""
+    try:
+        decay = read_toml(run / "config.toml").train.ema
+    except UserError:
+        return ""
+    return f" over {1 / (1 - warm_decay(decay, int(step))):,.0f} steps"
 
 
 def read_lines(path: Path) -> list[dict[str, float]]:

@@ -1,0 +1,113 @@
+"""Images kept from training tell when the others are learned by heart."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ddpm import Batches, Diffusion, Images, cosine, linear, load, preset, train
+from ddpm.advice import about_average
+from ddpm.cli import main
+from ddpm.heldout import BANDS, HeldOut, rising, set_apart, times_in_bands
+from pictures import folder_of, photos
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "held"), [(60_000, 256, 256), (1000, 256, 50), (20, 256, 1), (19, 256, 0),
+                            (1000, 0, 0)]
+)  # fmt: skip
+def test_images_are_set_apart(n, most, held):
+    learned, apart = set_apart(n, most)
+    assert len(apart) == held
+    assert torch.equal(torch.cat([learned, apart]).sort().values, torch.arange(n))
+    if held > 1:  # spread over the whole set, whose classes may lie one after the other
+        assert (apart.diff() - n / held).abs().max() <= 1
+
+
+def test_what_is_apart_is_never_learned():
+    data = Images(torch.arange(40, dtype=torch.uint8)[:, None, None, None], None, (), "numbers")
+    learned, apart = set_apart(40, 2)
+    batches = Batches(data, 19, places=learned)
+    seen = torch.cat([batches.indices(k) for k in range(4)])
+    assert set(seen.tolist()) == set(learned.tolist())
+    assert not set(seen.tolist()) & set(apart.tolist())
+
+
+@pytest.mark.parametrize("schedule", [linear(), cosine()])
+def test_bands_share_out_the_times(schedule):
+    diffusion = Diffusion(schedule)
+    bands = times_in_bands(diffusion)
+    assert torch.cat(list(bands.values())).sort().values.tolist() == list(range(1, 1001))
+    for name, times in bands.items():
+        snr = diffusion.schedule.snr(times)
+        low, high = BANDS[name]
+        assert (snr >= low).all()
+        assert (snr < high).all()
+
+
+def test_a_loss_of_which_the_answer_is_known():
+    """A network that says 0 for ε misses by E ε² = 1 in every band."""
+    diffusion = Diffusion(cosine(), target="eps")
+    data = Images(photos(64), None, (), "photos")
+    learned, apart = set_apart(64, 3)
+    held_out = HeldOut(data, apart, learned, diffusion, seed=0)
+    looks = held_out.look(lambda x, t, y: torch.zeros_like(x), batch=2)
+    assert set(looks) == {"held out", "learned"}
+    for losses in looks.values():
+        assert list(losses) == list(BANDS)
+        assert all(loss == pytest.approx(1, abs=0.1) for loss in losses.values())
+    again = held_out.look(lambda x, t, y: torch.zeros_like(x), batch=3)
+    for name in looks:
+        assert again[name] == pytest.approx(looks[name], rel=1e-5)
+
+
+def look(step, held, learned):
+    return {"step": step, "held out": {"SNR over 10": held}, "learned": {"SNR over 10": learned}}
+
+
+def test_a_rise_is_told():
+    falling = [look(1, 0.5, 0.5), look(2, 0.4, 0.4)]
+    assert rising(falling[:1]) is None
+    assert rising(falling) is None
+    assert rising([*falling, look(3, 0.405, 0.3)]) is None  # within what chance does
+    assert rising([*falling, look(3, 0.5, 0.45)]) is None  # both rise: that is something else
+    told = rising([*falling, look(3, 0.44, 0.3)])
+    assert "at SNR over 10 the loss on held-out images is 10% above its lowest (step 2)" in told
+    assert "by heart" in told
+
+
+def test_a_network_that_learns_by_heart_is_caught(tmp_path, capsys):
+    """For real: noise, of which nothing can be learned but each image."""
+    noise = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    data = folder_of(noise.to(torch.uint8), tmp_path / "noise")
+    base = preset("first-run")
+    config = replace(
+        base, data=str(data), minutes=None, steps=300, seed=1,
+        unet=replace(base.unet, channels=32, patch=1),
+        train=replace(base.train, batch=16, ema=0.9, sample_minutes=0.02, decay=0.0, lr=2e-3),
+        sample=replace(base.sample, steps=1),
+    )  # fmt: skip
+    train(config, tmp_path / "run", device="cpu")
+    lines = [
+        json.loads(line) for line in (tmp_path / "run/held-out.jsonl").read_text().splitlines()
+    ]
+    assert len(lines) > 2
+    assert all(math.isfinite(v) for line in lines for v in line["held out"].values())
+    assert capsys.readouterr().err.count("learn images by heart. Stop here") == 1
+
+
+def test_an_average_that_is_young(tiny, tmp_path, capsys):
+    assert about_average(0, 0.999) is None  # unknown, as in what others wrote
+    assert about_average(1000, 0.999) is None
+    assert "step 90, and are to be an average over 1,000: as yet it spans 11" in about_average(
+        90, 0.999
+    )
+    train(tiny, tmp_path / "run")
+    assert load(tmp_path / "run").step == 4
+    capsys.readouterr()
+    assert (
+        main(["generate", str(tmp_path / "run"), "--n", "1", "--out", str(tmp_path / "a.png")]) == 0
+    )
+    assert "note: these weights are of step 4" in capsys.readouterr().err
