@@ -2,16 +2,20 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddpm import UserError, train
+from ddpm import UserError, load, train
+from ddpm.cli import main
 from ddpm.config import write_toml
 from ddpm.team import Team
 
@@ -90,6 +94,27 @@ def test_the_same_losses_as_one_process(n, config, alone, tmp_path):
     assert done.stderr.count("note: mirror images can be told") == 1
 
 
+def test_a_network_in_parts_learns_the_same(config, alone, tmp_path):
+    """Half of the weights in each of two processes; and one process goes on from there."""
+    run = tmp_path / "run"
+    parts = replace(config, train=replace(config.train, shard=True, save_minutes=1e-6))
+    done = together(2, replace(parts, steps=5), run, tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = together(2, replace(parts, steps=9), run, tmp_path, "resume")
+    assert done.returncode == 0, done.stderr
+    done = together(1, config, run, tmp_path, "resume")
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(losses(run), losses(alone), rtol=1e-4, atol=1e-4)
+    ours, theirs = (load_file(r / "model.safetensors") for r in (run, alone))
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
+    looks = [json.loads(line) for line in (run / "held-out.jsonl").read_text().splitlines()]
+    whole = json.loads((alone / "held-out.jsonl").read_text().splitlines()[-1])
+    for band, loss in whole["held out"].items():
+        assert looks[-1]["held out"][band] == pytest.approx(loss, rel=1e-3)
+
+
 def test_it_goes_on_with_another_number_of_processes(config, alone, tmp_path):
     run = tmp_path / "run"
     assert together(2, replace(config, steps=5), run, tmp_path).returncode == 0
@@ -120,6 +145,59 @@ def test_a_film_is_of_one_process(alone, tmp_path):
     done = launched(2, *words)
     assert done.returncode != 0
     assert "a film is made by one process, and these are 2" in done.stderr
+
+
+WORDS = [
+    "--unet.channels", "8", "--unet.mults", "1", "2", "--unet.blocks", "1", "--unet.groups", "4",
+    "--unet.patch", "4", "--train.batch", "16", "--train.log-every", "1", "--sample.steps", "2",
+]  # fmt: skip
+
+
+def test_two_hosts(tmp_path):
+    """Two agents that find one another by an address, as on two machines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+        "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test", "-m", "--",
+        "ddpm", "train", *WORDS, "--steps", "6", "--out", "run",
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    hosts = [
+        subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for host in hosts:
+        _, error = host.communicate(timeout=300)
+        assert host.returncode == 0, error
+    one = ["train", *WORDS, "--steps", "6", "--out", str(tmp_path / "one"), "--device", "cpu"]
+    assert main(one) == 0
+    torch.testing.assert_close(
+        losses(tmp_path / "run"), losses(tmp_path / "one"), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_torchrun_starts_it_anew(tmp_path):
+    """One of two processes is killed; both are started again and go on from the checkpoint."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+        "--max-restarts=2", "-m", "--", "ddpm", "train", *WORDS, "--steps", "150", "--out", "run",
+        "--train.save-minutes", "1e-6",
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    process = subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    model = tmp_path / "run" / "model.safetensors"
+    while process.poll() is None and not model.exists():
+        time.sleep(0.01)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(workers[-1]), 9)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 151))
+    assert load(tmp_path / "run").step == 150
 
 
 def test_a_batch_that_cannot_be_shared(config, tmp_path):

@@ -4,8 +4,11 @@ A checkpoint is a safetensors file: loading it executes nothing. Its header hold
 needed to use it, as JSON under the key "ddpm".
 """
 
+import errno
 import hashlib
 import json
+import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,6 +28,7 @@ from .ema import EMA
 from .errors import UserError
 from .folders import keep_as, replacing
 from .schedule import SCHEDULES
+from .shard import put_weights, shared_as, whole
 from .unet import UNet
 
 VERSION = 1
@@ -110,11 +114,18 @@ def build_diffusion(config: Config) -> Diffusion:
 
 
 def save(
-    path: str | Path, net: nn.Module, config: Config, data: DataInfo, step: int, images: int
+    path: str | Path,
+    net: nn.Module,
+    config: Config,
+    data: DataInfo,
+    step: int,
+    images: int,
+    write: bool = True,
 ) -> None:
-    """Write a checkpoint, whole or not at all. `net`: the average of the weights, as a rule."""
+    """Write a checkpoint, whole or not at all. `net`: the average of the weights, as a rule. Where
+    several processes have parts of it all of them call this, and one of them is to `write`."""
     header = Header(VERSION, "ema", step, images, data, config)
-    save_tensors(Path(path), net.state_dict(), header)
+    save_tensors(Path(path), net.state_dict(), header, write)
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -155,16 +166,19 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     config: Config,
     data: DataInfo,
+    write: bool = True,
 ) -> None:
     """Write all that going on needs: weights, their average, the optimizer's moments, the step, and
-    `caution`, by which the learning rate is multiplied. The one before is kept beside it."""
+    `caution`, by which the learning rate is multiplied. The one before is kept beside it. `write`
+    is as for `save`."""
     moments = optimizer.state_dict()["state"]
     tensors = {f"raw.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.model.state_dict().items()}
     tensors |= {f"optimizer.{i}.{k}": v for i, m in moments.items() for k, v in m.items()}
     header = StateHeader(VERSION, step, seconds, ema.updates, data, config, caution)
-    keep_as(path, before(path))
-    save_tensors(path, tensors, header)
+    if write:
+        keep_as(path, before(path))
+    save_tensors(path, tensors, header, write)
 
 
 def before(path: Path) -> Path:
@@ -201,14 +215,15 @@ def load_state(
     parameters = dict(enumerate(net.parameters()))
     moments: dict[int, dict[str, Tensor]] = {i: {} for i in parameters if header.step}
     try:
-        net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("raw.")})
-        ema.model.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
+        put_weights(net, {k[4:]: v for k, v in tensors.items() if k.startswith("raw.")})
+        put_weights(ema.model, {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
         for i, moment in moments.items():
             moment["step"] = tensors[f"optimizer.{i}.step"]
             for name in ("exp_avg", "exp_avg_sq"):
                 value = tensors[f"optimizer.{i}.{name}"].view(parameters[i].shape)
                 # The fused step walks through memory: a moment must lie as its parameter does.
-                moment[name] = torch.empty_like(parameters[i]).copy_(value)
+                share = shared_as(parameters[i], value)
+                moment[name] = torch.empty_like(parameters[i]).copy_(share)
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except (RuntimeError, KeyError):
@@ -236,15 +251,25 @@ def save_batch(
     save_tensors(path, tensors, BatchHeader(VERSION, step, first, data, config))
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], header: Any, write: bool = True
+) -> None:
     """A safetensors file with the header, a dataclass, as JSON. Raises OSError on a full disk."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    contiguous = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if write:
+            contiguous[name] = full.cpu().contiguous()
+    if not write:
+        return
     about = {"ddpm": json.dumps(asdict(header)), "sha256": digest(contiguous)}
     with replacing(path) as beside:
         try:
             save_file(contiguous, beside, metadata=about)
-        except SafetensorError as error:
-            raise OSError(f"{path} could not be written: {error}") from None
+        except SafetensorError as error:  # it has the system's number for the fault in its text
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), str(path)) from None
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

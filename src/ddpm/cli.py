@@ -4,6 +4,7 @@ torch is imported only once there is something to do, so that help is there at o
 """
 
 import math
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from .commands import (
     replay_command,
 )
 from .config import Config, checked, preset, presets, read_toml
-from .errors import UserError
+from .errors import UserError, explained
 from .folders import free_name
 from .options import (
     ConvertOptions,
@@ -72,8 +73,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nddpm: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read what we print has read enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (nor complain at the end)
+        return 1
     except OSError as error:  # a full disk, a folder that went away
-        print(f"ddpm: {error}", file=sys.stderr)
+        print(f"ddpm: {explained(error)}", file=sys.stderr)
         return 1
 
 
@@ -113,11 +117,16 @@ def parse(kind: type[T], command: str, argv: list[str], **options: Any) -> T:
 
 def train_command(argv: list[str]) -> int:
     options = read_train_options(argv)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not options.out:
+        raise UserError("several processes need one folder: name it with --out RUN")
     out = Path(options.out or free_name(Path("runs", options.preset or "first-run")))
+    # torchrun has started everything anew, by the same words, after a process died.
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    resume = options.resume or again and (out / "config.toml").exists()
     from .checkpoint import SHIPPED
     from .train import train
 
-    result = train(options.config, out, device=options.device, resume=options.resume)
+    result = train(options.config, out, device=options.device, resume=resume)
     if math.isnan(result.loss):  # no step was taken
         print(f"{out} had come to the end of its budget: to go on, give it a larger one")
         return 0

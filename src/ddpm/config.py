@@ -107,6 +107,8 @@ class TrainConfig:
     """Mixed precision; no is plain float32, and so is bf16 where the device has none."""
     compile: bool = False
     """Compile the network: on a GPU minutes at first, then faster."""
+    shard: bool = False
+    """Every process has a part of the weights only: for networks that one device cannot hold."""
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
     save_minutes: Positive = 5.0

@@ -160,7 +160,7 @@ class Log:
 
     def look(self, step: int, losses: dict[str, dict[str, float]]) -> None:
         """One line of held-out.jsonl, and a note where images are learned by heart."""
-        if not losses:
+        if not losses or not self.team.main:
             return
         images = step * self.config.train.batch
         with self.looks.open("a") as file:

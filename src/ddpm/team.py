@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence, Sized
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -55,6 +55,20 @@ class Team:
         if self.accelerator is None:
             return values
         return self.accelerator.reduce(values, reduction="mean")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raises UserError where another process has died in what is done inside."""
+        try:
+            yield
+        except RuntimeError as error:
+            lost = ("peer", "NCCL", "ProcessGroup", "process group", "gloo", "Gloo")
+            if self.accelerator is None or not any(word in str(error) for word in lost):
+                raise
+            raise UserError(
+                f"process {self.rank} of {self.size} has lost another, which has died or was "
+                f"killed: its own message says why. Go on from the last checkpoint with --resume"
+            ) from None
 
     def share(
         self, parts: Sequence[Part], work: Callable[[Part], tuple[Tensor, ...]]

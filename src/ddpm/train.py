@@ -28,6 +28,7 @@ from .heldout import HeldOut, set_apart
 from .images import grid, to_uint8, zoom_for
 from .noise import INIT, STEP, ImageNoise, derive_seed
 from .run import Log, budget_spent, catch_signals, check_folder
+from .shard import shard, whole
 from .team import Team
 
 SAMPLES = 40  # in a grid while training: four of each class, where there are ten
@@ -73,7 +74,12 @@ def train(
     place(raw, accelerator.device)
     diffusion = diffusion.to(accelerator.device)
     ema = EMA(raw, config.train.ema)
-    net, optimizer = accelerator.prepare(raw, adamw(raw, config.train))
+    sharded = config.train.shard and team.size > 1
+    if sharded:
+        for part_of in (raw, ema.model):
+            shard(part_of, team.size, config.train.precision == "bf16")
+    optimizer = accelerator.prepare(adamw(raw, config.train))
+    net = raw if sharded else accelerator.prepare(raw)
     if config.train.compile:  # `raw` is not: grids of samples come in other batches
         net = torch.compile(net, dynamic=False)
     learned, held = set_apart(len(data), config.held_out)
@@ -88,15 +94,19 @@ def train(
         step, seconds, caution = load_state(state, raw, ema, optimizer, config, data.info)
     log = Log(out, config, team, step, seconds)
 
+    everyone = team.main or sharded  # what needs the whole network needs all who have a part
+
     def keep_state() -> None:
-        if team.main:
-            save_state(state, step, log.seconds, caution, raw, ema, optimizer, config, data.info)
+        now = (step, log.seconds, caution)
+        if everyone:
+            save_state(state, *now, raw, ema, optimizer, config, data.info, write=team.main)
 
     def save_all() -> None:
         keep_state()
-        if team.main:
-            images = step * config.train.batch
-            save(out / "model.safetensors", ema.model, config, data.info, step, images)
+        images = step * config.train.batch
+        if everyone:
+            path = out / "model.safetensors"
+            save(path, ema.model, config, data.info, step, images, write=team.main)
         log.saved()
 
     def keep_bad_batches() -> None:
@@ -118,14 +128,16 @@ def train(
         return back, min(caution, before) / 2
 
     def draw_grids(stop: list[int]) -> None:
-        for name, model in (("ema", ema.model), ("raw", raw)):
-            if team.main and (picture := sample_grid(model, diffusion, config, data.info, stop)):
+        stop = [] if sharded else stop  # which not all may have heard of as yet
+        for name, model in (("ema", ema.model), ("raw", raw)) if everyone else ():
+            picture = sample_grid(model, diffusion, config, data.info, stop)
+            if picture and team.main:
                 picture.save(out / "samples" / f"{step:07}-{name}.png")
-        if team.main and not stop:
+        if everyone and not stop:
             log.look(step, held_out.look(ema.model, config.train.batch))
         log.sampled()
 
-    with closing(log), catch_signals() as stop:
+    with closing(log), catch_signals() as stop, team.together():
         if not state.exists():
             keep_state()
         while True:
@@ -191,7 +203,7 @@ def train_step(
             loss = diffusion.simple_loss(net, *piece).mean()
             accelerator.backward(loss)
             if accelerator.sync_gradients:
-                norm = accelerator.clip_grad_norm_(net.parameters(), config.grad_clip)
+                norm = whole(accelerator.clip_grad_norm_(net.parameters(), config.grad_clip))
                 # The fused step reads this on the device, and leaves all as it is where it is 1.
                 fused: Any = getattr(optimizer, "optimizer", optimizer)
                 fused.found_inf = 1 - norm.isfinite().float()
@@ -274,6 +286,8 @@ def check(config: Config) -> Config:
     batch, parts = config.train.batch, config.train.accumulate
     if batch % parts:
         raise UserError(f"a batch of {batch} cannot be cut into {parts} parts")
+    if config.train.shard and (config.train.precision == "fp16" or config.train.compile):
+        raise UserError("--train.shard goes with float32 or bf16, not compiled")
     d = config.diffusion
     if d.floor and d.weight == "min-snr" and d.target == "eps":
         raise UserError("diffusion.floor weighs errors of x_0, not of eps: --diffusion.floor 0")

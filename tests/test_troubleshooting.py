@@ -1,0 +1,256 @@
+"""docs/troubleshooting.md quotes what is said: every fault in it is caused here, for real."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ddpm.cli import main
+from ddpm.images import to_pil
+from pictures import folder_of, photos
+
+DOC = Path(__file__).parents[1] / "docs" / "troubleshooting.md"
+BLOCKS = re.findall(r"^```text\n(.*?)^```", DOC.read_text(encoding="utf-8"), re.S | re.M)
+QUOTED = [line for block in BLOCKS for line in block.splitlines()]
+TINY = [
+    "--unet.channels", "8", "--unet.mults", "1", "2", "--unet.blocks", "1", "--unet.groups", "4",
+    "--unet.patch", "4", "--train.batch", "16", "--train.log-every", "1", "--sample.steps", "2",
+    "--device", "cpu",
+]  # fmt: skip
+
+seen = set()
+
+
+def told(text, *beginnings):
+    """Every line of the text that the page quotes is noted; there is one for each beginning."""
+    for line in text.splitlines():
+        for quoted in QUOTED:
+            if re.fullmatch(".*".join(map(re.escape, quoted.split("…"))), line.strip()):
+                seen.add(quoted)
+    for beginning in beginnings:
+        at = [quoted for quoted in seen if quoted.startswith(beginning)]
+        assert at, f"{beginning!r} is not in the page, or was not said: {text}"
+
+
+@pytest.fixture
+def say(tmp_path, monkeypatch, capfd):
+    """What a command of ddpm says, and that it ends with the code wanted."""
+    monkeypatch.chdir(tmp_path)
+
+    def say(words, *beginnings, code=1):
+        capfd.readouterr()
+        assert main(words if isinstance(words, list) else words.split()) == code
+        text = capfd.readouterr().err
+        assert "Traceback" not in text
+        told(text, *beginnings)
+
+    return say
+
+
+def train(*words, out="run", steps="2"):
+    return ["train", *TINY, "--steps", steps, "--out", out, *words]
+
+
+def test_images(say, tmp_path):
+    photos_in = folder_of(photos(30), tmp_path / "photos")
+    (photos_in / "torn.png").write_bytes((photos_in / "001.png").read_bytes()[:100])
+    (photos_in / "text.png").write_text("not an image")
+    say(train("--data", "photos"), "note: … of … images skipped", "note: … images are few", code=0)
+    with zipfile.ZipFile("bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.png", bytes(10**9))
+    say(train("--data", "bomb.zip", out="a"), "ddpm: there are no usable images")
+    with zipfile.ZipFile("out.zip", "w") as archive:
+        archive.write("photos/001.png", "../../escaped.png")
+    main(train("--data", "out.zip", out="b"))
+    assert not list(tmp_path.parent.parent.glob("escaped.png"))
+    (tmp_path / "empty").mkdir()
+    say(train("--data", "empty", out="c"), "ddpm: there are no images in")
+    say(train("--data", "nothing", out="d"), "ddpm: there is no data at")
+    (tmp_path / "torn.zip").write_bytes(b"PK\x03\x04 and no more")
+    say(train("--data", "torn.zip", out="e"), "ddpm: … cannot be read as a zip")
+    np.savez("floats.npz", images=np.zeros((4, 8, 8)))
+    say(train("--data", "floats.npz", out="f"), "ddpm: … must hold images as")
+
+
+def test_a_named_set_that_cannot_be_had(say, tmp_path, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    say(train("--data", "mnist", "--root", str(tmp_path)), "ddpm: … is not whole in")
+
+
+def test_what_the_doctor_would_say(say, tmp_path):
+    say(train("--flip"), "note: mirror images can be told", code=0)
+    for name, n in (("cats", 60), ("dogs", 3)):
+        folder_of(photos(n, seed=n), tmp_path / "uneven" / name)
+    say(train("--data", "uneven", out="b"), "note: classes are uneven", code=0)
+
+
+def test_going_on(say, tmp_path):
+    say(train(), code=0)
+    say(train(), "ddpm: … is in use")
+    say(train("--resume", out="none"), "ddpm: there is no run to go on with")
+    say(train("--resume", "--unet.channels", "12"), "ddpm: this run cannot go on with another")
+    folder_of(photos(40, channels=1, side=28), tmp_path / "others" / "0")
+    say(["train", "--out", "run", "--resume", "--data", "others", "--steps", "4"],
+        "ddpm: the images are not those")  # fmt: skip
+    state = tmp_path / "run" / "state" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:5000])
+    say("train --out run --resume --steps 4", "note: … is not a whole safetensors file", code=0)
+
+
+def start(*words, **more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ddpm", *words], stderr=subprocess.PIPE, text=True, **more
+    )
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 120
+    while not (path.exists() and path.stat().st_size):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_a_run_that_is_stopped_and_one_that_is_joined(say, tmp_path):
+    process = start(*train(steps="1000000"), cwd=tmp_path)
+    wait_for(tmp_path / "run" / "metrics.jsonl", process)
+    say("train --out run --resume", "ddpm: another process is training in")
+    process.terminate()
+    assert process.wait(timeout=120) == 130
+    told(process.stderr.read(), "stopping: saving after this step …")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be removed")
+def test_a_folder_that_goes_away(tmp_path):
+    process = start(*train("--train.save-minutes", "1e-6", steps="1000000"), cwd=tmp_path)
+    wait_for(tmp_path / "run" / "model.safetensors", process)
+    (tmp_path / "run").rename(tmp_path / "gone")
+    assert process.wait(timeout=120) == 1
+    text = process.stderr.read()
+    told(text, "ddpm: … is gone, or its folder is")
+    assert "Traceback" not in text
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs a small disk of its own")
+def test_a_disk_that_is_full(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    words = [sys.executable, "-m", "ddpm", *train("--train.save-minutes", "1e-6", steps="9")]
+    words[words.index("run")] = str(disk / "run")
+    mount = f'mount -t tmpfs -o size=700k none {disk} && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mount, "sh", *words], capture_output=True, text=True
+    )
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip("no disk can be mounted here")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    told(done.stderr, "ddpm: the disk is full")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no such rights")
+def test_a_folder_that_may_not_be_written(say, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    say(train(out="file/run"), "ddpm: cannot write to")
+
+
+def test_no_number(say):
+    say(train("--train.lr", "1e30", steps="500"), "note: … of … steps up to", "note: back to step",
+        "ddpm: the loss is not a number")  # fmt: skip
+
+
+def test_learned_by_heart(say, tmp_path):
+    noise = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    folder_of(noise.to(torch.uint8), tmp_path / "noise")
+    words = train("--data", "noise", "--unet.patch", "1", "--unet.channels", "32", "--train.lr",
+                  "2e-3", "--train.ema", "0.9", "--train.sample-minutes", "0.02", "--train.decay",
+                  "0", "--sample.steps", "1", "--seed", "1", steps="300")  # fmt: skip
+    say(words, "note: at … the loss on held-out images", code=0)
+
+
+def test_files_of_weights(say, tmp_path):
+    say(train(), code=0)
+    say("generate run --out a.png", "note: these weights are of step", code=0)
+    say("generate run --out a.png", "ddpm: … is there already")
+    say("generate nothing", "ddpm: there is no checkpoint at")
+    model = tmp_path / "run" / "model.safetensors"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:3000])
+    say("generate run --out b.png", "ddpm: … is not a whole safetensors file")
+    model.write_bytes(whole[:-9] + bytes([whole[-9] ^ 64]) + whole[-8:])
+    say("generate run --out b.png", "ddpm: … is damaged: its contents")
+    model.write_bytes(whole)
+    with safe_open(model, framework="pt") as file:
+        about = file.metadata()
+    save_file(load_file(model), model)
+    say("generate run --out b.png", "ddpm: … is a safetensors file, but not a checkpoint")
+    newer = {**about, "ddpm": re.sub(r'"version": \d+', '"version": 99', about["ddpm"])}
+    save_file(load_file(model), model, metadata=newer)
+    say("generate run --out b.png", "ddpm: … was written by a newer ddpm")
+
+
+def test_settings(say):
+    say(train("--minutes", "1"), "ddpm: a run needs one budget")
+    say(train("--unet.groups", "7"), "ddpm: the settings do not fit together")
+    say("generate mnist --label cat --out a.png", "ddpm: there is no class")
+    say("generate mnist --steps 2000 --out a.png", "ddpm: … steps are more than")
+    say("generate mnist --device tpu --out a.png", "ddpm: there is no device")
+
+
+def several(n, *words, **more):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               f"--nproc-per-node={n}", "-m", "--", "ddpm", *words]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, **more)
+
+
+def test_processes_that_cannot_begin(tmp_path):
+    for words in ([w for w in train() if w not in ("--out", "run")], train("--train.batch", "15")):
+        process = several(2, *words, cwd=tmp_path)
+        assert process.wait(timeout=120) == 1
+        told(process.stderr.read())
+    told("", "ddpm: several processes need one folder", "ddpm: a batch of … cannot be shared")
+
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_a_process_that_is_killed(say, tmp_path):
+    words = train("--train.save-minutes", "1e-6", steps="1000000")
+    process = several(2, *words, cwd=tmp_path)
+    wait_for(tmp_path / "run" / "model.safetensors", process)
+    os.kill(children(process.pid)[1], 9)
+    text = process.stderr.read()
+    assert process.wait(timeout=120) != 0
+    told(text, "ddpm: process … of … has lost another")
+    state = load_file(tmp_path / "run" / "state" / "state.safetensors")
+    assert all(tensor.isfinite().all() for tensor in state.values())
+    reached = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    say(f"train --out run --resume --steps {reached + 5}", code=0)
+
+
+def test_every_quoted_message_was_said():
+    """The last of this file, after all of it has run."""
+    unsaid = set(QUOTED) - seen
+    if "PYTEST_XDIST_WORKER" in os.environ or len(seen) < 10:
+        pytest.skip("only a part of the file has run here")
+    assert not unsaid - {quoted for quoted in unsaid if "disk is full" in quoted}
+
+
+def test_the_page_quotes():
+    assert len(QUOTED) > 35
+    assert to_pil(photos(1)[0]).size == (16, 16)
