@@ -157,6 +157,8 @@ def read_train_options(argv: list[str]) -> TrainOptions:
             raise UserError("--resume needs the folder of the run: --out RUN")
         if options.preset:
             raise UserError("--resume goes on with the run's own settings: leave out the preset")
+        if not Path(options.out, "config.toml").exists():
+            raise UserError(f"there is no run to go on with in {options.out}")
         base = read_toml(Path(options.out, "config.toml"))
         options = over(base)
     elif options.preset and options.preset != argv[0]:
