@@ -83,7 +83,7 @@ def test_after_many_the_run_goes_back_and_is_more_careful(tiny, tmp_path, poison
 def test_trouble_that_passes(tiny, tmp_path, poisoned, capsys):
     """The second time there, the numbers are good: the run ends as if nothing had been, with half
     the rate from there on."""
-    module = sys.modules["ddpm.train"]
+    module = sys.modules["ddpm.keep"]
     back = module.load_state
 
     def heal(*args):

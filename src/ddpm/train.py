@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from .advice import about_images
-from .checkpoint import build, load_state, save, save_batch, save_state
+from .checkpoint import build
 from .config import Config, DataInfo, TrainConfig, checked
 from .data import Batches, Images, load_images
 from .device import best_device, check_device, has_bfloat16, place
@@ -26,6 +26,7 @@ from .generate import take_turns, walk
 from .guidance import drop_labels
 from .heldout import HeldOut, set_apart
 from .images import grid, to_uint8, zoom_for
+from .keep import Keeper
 from .noise import INIT, STEP, ImageNoise, derive_seed
 from .run import Log, budget_spent, catch_signals, check_folder
 from .shard import shard, whole
@@ -34,7 +35,6 @@ from .team import Team
 SAMPLES = 40  # in a grid while training: four of each class, where there are ten
 PREVIEW_STEPS = 50
 TROUBLE = 20  # steps skipped since the last checkpoint, after which the run goes back to it
-RETURNS = 3  # in a row, before it gives up
 
 
 @dataclass(frozen=True)
@@ -88,70 +88,39 @@ def train(
     )
     held_out = HeldOut(data, held, learned, diffusion, config.seed)
 
+    keeper = Keeper(out, config, data.info, team, raw, ema, optimizer, sharded)
+
     step, seconds, lr, caution = 0, 0.0, config.train.lr, 1.0
-    state = out / "state" / "state.safetensors"
-    if resume and state.exists():  # else it was stopped before its first checkpoint
-        step, seconds, caution = load_state(state, raw, ema, optimizer, config, data.info)
+    if resume and keeper.state.exists():  # else it was stopped before its first checkpoint
+        step, seconds, caution = keeper.restore()
     log = Log(out, config, team, step, seconds)
-
-    everyone = team.main or sharded  # what needs the whole network needs all who have a part
-
-    def keep_state() -> None:
-        now = (step, log.seconds, caution)
-        if everyone:
-            save_state(state, *now, raw, ema, optimizer, config, data.info, write=team.main)
-
-    def save_all() -> None:
-        keep_state()
-        images = step * config.train.batch
-        if everyone:
-            path = out / "model.safetensors"
-            save(path, ema.model, config, data.info, step, images, write=team.main)
-        log.saved()
-
-    def keep_bad_batches() -> None:
-        for k in log.skipped_now():
-            torch.manual_seed(derive_seed(config.seed, STEP, k))
-            whose = f"-{team.rank}" if team.size > 1 else ""
-            path = out / "bad" / f"step-{k:07}{whose}.safetensors"
-            save_batch(path, *batches(k), raw, config, data.info, k, part.start)
-
-    def go_back() -> tuple[int, float]:
-        """To the last checkpoint, with half the learning rate."""
-        if log.returns == RETURNS:
-            raise UserError(
-                f"the loss is not a number at step {step}, even at {caution:g} of the learning "
-                f"rate: try a lower --train.lr (the last checkpoint is kept)"
-            )
-        back, _, before = load_state(state, raw, ema, optimizer, config, data.info)
-        log.went_back(back, min(caution, before) / 2)
-        return back, min(caution, before) / 2
 
     def draw_grids(stop: list[int]) -> None:
         stop = [] if sharded else stop  # which not all may have heard of as yet
-        for name, model in (("ema", ema.model), ("raw", raw)) if everyone else ():
+        for name, model in (("ema", ema.model), ("raw", raw)) if keeper.needed else ():
             picture = sample_grid(model, diffusion, config, data.info, stop)
             if picture and team.main:
                 picture.save(out / "samples" / f"{step:07}-{name}.png")
-        if everyone and not stop:
+        if keeper.needed and not stop:
             log.look(step, held_out.look(ema.model, config.train.batch))
         log.sampled()
 
     with closing(log), catch_signals() as stop, team.together():
-        if not state.exists():
-            keep_state()
+        if not keeper.state.exists():
+            keeper.keep_state(step, log.seconds, caution)
         while True:
             now = log.now(step, bool(stop))
             progress = budget_spent(config, step, now.seconds)
             over = progress >= 1 or now.stop
             if over or now.save:
                 log.write(step, lr)
-            keep_bad_batches()
+            keeper.keep_bad(log.skipped_now(), batches)
             if log.trouble >= TROUBLE:
-                step, caution = go_back()
+                step, caution = keeper.go_back(log, step, caution)
                 continue
             if over or now.save and log.sound:
-                save_all()
+                keeper.save(step, log.seconds, caution)
+                log.saved()
             if over:
                 break
             if now.sample:
