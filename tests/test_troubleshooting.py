@@ -172,6 +172,11 @@ def test_no_number(say):
         "ddpm: the loss is not a number")  # fmt: skip
 
 
+def test_a_jump(say):
+    say(train("--train.lr", "2", "--train.warmup", "60", "--train.log-every", "5", steps="150"),
+        "note: the loss has jumped", code=0)  # fmt: skip
+
+
 def test_learned_by_heart(say, tmp_path):
     noise = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     folder_of(noise.to(torch.uint8), tmp_path / "noise")

@@ -22,6 +22,7 @@ from .heldout import read_looks, rising
 from .team import Team
 
 MOST_BAD = 10  # batches of a run, of those that gave no number, that are kept
+JUMP = 3  # times its lowest, and the loss has jumped
 PLAIN_SECONDS = 15  # between lines where there is no terminal to draw a bar on
 
 
@@ -87,6 +88,7 @@ class Log:
         self.trouble = self.returns = self.kept = 0
         self.skipped: list[int] = []
         self.told_rising = False
+        self.lowest, self.told_jump = math.inf, False
         self.sound = True  # no step was skipped up to the last line from the one before
         self.path, self.looks = out / "metrics.jsonl", out / "held-out.jsonl"
         if team.main:
@@ -143,6 +145,7 @@ class Log:
             return
         loss, norm = (sum(column) / len(good) for column in zip(*good, strict=True))
         self.loss = loss
+        self.watch_jumps(step, loss)
         seconds, images = self.seconds, step * self.config.train.batch
         line = {"step": step, "images": images, "seconds": round(seconds, 3), "loss": loss,
                 "lr": lr, "grad_norm": norm if math.isfinite(norm) else None}  # fmt: skip
@@ -157,6 +160,16 @@ class Log:
         self.show(
             f"step {step:,}  loss {loss:.4f}  {rate:,.0f} images/s  {clock(left)} left", progress
         )
+
+    def watch_jumps(self, step: int, loss: float) -> None:
+        """Say so, once, when the loss is a number and yet far above what it was."""
+        if loss > JUMP * self.lowest and not self.told_jump:
+            self.told_jump = True
+            self.say(
+                f"the loss has jumped from {self.lowest:.3g} to {loss:.3g} by step {step:,}: if it "
+                f"stays there, begin anew with a lower --train.lr or a longer --train.warmup"
+            )
+        self.lowest = min(self.lowest, loss)
 
     def look(self, step: int, losses: dict[str, dict[str, float]]) -> None:
         """One line of held-out.jsonl, and a note where images are learned by heart."""
