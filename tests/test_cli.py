@@ -166,7 +166,7 @@ def here(tmp_path, monkeypatch):
         (["--out", "file/run"], "cannot write to file/run"),
         (["--out", "/proc/run"], "cannot write to /proc/run"),
         (["--resume"], "--resume needs the folder"),
-        (["--resume", "--out", "empty"], "empty/config.toml does not exist"),
+        (["--resume", "--out", "empty"], "there is no run to go on with in empty"),
         (["--device", "cuda:77"], "there is no device 'cuda:77'"),
         (["--size", "2", "3", "4"], "size is one number, or height and width"),
         (["--data", "a.npz", "--size", "4"], "too small"),

@@ -191,6 +191,7 @@ def test_torchrun_starts_it_anew(tmp_path):
     model = tmp_path / "run" / "model.safetensors"
     while process.poll() is None and not model.exists():
         time.sleep(0.01)
+    assert process.poll() is None, process.stderr.read()
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(workers[-1]), 9)
     _, error = process.communicate(timeout=300)

@@ -54,9 +54,11 @@ def generate_command(options: GenerateOptions) -> int:
             device=device, batch=options.batch, edit=edit, on_state=on_state,
             team=team,
         )  # fmt: skip
+    tell_of_average(checkpoint, team)
     if team.main:
         write(out, samples, film)
         print(f"{options.n} images: {out}")
+    team.disband()
     return 0
 
 
@@ -80,7 +82,6 @@ def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
 
 def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:
     """The checkpoint, how to sample from it, and on what."""
-    from .advice import about_average
     from .checkpoint import load
     from .generate import check_steps, with_options
 
@@ -95,9 +96,15 @@ def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", S
     if options.guidance is not None and not checkpoint.data.classes:
         raise UserError("--guidance needs classes, and this network was trained without")
     check_steps(settings, checkpoint.diffusion)
-    if told := about_average(checkpoint.step, checkpoint.config.train.ema):
-        print(f"note: {told}", file=sys.stderr)
     return checkpoint, settings, device
+
+
+def tell_of_average(checkpoint: "Checkpoint", team: "Team") -> None:
+    from .advice import about_average
+
+    told = about_average(checkpoint.step, checkpoint.config.train.ema)
+    if told and team.main:
+        print(f"note: {told}", file=sys.stderr)
 
 
 def device_for(options: SamplingOptions) -> str:

@@ -5,7 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .commands import check_file, device_for, images_bar, sampling_setup, steps_bar
+from .commands import (
+    check_file,
+    device_for,
+    images_bar,
+    sampling_setup,
+    steps_bar,
+    tell_of_average,
+)
 from .errors import UserError
 from .options import EvaluateOptions
 
@@ -75,6 +82,7 @@ def score_images(what: str, options: EvaluateOptions) -> "Score | None":
     judge = judge_for(data, options, device, team)
     tell(judge.seconds(len(images)), team)
     score = judge.score(samples, {"file": images.source, "fingerprint": images.fingerprint[:16]})
+    team.disband()
     return with_copies(score, samples, judge, options, flip=False) if team.main else None
 
 
@@ -94,6 +102,7 @@ def score_network(what: str, options: EvaluateOptions) -> "Score | None":
     evaluations += (options.likelihood or 0) * checkpoint.diffusion.T
     each = seconds_an_evaluation(checkpoint, device, batch) / team.size
     tell(judge.seconds(n) + evaluations * each, team)
+    tell_of_average(checkpoint, team)
     with steps_bar(n, batch, settings, team) as bar:
         samples = generate(
             checkpoint, n, seed=seed, settings=settings, device=device, batch=batch,
@@ -108,6 +117,7 @@ def score_network(what: str, options: EvaluateOptions) -> "Score | None":
                 batch=batch, on_batch=bar.update, team=team,
             )  # fmt: skip
         score = replace(score, likelihood=bound)
+    team.disband()
     return with_copies(score, samples, judge, options, config.flip) if team.main else None
 
 

@@ -56,6 +56,12 @@ class Team:
             return values
         return self.accelerator.reduce(values, reduction="mean")
 
+    def disband(self) -> None:
+        """The end of the work in common: nobody leaves while another still needs him."""
+        if self.accelerator is not None:
+            self.accelerator.wait_for_everyone()
+            self.accelerator.end_training()
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Raises UserError where another process has died in what is done inside."""
@@ -98,6 +104,24 @@ class Team:
 ALONE = Team()
 
 
+def rejoin(cpu: bool) -> None:
+    """Meet the others under a name of this attempt's own, where torchrun has started all anew.
+
+    It keeps one store for all attempts, and a process that finds there what the last attempt wrote
+    waits for one that is dead. Without a restart nothing is done.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if attempt == "0" or not shared or torch.distributed.is_initialized():
+        return
+    from torch.distributed import PrefixStore, TCPStore, init_process_group
+
+    where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = PrefixStore(f"attempt-{attempt}", TCPStore(*where, is_master=False))
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    init_process_group("gloo" if cpu else "nccl", store=store, rank=rank, world_size=size)
+
+
 def assemble(device: str) -> Team:
     """The team that a launcher started this process for: it alone, where none did.
 
@@ -110,4 +134,5 @@ def assemble(device: str) -> Team:
         raise UserError(f"several processes work on cpu or cuda, not on {kind}")
     from accelerate import Accelerator
 
+    rejoin(kind == "cpu")
     return Team(Accelerator(cpu=kind == "cpu"))

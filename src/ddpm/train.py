@@ -30,7 +30,7 @@ from .keep import Keeper
 from .noise import INIT, STEP, ImageNoise, derive_seed
 from .run import Log, budget_spent, catch_signals, check_folder
 from .shard import shard, whole
-from .team import Team
+from .team import Team, rejoin
 
 SAMPLES = 40  # in a grid while training: four of each class, where there are ten
 PREVIEW_STEPS = 50
@@ -136,6 +136,7 @@ def train(
             step += 1
             log.step(step, loss, norm, lr)
         draw_grids(stop)
+        team.disband()
     images = step * config.train.batch
     return Result(out, step, images, log.seconds, log.loss, finished=progress >= 1)
 
@@ -192,11 +193,12 @@ def draw(
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Which labels are hidden, t and ε: drawn for the whole batch, then cut to this process's part,
     so that any number of processes takes the same step."""
+    batch = len(x0) if part == slice(None) else config.batch
     if y is not None:
-        hidden = drop_labels(torch.zeros(config.batch, device=y.device), config.label_drop, null=1)
+        hidden = drop_labels(torch.zeros(batch, device=y.device), config.label_drop, null=1)
         y = torch.where(hidden[part] == 1, null, y)
-    t = diffusion.sample_times(config.batch)[part]
-    eps = torch.randn(config.batch, *x0.shape[1:], device=x0.device)[part]
+    t = diffusion.sample_times(batch)[part]
+    eps = torch.randn(batch, *x0.shape[1:], device=x0.device)[part]
     return y, t, eps
 
 
@@ -282,8 +284,10 @@ def start(config: Config, device: str | None) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
     if device is not None and device.startswith("cuda:"):
         torch.cuda.set_device(device)
+    on_cpu = device is not None and torch.device(device).type == "cpu"
+    rejoin(on_cpu or not torch.cuda.is_available())
     accelerator = Accelerator(
-        cpu=device is not None and torch.device(device).type == "cpu",
+        cpu=on_cpu,
         mixed_precision=config.train.precision,
         gradient_accumulation_steps=config.train.accumulate,
     )
