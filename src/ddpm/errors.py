@@ -2,9 +2,28 @@
 
 import errno
 
+MOST_CHARACTERS = 1_500
+
 
 class UserError(Exception):
-    """What is wrong, where, and what to do, in a sentence. The command line prints it and ends."""
+    """What is wrong, where, and what to do, in a sentence. The command line prints it and ends.
+
+    One line, not too long, whatever the names and values in it that came from a file.
+    """
+
+    def __init__(self, text: str):
+        super().__init__(plain(text))
+
+
+def plain(text: str, most: int = MOST_CHARACTERS) -> str:
+    """The text as a terminal can show it without being told to do anything: what cannot be printed
+    is spelled out, and the middle of a long text is left out."""
+    spelled = (c if c.isprintable() else ascii(c)[1:-1] for c in shortened(text, most))
+    return shortened("".join(spelled), most)
+
+
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 def explained(error: OSError) -> str:
