@@ -4,6 +4,7 @@ A preset is a TOML file in `presets/`; it names only what differs from the defau
 writes the whole of its config to `config.toml`.
 """
 
+import reprlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,14 +16,18 @@ import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from .errors import UserError
-from .folders import replacing
+from .folders import read_text, replacing
 
 STRICT = ConfigDict(extra="forbid")
 
-Count = Annotated[int, Field(ge=1)]
+MOST_BYTES = 16_000  # of a config's file; a thousand will do
+MOST_FAULTS = 20  # that are named one by one
+
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 Few = Annotated[int, Field(ge=1, le=64)]
 Width = Annotated[int, Field(ge=1, le=8192)]
-Whole = Annotated[int, Field(ge=0)]
+Steps = Annotated[int, Field(ge=1, le=100_000)]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,11 +43,11 @@ class UNetConfig:
 
     channels: Width = 128
     """Width of the first level."""
-    mults: tuple[Few, ...] = (1, 2, 2, 2)
+    mults: Annotated[tuple[Few, ...], Field(max_length=16)] = (1, 2, 2, 2)
     """Width of each level, in multiples of `channels`; each is half the size of the one before."""
     blocks: Few = 2
     """Residual blocks a level."""
-    attention: tuple[Width, ...] = (2,)
+    attention: Annotated[tuple[Width, ...], Field(max_length=16)] = (2,)
     """Reductions with self-attention: 2 is at half the image's size."""
     heads: Width = 1
     """Attention heads."""
@@ -62,7 +67,7 @@ class DiffusionConfig:
 
     schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
     """The noise schedule."""
-    T: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    T: Steps = 1000
     """Steps of the forward process."""
     target: Literal["eps", "x0", "v"] = "v"
     """What the network predicts."""
@@ -201,13 +206,25 @@ def checked(options: T) -> T:
 
 def explain(error: ValidationError) -> str:
     """A pydantic error as a sentence: where, what, and what was given."""
+    if error.error_count() > MOST_FAULTS:
+        return f"{error.error_count():,} entries are unknown or unfit"
     parts = []
     for e in error.errors():
         where = ".".join(str(part) for part in e["loc"] if part != "config")
-        given = "" if isinstance(e["input"], Mapping) else f", not {e['input']!r}"
+        given = "" if isinstance(e["input"], Mapping) else f", not {short(e['input'])}"
         text = e["msg"].removeprefix("Input ").removeprefix("Value error, ")
         parts.append(f"{where} {text}{given}" if where else text)
     return "; ".join(parts)
+
+
+def short(value: Any) -> str:
+    """A value as Python writes it, without what is deep within it or more than a few of it."""
+    writer = reprlib.Repr()
+    writer.maxstring = writer.maxother = 100
+    try:
+        return writer.repr(value)
+    except ValueError:  # Python writes no number of so many digits
+        return "a number of thousands of digits"
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -224,10 +241,12 @@ def to_dict(config: Config) -> dict[str, Any]:
 def read_toml(path: Path) -> Config:
     """The Config in a file such as a run's config.toml."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_text(path, MOST_BYTES))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"{path} cannot be read as TOML: it is nested too deeply") from None
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None
     return validated(Config, table, str(path))
 

@@ -10,6 +10,17 @@ from pathlib import Path
 from .errors import UserError
 
 
+def read_text(path: Path, most: int) -> str:
+    """The text of a file of `most` bytes at most. Raises OSError or ValueError for all else."""
+    if path.exists() and not path.is_file():  # a pipe could keep us waiting for good
+        raise ValueError("it is not a file")
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return data.decode("utf-8")
+
+
 def require_writable(folder: Path) -> None:
     """Make the folder where it is missing, and try it. Raises UserError where that fails."""
     probe = folder / f".probe-{os.getpid()}"

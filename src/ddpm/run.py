@@ -237,7 +237,7 @@ class Log:
 def opened_up_to(path: Path, step: int) -> IO[str]:
     """metrics.jsonl, to go on after a step: what was logged beyond it will be logged again."""
     if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
         with replacing(path) as beside:
             beside.write_text("".join(line for line in lines if logged_step(line) <= step))
     return path.open("a")
@@ -246,8 +246,8 @@ def opened_up_to(path: Path, step: int) -> IO[str]:
 def logged_step(line: str) -> float:
     """The step of a line of metrics.jsonl; a line torn by a crash belongs to none."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from .config import validated
 from .errors import UserError
-from .folders import replacing
+from .folders import read_text, replacing
+
+MOST_BYTES = 1_000_000  # of a score's file
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ class Score:
 def read_score(path: Path) -> Score:
     """What `Score.save` wrote. Raises UserError for anything else."""
     try:
-        return validated(Score, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError) as error:
+        return validated(Score, json.loads(read_text(path, MOST_BYTES)), str(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a score of ddpm: {error}") from None
 
 

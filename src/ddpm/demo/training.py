@@ -70,7 +70,7 @@ def read_lines(path: Path) -> list[dict[str, float]]:
             table = json.loads(line)
             if all(math.isfinite(table[k]) for k in ("step", "images", "seconds", "loss")):
                 lines.append(table)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # torn, as the last one may be while it is written
     return lines
 
