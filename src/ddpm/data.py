@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, plain
 from .folders import replacing
 from .hub import PREFIX, read_hub
 from .images import to_float
@@ -59,19 +59,19 @@ def load_images(
         stamps = ["kept until the cache is emptied"]
     else:
         path = Path(source)
-        if not path.exists():
+        if not os.path.exists(path):  # nor do names that no file can have
             names = ", ".join([*NAMED, f"{PREFIX}OWNER/NAME"])
             raise UserError(f"there is no data at {source}; name a file or folder, or {names}")
         if path.is_dir() or is_archive(path):
             entries, read_bytes, stamps = list_files(path)
             read = lambda: read_files(path, entries, read_bytes, target, spool)  # noqa: E731
-        elif path.suffix.lower() == ".npz":
+        elif path.suffix.lower() == ".npz" and path.is_file():
             read, stamps = lambda: read_npz(path, target), file_stamps(path)
         else:
             raise UserError(f"{path} is not a folder, a zip or an npz of images")
     # No stamps: a named set that is not there yet.
     key = hashlib.sha256(repr((DECODER, str(source), target, split, stamps)).encode()).hexdigest()
-    cached = cache_folder() / f"{Path(source).stem}-{key[:24]}.safetensors"
+    cached = cache_folder() / f"{Path(source).stem[:40]}-{key[:24]}.safetensors"
     if stamps and (images := read_cache(cached)):
         return images
     spool = spool_file(cached)
@@ -81,7 +81,7 @@ def load_images(
         digest.update(images.images.numpy().data)
         if images.labels is not None:
             digest.update(images.labels.numpy().data)
-        images = replace(images, source=Path(source).name, fingerprint=digest.hexdigest())
+        images = replace(images, source=plain(Path(source).name), fingerprint=digest.hexdigest())
         return write_cache(cached, images, spool) if stamps else images
     finally:
         if spool:
@@ -107,7 +107,9 @@ def spool_file(cached: Path) -> Path | None:
 def write_cache(path: Path, images: Images, spool: Path | None) -> Images:
     """Keep the images for the next time, in a file of their own that is mapped into memory; the
     rest lies beside it. Returns them as they are kept. `spool` may be that file already."""
-    about = [images.classes, images.source, images.fingerprint, images.notes, images.images.shape]
+    table = [images.classes, images.source, images.fingerprint, images.notes, images.images.shape]
+    about = json.dumps(table)
+    about = f"{checksum(about, images.labels)} {about}"
     tensors = {} if images.labels is None else {"labels": images.labels}
     pixels = path.with_suffix(".images")
     try:
@@ -117,7 +119,7 @@ def write_cache(path: Path, images: Images, spool: Path | None) -> Images:
             with replacing(pixels) as beside:
                 images.images.contiguous().numpy().tofile(beside)
         with replacing(path) as beside:
-            save_file(tensors, beside, metadata={"about": json.dumps(about)})
+            save_file(tensors, beside, metadata={"about": about})
         return replace(images, images=map_images(pixels, tuple(images.images.shape)))
     except (OSError, SafetensorError) as error:
         print(
@@ -130,13 +132,23 @@ def write_cache(path: Path, images: Images, spool: Path | None) -> Images:
 def read_cache(path: Path) -> Images | None:
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            classes, source, fingerprint, notes, shape = about
+            known, about = file.metadata()["about"].split(" ", 1)
             labels = file.get_tensor("labels") if "labels" in file.keys() else None  # noqa: SIM118
+        if known != checksum(about, labels):
+            return None
+        classes, source, fingerprint, notes, shape = json.loads(about)
         images = map_images(path.with_suffix(".images"), tuple(shape))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None  # not there, or damaged: decode again
     return Images(images, labels, tuple(classes), source, fingerprint, tuple(notes))
+
+
+def checksum(about: str, labels: Tensor | None) -> str:
+    sha = hashlib.sha256(about.encode())
+    if labels is not None:
+        sha.update(repr((labels.dtype, tuple(labels.shape))).encode())
+        sha.update(labels.numpy().tobytes())
+    return sha.hexdigest()
 
 
 # ---- batches ---------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
 """One image file: decoded, whatever its mode, cropped and resized."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from threading import Condition
 
 import numpy as np
 import torch
@@ -11,17 +15,62 @@ from torch import Tensor
 from .config import DataInfo
 from .errors import UserError
 
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+    ".pbm", ".avif",
+)  # fmt: skip
 SMALLEST_SIDE = 8
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 500_000_000
+MOST_SCANS = 100  # of a progressive JPEG, each of which passes over the whole image; ten are usual
+
+
+class Room:
+    """Room for so many pixels at once: who needs more than is left waits for others to end."""
+
+    def __init__(self, most: int):
+        self.left, self.change = most, Condition()
+
+    @contextmanager
+    def taken(self, n: int) -> Iterator[None]:
+        with self.change:
+            self.change.wait_for(lambda: n <= self.left)
+            self.left -= n
+        try:
+            yield
+        finally:
+            with self.change:
+                self.left += n
+                self.change.notify_all()
+
+
+ROOM = Room(2 * MOST_PIXELS)
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """What is read: the formats that SUFFIXES stand for, of those that Pillow was built with."""
+    known = Image.registered_extensions()
+    return tuple(sorted({known[suffix] for suffix in SUFFIXES if suffix in known}))
+
+
+def open_image(data: bytes) -> Image.Image:
+    """An image file of one of the formats, not decoded yet. No other is opened, whatever the file
+    is called: Pillow knows many, and one of them is a program that another program runs."""
+    image = Image.open(io.BytesIO(data), formats=formats())
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+        raise ValueError(f"more than {MOST_SCANS} passes over one image are too many")
+    return image
 
 
 def head(data: bytes) -> tuple[int, int, bool]:
     """Height and width as seen, and whether it is in colour, from the file's head alone."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(data) as image:
         w, h = usable_size(image)
         gray = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
-        return (w, h, not gray) if image.getexif().get(0x0112, 1) >= 5 else (h, w, not gray)
+        with ROOM.taken(w * h):  # a PNG is decoded for it, as it may be told behind the pixels
+            turned = image.getexif().get(0x0112, 1) >= 5
+        return (w, h, not gray) if turned else (h, w, not gray)
 
 
 def usable_size(image: Image.Image) -> tuple[int, int]:
@@ -36,7 +85,7 @@ def usable_size(image: Image.Image) -> tuple[int, int]:
 
 def decode(data: bytes) -> Image.Image:
     """An image file as "L" or "RGB": upright, over white where it is transparent."""
-    with Image.open(io.BytesIO(data)) as file:
+    with open_image(data) as file:
         usable_size(file)
         file.load()
         image = ImageOps.exif_transpose(file)
@@ -56,6 +105,14 @@ def decode(data: bytes) -> Image.Image:
 def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """Crop to the aspect of `size` (height, width) about the middle, then resize, anti-aliased."""
     return np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS))
+
+
+def decode_to_fit(data: bytes, mode: str, size: tuple[int, int]) -> np.ndarray:
+    """An image file, decoded and fitted once there is room for it."""
+    with open_image(data) as file:
+        w, h = usable_size(file)
+    with ROOM.taken(w * h):
+        return fit(decode(data).convert(mode), size)
 
 
 def read_picture(path: Path, info: DataInfo) -> Tensor:
@@ -79,15 +136,22 @@ def read_mask(path: Path, info: DataInfo) -> Tensor:
 def opened(path: Path) -> Image.Image:
     """An image file, decoded. Raises UserError where it cannot be."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError("the file is too large")
-        return decode(path.read_bytes())
+        return decode(read_bytes(path))
     except FileNotFoundError:
         raise UserError(f"there is no image at {path}") from None
     except UnidentifiedImageError:
         raise UserError(f"{path} is not an image") from None
     except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise UserError(f"{path} cannot be read as an image: {first_line(error)}") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's, or ValueError where there are too many; also of a file without an end."""
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"the file has more than {MOST_BYTES:,} bytes")
+    return data
 
 
 def first_line(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Readers: from a named set, an npz, a folder or a zip to uint8 images (N, C, H, W) and labels."""
 
+import math
+import os
 import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +16,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .config import DataInfo
-from .decoding import MOST_BYTES, SMALLEST_SIDE, decode, first_line, fit, head
-from .errors import UserError
+from .decoding import (
+    MOST_BYTES,
+    MOST_PIXELS,
+    SMALLEST_SIDE,
+    SUFFIXES,
+    decode_to_fit,
+    first_line,
+    fit,
+    head,
+    read_bytes,
+)
+from .errors import UserError, plain
 from .spool import Spool
 
-SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-    ".pbm", ".avif",
-)  # fmt: skip
 DEFAULT_SIDE = 64
 LARGEST_SIDE_KEPT = 128
-PART = 1000  # images that are decoded at once
+PART = 1000  # images that are decoded at once, unless they are large
+LOOSE, TIGHT = 50_000_000, 100  # no image of more bytes than LOOSE packs into a part in TIGHT
 RESIZED = "the images are large or differ in size"
 
 
@@ -79,26 +88,30 @@ def read_named(name: str, size: tuple[int, int] | None, root: Path, split: str) 
         kinds = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
         kind = getattr(datasets, kinds[name])
         data = kind(str(root), train=split == "train", download=True)
+        array, targets = np.asarray(data.data), np.asarray(data.targets)
+        classes = tuple("0123456789") if name == "mnist" else tuple(data.classes)
+        if not 0 < len(array) == len(targets) or not 0 <= targets.min() <= targets.max() < 10:
+            raise ValueError("its labels are not those of its images")
     except Exception as error:  # no network, a full disk, files that are damaged in any way
         raise UserError(
             f"{name} is not whole in {root} and could not be downloaded ({first_line(error)}); "
             f"name the folder that has it with --root, or use --data mnist5k, which needs none"
         ) from None
-    classes = tuple("0123456789") if name == "mnist" else tuple(data.classes)
-    return from_array(np.asarray(data.data), np.asarray(data.targets), classes, name, size)
+    return from_array(array, targets, classes, name, size)
 
 
 def read_npz(path: Path, size: tuple[int, int] | None) -> Images:
     """Images under `images`, `arr_0` or `x`: uint8 (N, H, W) or (N, H, W, C); labels likewise
     under `labels`, `arr_1` or `y`: integers (N,)."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            images = next((file[k] for k in ("images", "arr_0", "x") if k in file), None)
-            labels = next((file[k] for k in ("labels", "arr_1", "y") if k in file), None)
-            names = list(file)
+        with zipfile.ZipFile(path) as archive:
+            names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+            array, labels = (
+                next((read_array(archive, f"{k}.npy") for k in keys if k in names), None)
+                for keys in (("images", "arr_0", "x"), ("labels", "arr_1", "y"))
+            )
     except Exception as error:  # not an archive, cut, encrypted, of objects, of absurd shapes
         raise UserError(f"{path} cannot be read as an npz file: {first_line(error)}") from None
-    array = images if isinstance(images, np.ndarray) else None
     if array is None or array.dtype != np.uint8 or array.ndim not in (3, 4) or not array.size:
         found = f"{array.dtype} of {array.shape}" if array is not None else names
         raise UserError(
@@ -113,6 +126,19 @@ def read_npz(path: Path, size: tuple[int, int] | None) -> Images:
         raise UserError(f"{path}: labels must be {len(array)} integers, one an image")
     values, labels = np.unique(labels, return_inverse=True)
     return from_array(array, labels, tuple(map(str, values)), str(path), size)
+
+
+def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an npz. Raises an exception of any kind for what is none, before it takes more
+    memory than the file has bytes to fill."""
+    info, headers = unpackable(archive.getinfo(name)), np.lib.format
+    with archive.open(info) as file:
+        kinds = {(1, 0): headers.read_array_header_1_0, (2, 0): headers.read_array_header_2_0}
+        shape, _, dtype = kinds[headers.read_magic(file)](file)
+    if math.prod(shape) * dtype.itemsize > info.file_size:
+        raise ValueError(f"{name} is cut short")
+    with archive.open(info) as file:
+        return headers.read_array(file, allow_pickle=False)
 
 
 def from_array(
@@ -141,9 +167,17 @@ def from_array(
 
 def file_stamps(path: Path) -> list[Any]:
     """What tells one version of a file, or of the files of a folder, from another."""
-    files = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else []
-    states = [(str(f.relative_to(path)), f.stat()) for f in files if f.is_file()]
-    return [(name, s.st_size, s.st_mtime_ns) for name, s in states]
+    states = {".": path.stat()} if path.is_file() else files_in(path) if path.is_dir() else {}
+    return [(name, s.st_size, s.st_mtime_ns) for name, s in states.items()]
+
+
+def files_in(folder: Path) -> dict[str, os.stat_result]:
+    """The files of a folder and of those within it, by their names there."""
+    try:
+        files = [f for f in sorted(folder.rglob("*")) if os.path.isfile(f)]
+        return {str(f.relative_to(folder)): f.stat() for f in files}
+    except (OSError, RecursionError) as error:
+        raise UserError(f"{folder} cannot be looked through: {first_line(error)}") from None
 
 
 # ---- a person's own images -------------------------------------------------------------------
@@ -151,32 +185,50 @@ def file_stamps(path: Path) -> list[Any]:
 
 def is_archive(path: Path) -> bool:
     """Whether it is a zip of files; an npz, which is one too, is not meant."""
-    return path.suffix.lower() != ".npz" and zipfile.is_zipfile(path)
+    if path.suffix.lower() == ".npz" or not path.is_file():
+        return False
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # one, but damaged
+        return True
 
 
 def list_files(path: Path) -> tuple[list[str], Callable[[str], bytes], list[Any]]:
     """The images of a folder or a zip: their names, how to read one, and what dates them."""
     if path.is_dir():
-        names = [str(f.relative_to(path)) for f in path.rglob("*") if f.is_file()]
-        read = lambda name: (path / name).read_bytes()  # noqa: E731
+        names = list(files_in(path))
+        read = lambda name: read_bytes(path / name)  # noqa: E731
     else:
         try:
             archive = zipfile.ZipFile(path)
         except Exception as error:  # a table of contents can be damaged in any way
             raise UserError(f"{path} cannot be read as a zip: {first_line(error)}") from None
-        sizes = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
-        names = list(sizes)
+        names = list(dict.fromkeys(n for n in archive.namelist() if not n.endswith("/")))
+        if sum(i.compress_size for i in archive.infolist()) > path.stat().st_size:
+            raise UserError(f"{path} is damaged or a bomb: its files lie over one another")
 
         def read(name: str) -> bytes:
-            if sizes[name] > MOST_BYTES:
-                raise ValueError(f"unpacks to {sizes[name]} bytes")
-            return archive.read(name)
+            info = unpackable(archive.getinfo(name))
+            if info.file_size > MOST_BYTES:
+                raise ValueError(f"unpacks to {info.file_size:,} bytes")
+            with archive.open(info) as file:
+                return file.read(info.file_size)  # and no more, however much there is
 
     images = sorted(n for n in names if Path(n).suffix.lower() in SUFFIXES and not hidden(n))
     if not images:
         what = f"none of its {len(names)} files is an image" if names else "it is empty"
         raise UserError(f"there are no images in {path}: {what} (formats: {' '.join(SUFFIXES)})")
     return images, read, [images, *file_stamps(path)] if path.is_file() else file_stamps(path)
+
+
+def unpackable(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """The same, or ValueError for a bomb, and for what could be one: of the ways to pack a file,
+    Deflate alone is unpacked no further than one asks."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("is packed in another way than Deflate: pack it anew")
+    if info.file_size > max(LOOSE, TIGHT * info.compress_size):
+        raise ValueError(f"unpacks from {info.compress_size:,} to {info.file_size:,} bytes")
+    return info
 
 
 def hidden(name: str) -> bool:
@@ -197,20 +249,22 @@ def read_files(
     notes = []
     with ThreadPoolExecutor() as pool:
         heads = {h for h in pool.map(lambda n: attempt(head, read, n), names) if type(h) is tuple}
-        shapes, colour = {h[:2] for h in heads}, any(h[2] for h in heads)
-        if size is None:
-            size = shapes.pop() if len(shapes) == 1 else None
-            if size is None or max(size) > LARGEST_SIDE_KEPT:
-                size = (DEFAULT_SIDE, DEFAULT_SIDE)
-                notes.append(
-                    f"{RESIZED}: cropped and resized to {size[0]}x{size[1]} (choose with --size)"
-                )
-        mode = "RGB" if colour else "L"
-        use = lambda data: fit(decode(data).convert(mode), size)  # noqa: E731
-        spool, good, bad = Spool(keep, (3 if colour else 1, *size)), [], []
-        progress = tqdm(desc="decoding", total=len(names), leave=False, disable=None, unit="img")
-        for first in range(0, len(names), PART):
-            part = names[first : first + PART]
+    shapes, colour = {h[:2] for h in heads}, any(h[2] for h in heads)
+    if size is None:
+        size = shapes.pop() if len(shapes) == 1 else None
+        if size is None or max(size) > LARGEST_SIDE_KEPT:
+            size = (DEFAULT_SIDE, DEFAULT_SIDE)
+            notes.append(
+                f"{RESIZED}: cropped and resized to {size[0]}x{size[1]} (choose with --size)"
+            )
+    mode = "RGB" if colour else "L"
+    use = lambda data: decode_to_fit(data, mode, size)  # noqa: E731
+    spool, good, bad = Spool(keep, (3 if colour else 1, *size)), [], []
+    progress = tqdm(desc="decoding", total=len(names), leave=False, disable=None, unit="img")
+    step = max(1, min(PART, MOST_PIXELS // (size[0] * size[1])))
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, len(names), step):
+            part = names[first : first + step]
             for name, image in zip(
                 part, pool.map(lambda n: attempt(use, read, n), part), strict=True
             ):
@@ -219,8 +273,8 @@ def read_files(
                     spool.add(image)
                     good.append(name)
                 else:
-                    bad.append(f"{name} ({image})")
-        progress.close()
+                    bad.append(plain(f"{name} ({image})", 200))
+    progress.close()
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         notes.append(f"{len(bad)} of {len(names)} images skipped: {'; '.join(bad[:5])}{more}")
@@ -251,7 +305,7 @@ def labels_of(names: Iterable[str]) -> tuple[np.ndarray | None, tuple[str, ...]]
     shared = next(
         (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
     )
-    tops = [f[shared] if len(f) > shared else None for f in folders]
+    tops = [plain(f[shared]) if len(f) > shared else None for f in folders]
     classes = sorted({top for top in tops if top is not None})
     if None in tops or len(classes) < 2:
         return None, ()

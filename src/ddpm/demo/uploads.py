@@ -3,7 +3,6 @@ nothing is written to disk, nor served back to anyone."""
 
 import base64
 import binascii
-import io
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
-from ..decoding import as_picture, decode, fit
+from ..decoding import as_picture, decode, fit, open_image
 from ..errors import UserError
 from .pictures import png
 
@@ -143,7 +142,7 @@ def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
         raise UserError(f"{name} is larger than {MOST_BYTES // 1_000_000} MB: choose a smaller one")
     raw = unpacked(data, MOST_BYTES)
     try:
-        with Image.open(io.BytesIO(raw)) as file:
+        with open_image(raw) as file:
             w, h = file.size
             moving = getattr(file, "n_frames", 1) > 1
     except Image.DecompressionBombError:
@@ -167,7 +166,7 @@ def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
 def read_mask(data: str, info: DataInfo) -> Tensor:
     """What was painted: bool (H, W), True under the brush."""
     try:
-        with Image.open(io.BytesIO(unpacked(data, MOST_BYTES))) as file:
+        with open_image(unpacked(data, MOST_BYTES)) as file:
             if file.size[0] * file.size[1] > MOST_PIXELS:
                 raise UserError("the mask is too large")
             painted = file.convert("RGBA").getchannel("A")
