@@ -208,7 +208,7 @@ def change(path, **values):
         ("unet/config.json", {"down_block_types": ["ResnetDownsampleBlock2D"] * 2}, "down_block"),
         ("unet/config.json", {"block_out_channels": [16, 40]}, "block_out_channels"),
         ("unet/config.json", {"sample_size": None}, "sample_size"),
-        ("unet/config.json", {"layers_per_block": 1}, "do not fit its config"),
+        ("unet/config.json", {"layers_per_block": 1}, "do not fit its own config"),
         ("scheduler/scheduler_config.json", {"beta_end": 0.5}, "is none of ours"),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "'flow' is not"),
         ("scheduler/scheduler_config.json", {"variance_type": "learned"}, "'learned' is not"),

@@ -142,7 +142,7 @@ def test_replay_names_weights_images_and_layers(tiny, tmp_path, poisoned):
     save_tensors(path, huge, header)
     assert "the output of conv_in, Conv2d" in replay(path).where
     save_tensors(path, {"x0": tensors["x0"]}, header)
-    with pytest.raises(UserError, match="does not fit its own config"):
+    with pytest.raises(UserError, match="do not fit its own config"):
         replay(path)
 
 

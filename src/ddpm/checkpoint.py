@@ -32,6 +32,7 @@ from .shard import put_weights, shared_as, whole
 from .unet import UNet
 
 VERSION = 1
+MOST_HEADER = 4_000_000  # bytes of a file's header: the names of a great many classes
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = ("mnist",)
 FIXED = (  # for the whole life of a run
@@ -138,22 +139,37 @@ def load(path: str | Path) -> Checkpoint:
     if path.is_dir():
         path = path / "model.safetensors"
     tensors, header = load_tensors(path, Header)
-    config, data = header.config, header.data
+    net, diffusion = rebuild(path, header.config, header.data, tensors)
+    return Checkpoint(
+        net.eval().requires_grad_(False),
+        diffusion,
+        header.config,
+        header.data,
+        header.step,
+        header.images,
+    )
+
+
+def rebuild(
+    path: Path, config: Config, data: DataInfo, tensors: Mapping[str, Tensor]
+) -> tuple[UNet, Diffusion]:
+    """The network with the weights of a file, and the diffusion. Raises UserError where they are
+    not those that its config describes."""
     try:
         diffusion = build_diffusion(config)
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
             net = build_net(config, data)
-        net.load_state_dict(tensors, assign=True)
+        net.load_state_dict(require_real(tensors), assign=True)
     except (RuntimeError, ValueError, TypeError):
         raise UserError(f"{path} is damaged: its weights do not fit its own config") from None
-    return Checkpoint(
-        net.float().eval().requires_grad_(False),
-        diffusion,
-        config,
-        data,
-        header.step,
-        header.images,
-    )
+    return net.float(), diffusion
+
+
+def require_real(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The same, or TypeError where they are not all of real numbers."""
+    if not all(t.is_floating_point() for t in tensors.values()):
+        raise TypeError("weights are real numbers")
+    return tensors
 
 
 def save_state(
@@ -215,10 +231,11 @@ def load_state(
     parameters = dict(enumerate(net.parameters()))
     moments: dict[int, dict[str, Tensor]] = {i: {} for i in parameters if header.step}
     try:
+        require_real(tensors)
         put_weights(net, {k[4:]: v for k, v in tensors.items() if k.startswith("raw.")})
         put_weights(ema.model, {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
         for i, moment in moments.items():
-            moment["step"] = tensors[f"optimizer.{i}.step"]
+            moment["step"] = tensors[f"optimizer.{i}.step"].view(())
             for name in ("exp_avg", "exp_avg_sq"):
                 value = tensors[f"optimizer.{i}.{name}"].view(parameters[i].shape)
                 # The fused step walks through memory: a moment must lie as its parameter does.
@@ -226,7 +243,7 @@ def load_state(
                 moment[name] = torch.empty_like(parameters[i]).copy_(share)
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    except (RuntimeError, KeyError):
+    except (RuntimeError, KeyError, TypeError):
         raise UserError(f"{path} is damaged: it does not fit this run's config") from None
     ema.updates = header.ema_updates
     return header.step, header.seconds, header.caution
@@ -270,6 +287,8 @@ def save_tensors(
             number = re.search(r"os error (\d+)", str(error))
             code = int(number[1]) if number else errno.EIO
             raise OSError(code, os.strerror(code), str(path)) from None
+        if header_length(beside) > MOST_HEADER:
+            raise UserError(f"{len(header.data.classes):,} classes are too many for a checkpoint")
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -289,14 +308,7 @@ def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
             f"there is no checkpoint at {path}; name a run's folder, a .safetensors file, or the "
             f"weights that come with ddpm: {names}"
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} is not a whole safetensors file (truncated, or of another format): {error}"
-        ) from None
+    tensors, about = read_tensors(path)
     try:
         header = json.loads(about.get("ddpm", ""))
         version = header["version"]
@@ -310,3 +322,24 @@ def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
     if "sha256" in about and about["sha256"] != digest(tensors):
         raise UserError(f"{path} is damaged: its contents are not those that were written")
     return tensors, validated(kind, header, f"{path} has a damaged header")
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and what it says of itself. Raises UserError where it is
+    none, or its header is larger than any of ours."""
+    try:
+        if header_length(path) > MOST_HEADER:
+            raise ValueError(f"its header would have more than {MOST_HEADER:,} bytes")
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a whole safetensors file (truncated, or of another format): {error}"
+        ) from None
+
+
+def header_length(path: Path) -> int:
+    """As a safetensors file tells it in its first eight bytes."""
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(8), "little")

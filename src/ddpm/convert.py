@@ -8,19 +8,32 @@ layer of the time embedding takes up the difference, exactly.
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .checkpoint import VERSION, Checkpoint, Header, build_diffusion, build_net
-from .config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig, validated
+from .checkpoint import VERSION, Checkpoint, Header, read_tensors, rebuild
+from .config import (
+    Below1,
+    Config,
+    Count,
+    DataInfo,
+    DiffusionConfig,
+    Few,
+    SampleConfig,
+    Steps,
+    UNetConfig,
+    Width,
+    short,
+    validated,
+)
 from .errors import UserError
-from .folders import replacing, require_writable
+from .folders import read_text, replacing, require_writable
 from .schedule import SCHEDULES
 
 DIFFUSERS = "0.31.0"  # the oldest whose configs are written here
@@ -35,6 +48,40 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "mid_block_scale_factor": (1, 1.0), "mid_block_type": ("UNetMidBlock2D",),
     "time_embedding_type": ("positional",), "time_embedding_dim": (None,),
 }  # fmt: skip
+MOST_BYTES = 10_000_000  # of a file of settings, which may list 100,000 betas
+
+
+@dataclass(frozen=True)
+class TheirUNet:
+    """What is read of the config of a UNet2DModel; what it leaves out is what diffusers takes."""
+
+    sample_size: Width | tuple[Width, Width] | None = None
+    in_channels: Width = 3
+    block_out_channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] = (
+        224, 448, 672, 896,
+    )  # fmt: skip
+    layers_per_block: Few = 2
+    down_block_types: tuple[str, ...] = ()
+    up_block_types: tuple[str, ...] = ()
+    attention_head_dim: Width | None = 8
+    norm_num_groups: Width = 32
+    attn_norm_num_groups: Width | None = None
+    dropout: Below1 = 0.0
+    resnet_time_scale_shift: str = "default"
+    num_class_embeds: Annotated[int, Field(ge=0, le=100_000)] | None = None
+
+
+@dataclass(frozen=True)
+class TheirScheduler:
+    """The same of a DDPMScheduler."""
+
+    num_train_timesteps: Steps = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    prediction_type: str = "epsilon"
+    variance_type: str = "fixed_small"
 
 
 # ---- names -----------------------------------------------------------------------------------
@@ -256,30 +303,29 @@ def read_diffusers(folder: Path) -> Checkpoint:
             f"there is no {WEIGHTS} in {root}; a .bin file is a pickle, which could run anything: "
             f"load and save it with diffusers, which writes safetensors"
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = (file.metadata() or {}).get("ddpm")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = (
-            validated(Header, json.loads(about), f"{path} has a damaged header") if about else None
-        )
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}") from None
+    tensors, about = read_tensors(path)
+    header = our_header(about["ddpm"], path) if about.get("ddpm") else None
     config, data = our_config(model, scheduler, folder.name)
     if header:  # it was ours: all that theirs has no place for
         config, data = replace(header.config, unet=config.unet), header.data
-    net = build_net(config, data)
     try:
         ours = to_ours(tensors, config.unet)
         if data.classes and not header:  # a row for no class, which this network was never taught
             label = ours["label.weight"]
             ours["label.weight"] = torch.cat([label, label.mean(0, keepdim=True)])
-        net.load_state_dict(ours)
-    except (RuntimeError, KeyError) as error:
-        raise UserError(f"the weights in {path} do not fit its config: {error}") from None
-    net = net.float().eval().requires_grad_(False)
+    except (RuntimeError, LookupError, ArithmeticError):  # tensors of other names or shapes
+        raise UserError(f"{path} is damaged: its weights do not fit its own config") from None
+    net, diffusion = rebuild(path, config, data, ours)
+    net = net.eval().requires_grad_(False)
     step, images = (header.step, header.images) if header else (0, 0)
-    return Checkpoint(net, build_diffusion(config), config, data, step, images)
+    return Checkpoint(net, diffusion, config, data, step, images)
+
+
+def our_header(text: str, path: Path) -> Header:
+    try:
+        return validated(Header, json.loads(text), f"{path} has a damaged header")
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} has a damaged header: it is not JSON") from None
 
 
 def our_config(
@@ -287,23 +333,19 @@ def our_config(
 ) -> tuple[Config, DataInfo]:
     """Our config for theirs. Raises UserError, naming the setting, where there is none."""
 
-    def get(key: str, default: Any) -> Any:
-        return model.get(key, default)
-
     def refuse(key: str, value: Any) -> UserError:
-        return UserError(f"{name}: a network with {key} = {value!r} is not one of ours")
+        return UserError(f"{name}: a network with {key} = {short(value)} is not one of ours")
 
-    if get("_class_name", "UNet2DModel") != "UNet2DModel":
+    if model.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise refuse("_class_name", model["_class_name"])
     known = {**FIXED, "downsample_padding": (0,), "flip_sin_to_cos": (False,), "freq_shift": (1,),
              "norm_eps": (1e-6,)}  # fmt: skip
     theirs = {"flip_sin_to_cos": True, "freq_shift": 0, "downsample_padding": 1, "norm_eps": 1e-5}
     for key, allowed in known.items():
-        if (value := get(key, theirs.get(key, allowed[0]))) not in allowed:
+        if (value := model.get(key, theirs.get(key, allowed[0]))) not in allowed:
             raise refuse(key, value)
-    widths = get("block_out_channels", [224, 448, 672, 896])
-    down = get("down_block_types", [])
-    up = get("up_block_types", [])
+    net = validated(TheirUNet, model, name)
+    widths, down, up = net.block_out_channels, net.down_block_types, net.up_block_types
     attends = [kind == "AttnDownBlock2D" for kind in down]
     plain = {"AttnDownBlock2D", "DownBlock2D", "AttnUpBlock2D", "UpBlock2D"}
     if not set(down) | set(up) <= plain or len(down) != len(widths):
@@ -312,47 +354,44 @@ def our_config(
         raise refuse("up_block_types", up)
     if any(w % widths[0] for w in widths):
         raise refuse("block_out_channels", widths)
-    head = get("attention_head_dim", 8)
+    head = net.attention_head_dim
     heads = {w // head if head else 1 for w, a in zip(widths, attends, strict=True) if a}
     heads |= {widths[-1] // head if head else 1}
     if len(heads) > 1:
         raise refuse("attention_head_dim", head)
-    kind = get("resnet_time_scale_shift", "default")
+    kind = net.resnet_time_scale_shift
     if kind not in ("default", "scale_shift"):
         raise refuse("resnet_time_scale_shift", kind)
-    if kind == "scale_shift" and get("attn_norm_num_groups", None) != get("norm_num_groups", 32):
-        raise refuse("attn_norm_num_groups", get("attn_norm_num_groups", None))
+    if kind == "scale_shift" and net.attn_norm_num_groups != net.norm_num_groups:
+        raise refuse("attn_norm_num_groups", net.attn_norm_num_groups)
+    if net.sample_size is None:
+        raise refuse("sample_size", None)
     unet = {
         "channels": widths[0], "mults": [w // widths[0] for w in widths],
-        "blocks": get("layers_per_block", 2),
+        "blocks": net.layers_per_block,
         "attention": [2**i for i, a in enumerate(attends) if a], "heads": heads.pop(),
-        "groups": get("norm_num_groups", 32), "dropout": get("dropout", 0.0),
+        "groups": net.norm_num_groups, "dropout": net.dropout,
         "film": kind == "scale_shift",
     }  # fmt: skip
+    process = validated(TheirScheduler, scheduler, name)
     config = Config(
-        unet=validated(UNetConfig, unet, name), diffusion=our_diffusion(scheduler, name),
+        unet=validated(UNetConfig, unet, name), diffusion=our_diffusion(process, name),
         sample=SampleConfig(
-            sampler="ddpm", steps=scheduler.get("num_train_timesteps", 1000),
-            variance=reverse(VARIANCES, scheduler.get("variance_type", "fixed_small"), name),
+            sampler="ddpm", steps=process.num_train_timesteps,
+            variance=reverse(VARIANCES, process.variance_type, name),
         ),
     )  # fmt: skip
-    side = get("sample_size", None)
-    if side is None:
-        raise refuse("sample_size", None)
-    height, width = side if isinstance(side, list | tuple) else (side, side)
-    rows = get("num_class_embeds", None) or 0
-    classes = tuple(map(str, range(rows)))
-    info = {"source": name, "count": 1, "channels": get("in_channels", 3), "height": height,
-            "width": width, "classes": classes, "fingerprint": ""}  # fmt: skip
-    return config, validated(DataInfo, info, name)
+    side = net.sample_size
+    height, width = side if isinstance(side, tuple) else (side, side)
+    classes = tuple(map(str, range(net.num_class_embeds or 0)))
+    return config, DataInfo(name, 1, net.in_channels, height, width, classes, "")
 
 
-def our_diffusion(scheduler: dict[str, Any], name: str) -> DiffusionConfig:
+def our_diffusion(process: TheirScheduler, name: str) -> DiffusionConfig:
     """The schedule of ours that has their ᾱ, to 1e-4, and what the network predicts."""
-    T = scheduler.get("num_train_timesteps", 1000)
-    kind, given = scheduler.get("beta_schedule", "linear"), scheduler.get("trained_betas")
-    first, last = scheduler.get("beta_start", 1e-4), scheduler.get("beta_end", 0.02)
-    target = reverse(TARGETS, scheduler.get("prediction_type", "epsilon"), name)
+    T, kind, given = process.num_train_timesteps, process.beta_schedule, process.trained_betas
+    first, last = process.beta_start, process.beta_end
+    target = reverse(TARGETS, process.prediction_type, name)
     for ours, make in SCHEDULES.items():
         alpha_bar = make(T).alpha_bar[1:]
         if given is not None:
@@ -372,15 +411,15 @@ def reverse(names: dict[str, str], theirs: str, where: str) -> Any:
     for ours, name in names.items():
         if name == theirs:
             return ours
-    raise UserError(f"{where}: {theirs!r} is not {' or '.join(names.values())}")
+    raise UserError(f"{where}: {short(theirs)} is not {' or '.join(names.values())}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(read_text(path, MOST_BYTES))
     except FileNotFoundError:
         raise UserError(f"there is no {path}: is this a folder of diffusers'?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(table, dict):
         raise UserError(f"{path} cannot be read: it holds no table")

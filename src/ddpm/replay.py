@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import BatchHeader, build, load_tensors
+from .checkpoint import BatchHeader, load_tensors, rebuild
 from .device import place
 from .errors import UserError
 from .noise import STEP, derive_seed
 from .train import draw
+
+MOST_PARTS = 1024  # of a batch, each of which was one process's
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,12 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
     Raises UserError where the file is none of these.
     """
     tensors, header = load_tensors(path, BatchHeader)
-    net, diffusion = build(header.config, header.data)
-    try:
-        net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("raw.")})
-        x0, y = tensors["x0"].to(device), tensors.get("y")
-    except (RuntimeError, KeyError):
-        raise UserError(f"{path} is damaged: it does not fit its own config") from None
+    weights = {k[4:]: v for k, v in tensors.items() if k.startswith("raw.")}
+    net, diffusion = rebuild(path, header.config, header.data, weights)
+    x0, y = tensors.get("x0"), tensors.get("y")
+    if x0 is None or not fits(x0, y, header):
+        raise UserError(f"{path} is damaged: its images do not fit its own config")
+    x0 = x0.to(device)
     place(net, device)
     diffusion = diffusion.to(device)
     torch.manual_seed(derive_seed(header.config.seed, STEP, header.step))
@@ -75,6 +77,20 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
     grads = [p.grad for p in net.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(grads)
     return Replay(header.step, loss.item(), norm.item(), found[0] if found else None)
+
+
+def fits(x0: Tensor, y: Tensor | None, header: BatchHeader) -> bool:
+    """Whether a batch, or one process's part of it, is one of the run that the header tells of."""
+    data, batch = header.data, header.config.train.batch
+    if x0.dtype != torch.float32 or x0.shape[1:] != (data.channels, data.height, data.width):
+        return False
+    n = len(x0)
+    if not 0 < n <= header.first + n <= batch <= MOST_PARTS * n:
+        return False
+    if y is None:
+        return True
+    known = y.dtype == torch.long and y.shape == (n,) and len(data.classes) > 0
+    return known and 0 <= int(y.min()) <= int(y.max()) < len(data.classes)
 
 
 def bad(x: Tensor) -> str:
