@@ -15,8 +15,8 @@ from . import cifar_net, digit_net
 from .errors import UserError
 from .images import to_float
 
-INCEPTION_HASH = "6726825d"  # the first digits of its SHA-256
-INCEPTION = f"weights-inception-2015-12-05-{INCEPTION_HASH}.pth"
+INCEPTION_HASH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # SHA-256
+INCEPTION = f"weights-inception-2015-12-05-{INCEPTION_HASH[:8]}.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
 
 Look = Callable[[Tensor], tuple[Tensor, Tensor | None]]
@@ -89,13 +89,13 @@ def inception(path: Path, device: torch.device | str) -> Eyes:
     """The Inception network of the published scores, through torch-fidelity.
 
     Its file is a pickle, which could run anything: it is opened only if it is the very file that
-    everybody has.
+    everybody has, to the last digit of its hash: another file with the same few is soon made.
     """
     digest = file_hash(path, 64)
-    if not digest.startswith(INCEPTION_HASH):
+    if digest != INCEPTION_HASH:
         raise UserError(
             f"{path} is not the Inception network that scores are published with: its SHA-256 "
-            f"begins with {digest[:8]}, not {INCEPTION_HASH}; download it again from "
+            f"is {digest}, not {INCEPTION_HASH}; download it again from "
             f"{INCEPTION_URL}"
         )
     try:
