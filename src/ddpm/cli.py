@@ -127,6 +127,8 @@ def train_command(argv: list[str]) -> int:
     from .train import train
 
     result = train(options.config, out, device=options.device, resume=resume)
+    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+        return 0 if result.finished else 130
     if math.isnan(result.loss):  # no step was taken
         print(f"{out} had come to the end of its budget: to go on, give it a larger one")
         return 0
