@@ -39,7 +39,7 @@ def test_killed_fifty_times_it_ends_with_the_same_weights(tiny_dropout, tmp_path
     """At moments drawn at random: while it reads, steps, writes, renames or draws."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ddpm.train"])
-    config = replace(tiny_dropout, steps=24)
+    config = replace(tiny_dropout, steps=12, held_out=8)
     config = replace(config, train=replace(config.train, save_minutes=1e-6))  # at every step
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
