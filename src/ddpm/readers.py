@@ -90,7 +90,8 @@ def read_named(name: str, size: tuple[int, int] | None, root: Path, split: str) 
         data = kind(str(root), train=split == "train", download=True)
         array, targets = np.asarray(data.data), np.asarray(data.targets)
         classes = tuple("0123456789") if name == "mnist" else tuple(data.classes)
-        if not 0 < len(array) == len(targets) or not 0 <= targets.min() <= targets.max() < 10:
+        least, most = targets.min(), targets.max()
+        if len(array) != len(targets) or not 0 <= least <= most < len(classes):
             raise ValueError("its labels are not those of its images")
     except Exception as error:  # no network, a full disk, files that are damaged in any way
         raise UserError(
@@ -129,8 +130,8 @@ def read_npz(path: Path, size: tuple[int, int] | None) -> Images:
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an npz. Raises an exception of any kind for what is none, before it takes more
-    memory than the file has bytes to fill."""
+    """An array of an npz. Raises an exception of any kind where it is none, before more memory is
+    taken than the file has bytes to fill."""
     info, headers = unpackable(archive.getinfo(name)), np.lib.format
     with archive.open(info) as file:
         kinds = {(1, 0): headers.read_array_header_1_0, (2, 0): headers.read_array_header_2_0}
@@ -249,20 +250,19 @@ def read_files(
     notes = []
     with ThreadPoolExecutor() as pool:
         heads = {h for h in pool.map(lambda n: attempt(head, read, n), names) if type(h) is tuple}
-    shapes, colour = {h[:2] for h in heads}, any(h[2] for h in heads)
-    if size is None:
-        size = shapes.pop() if len(shapes) == 1 else None
-        if size is None or max(size) > LARGEST_SIDE_KEPT:
-            size = (DEFAULT_SIDE, DEFAULT_SIDE)
-            notes.append(
-                f"{RESIZED}: cropped and resized to {size[0]}x{size[1]} (choose with --size)"
-            )
-    mode = "RGB" if colour else "L"
-    use = lambda data: decode_to_fit(data, mode, size)  # noqa: E731
-    spool, good, bad = Spool(keep, (3 if colour else 1, *size)), [], []
-    progress = tqdm(desc="decoding", total=len(names), leave=False, disable=None, unit="img")
-    step = max(1, min(PART, MOST_PIXELS // (size[0] * size[1])))
-    with ThreadPoolExecutor() as pool:
+        shapes, colour = {h[:2] for h in heads}, any(h[2] for h in heads)
+        if size is None:
+            size = shapes.pop() if len(shapes) == 1 else None
+            if size is None or max(size) > LARGEST_SIDE_KEPT:
+                size = (DEFAULT_SIDE, DEFAULT_SIDE)
+                notes.append(
+                    f"{RESIZED}: cropped and resized to {size[0]}x{size[1]} (choose with --size)"
+                )
+        mode = "RGB" if colour else "L"
+        use = lambda data: decode_to_fit(data, mode, size)  # noqa: E731
+        spool, good, bad = Spool(keep, (3 if colour else 1, *size)), [], []
+        progress = tqdm(desc="decoding", total=len(names), leave=False, disable=None, unit="img")
+        step = max(1, min(PART, MOST_PIXELS // (size[0] * size[1])))
         for first in range(0, len(names), step):
             part = names[first : first + step]
             for name, image in zip(
@@ -274,7 +274,7 @@ def read_files(
                     good.append(name)
                 else:
                     bad.append(plain(f"{name} ({image})", 200))
-    progress.close()
+        progress.close()
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         notes.append(f"{len(bad)} of {len(names)} images skipped: {'; '.join(bad[:5])}{more}")
