@@ -7,6 +7,7 @@ import struct
 import subprocess
 import zipfile
 from dataclasses import asdict, replace
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from ddpm import UserError, load, load_images
+from ddpm import UserError, decoding, load, load_images
 from ddpm.checkpoint import VERSION, BatchHeader, Header, build, digest, save
 from ddpm.config import Config, DataInfo, read_toml, validated
 from ddpm.convert import WEIGHTS, read_diffusers
@@ -64,12 +65,26 @@ def test_a_jpeg_of_many_scans(tmp_path):
 
 
 def test_large_images_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
+    side, most, at_once = 1500, 2, [0]
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setattr("ddpm.decoding.ROOM", Room(9000 * 9000))
-    for i in range(4):
-        Image.new("1", (9000, 9000)).save(tmp_path / f"{i}.png")
+    monkeypatch.setattr("ddpm.decoding.ROOM", Room(most * side * side))
+    decode, lock = decoding.decode, Lock()
+
+    def watched(data):
+        with lock:
+            at_once.append(at_once[-1] + 1)
+        image = decode(data)
+        with lock:
+            at_once.append(at_once[-1] - 1)
+        return image
+
+    monkeypatch.setattr("ddpm.decoding.decode", watched)
+    for i in range(24):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{i}.png")
     with promised():
-        assert len(load_images(tmp_path)) == 4
+        assert len(load_images(tmp_path)) == 24
+    assert len(at_once) == 49
+    assert max(at_once) <= most
 
 
 def zipped(path, entries, method=zipfile.ZIP_DEFLATED):

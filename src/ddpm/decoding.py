@@ -68,9 +68,9 @@ def head(data: bytes) -> tuple[int, int, bool]:
     with open_image(data) as image:
         w, h = usable_size(image)
         gray = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
-        with ROOM.taken(w * h):  # a PNG is decoded for it, as it may be told behind the pixels
-            turned = image.getexif().get(0x0112, 1) >= 5
-        return (w, h, not gray) if turned else (h, w, not gray)
+    with ROOM.taken(w * h):  # a PNG is decoded for it, as it may be told behind the pixels
+        turned = open_image(data).getexif().get(0x0112, 1) >= 5
+    return (w, h, not gray) if turned else (h, w, not gray)
 
 
 def usable_size(image: Image.Image) -> tuple[int, int]:
@@ -85,10 +85,10 @@ def usable_size(image: Image.Image) -> tuple[int, int]:
 
 def decode(data: bytes) -> Image.Image:
     """An image file as "L" or "RGB": upright, over white where it is transparent."""
-    with open_image(data) as file:
-        usable_size(file)
-        file.load()
-        image = ImageOps.exif_transpose(file)
+    with open_image(data) as image:
+        usable_size(image)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.nan_to_num(np.asarray(image, np.float32))
         known = 65535 if image.mode.startswith("I;16") else None
@@ -99,7 +99,12 @@ def decode(data: bytes) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("L" if gray else "RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    return converted(image, "L" if image.mode in ("1", "L") else "RGB")
+
+
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """Without the copy that Pillow makes of what is in that mode already: images may be large."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -112,7 +117,7 @@ def decode_to_fit(data: bytes, mode: str, size: tuple[int, int]) -> np.ndarray:
     with open_image(data) as file:
         w, h = usable_size(file)
     with ROOM.taken(w * h):
-        return fit(decode(data).convert(mode), size)
+        return fit(converted(decode(data), mode), size)
 
 
 def read_picture(path: Path, info: DataInfo) -> Tensor:
