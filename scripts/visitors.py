@@ -1,0 +1,109 @@
+"""Does the demo serve many visitors at once, and stay as small as it began?
+
+    python scripts/visitors.py --visitors 8 --rounds 25
+
+Opens the page in as many tabs of a real browser, lets all of them generate at once, round after
+round, and prints of each round how many were told a place in the queue, when the last of them was
+told that or saw a frame, when the first and the last had their images, and the memory of the
+server's process after it. Needs the extra `demo`, playwright and a Chromium.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import tyro
+from playwright.sync_api import Page, sync_playwright
+
+CLICK = """() => {
+  const film = () => document.querySelector('#stage .film .caption')?.innerText ?? '';
+  const before = film(), start = performance.now(), visit = window.visit = {};
+  const note = (what) => { visit[what] ??= (performance.now() - start) / 1000; };
+  const look = setInterval(() => {
+    if (/queue: *\\d+/.test(document.body.innerText)) { note('place'); note('told'); }
+    if (document.querySelector('#stage .way') && !film()) { note('frame'); note('told'); }
+    if (film() && film() !== before) { note('told'); note('done'); clearInterval(look); }
+  }, 20);
+  document.querySelector('#go').click();
+}"""
+
+
+@dataclass
+class Options:
+    checkpoint: str = "mnist"
+    visitors: int = 8
+    rounds: int = 25
+    chromium: str | None = shutil.which("chromium") or shutil.which("google-chrome")
+    """The browser's program; by default Debian's, else Playwright's own."""
+
+
+def resident(pid: int) -> float:
+    """MB in memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise ProcessLookupError(pid)
+
+
+def start(checkpoint: str, folder: Path) -> tuple["subprocess.Popen[bytes]", str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "log"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ddpm", "demo", checkpoint, "--port", str(port)],
+        stdout=log.open("w"), stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    while "the demo is at" not in log.read_text():
+        if process.poll() is not None:
+            sys.exit(log.read_text())
+        time.sleep(0.2)
+    return process, f"http://127.0.0.1:{port}/"
+
+
+def generate_at_once(pages: list[Page]) -> list[dict[str, float]]:
+    for page in pages:
+        page.evaluate(CLICK)
+    for page in pages:
+        page.wait_for_function("window.visit.done", timeout=600_000)
+    return [page.evaluate("window.visit") for page in pages]
+
+
+def main(options: Options) -> None:
+    with TemporaryDirectory() as name, sync_playwright() as playwright:
+        process, address = start(options.checkpoint, Path(name))
+        try:
+            browser = playwright.chromium.launch(
+                executable_path=options.chromium, args=["--no-sandbox", "--disable-gpu"]
+            )
+            pages = [browser.new_page() for _ in range(options.visitors)]
+            for page in pages:
+                page.goto(address)
+                page.wait_for_selector("#go", timeout=60_000)
+            print(f"{resident(process.pid):.0f} MB with {len(pages)} tabs open")
+            print("| images made by | told a place | last told | first done | last done | MB |")
+            print("| --- | --- | --- | --- | --- | --- |")
+            for i in range(1, options.rounds + 1):
+                visits = generate_at_once(pages)
+                placed = sum("place" in visit for visit in visits)
+                told, done = ([visit[key] for visit in visits] for key in ("told", "done"))
+                print(
+                    f"| {i * len(pages)} | {placed} | {max(told):.2f} s | {min(done):.1f} s "
+                    f"| {max(done):.1f} s | {resident(process.pid):.0f} |",
+                    flush=True,
+                )
+            browser.close()
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
