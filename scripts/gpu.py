@@ -103,10 +103,11 @@ def pack(options: Pack) -> None:
 
 
 def missing() -> list[str]:
-    """name==version, as installed here, of all that the project needs and that is not THERE."""
+    """name==version, as installed here, of all that training, scores and comparisons need and that
+    is not THERE."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = project["dependencies"] + [n for k, v in extras.items() if k != "dev" for n in v]
+    asked = project["dependencies"] + extras["eval"] + extras["bench"]
     where = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.0", "extra": ""}
     found: dict[str, str] = {}
     while asked:
@@ -117,7 +118,9 @@ def missing() -> list[str]:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            raise UserError(f"{name} is not installed here: pip install -e '.[bench]'") from None
+            raise UserError(
+                f"{name} is not installed here: pip install -e '.[eval,bench]'"
+            ) from None
         asked += importlib.metadata.requires(name) or []
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 

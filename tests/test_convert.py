@@ -64,6 +64,13 @@ def test_classes_and_gray(tmp_path):
     assert_same(checkpoint.net(x, t, y), theirs(x, t - 1, class_labels=y).sample)
 
 
+def test_sides_that_diffusers_cannot_halve_are_refused(tmp_path):
+    checkpoint = random_checkpoint(replace(SMALL, mults=(1, 2, 2)))
+    odd = replace(checkpoint, data=replace(checkpoint.data, height=14))
+    with pytest.raises(UserError, match="sides can be divided by 4, and these are 16x14"):
+        write_diffusers(odd, tmp_path)
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
 @pytest.mark.parametrize(
     ("T", "target", "variance"), [(1000, "v", "beta"), (50, "x0", "beta-tilde")]
@@ -184,6 +191,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         diffusers.DDPMPipeline.from_pretrained("back").scheduler.config.num_train_timesteps == 1000
     )
     capsys.readouterr()
+    assert main(["evaluate", "ours.safetensors"]) == 1
+    assert "does not say what it was trained on" in capsys.readouterr().err
     for words, says in (
         (["ours.safetensors", "back"], "is there already"),
         (["theirs", "ours.safetensors"], "is there already"),
@@ -209,7 +218,13 @@ def change(path, **values):
         ("unet/config.json", {"block_out_channels": [16, 40]}, "block_out_channels"),
         ("unet/config.json", {"sample_size": None}, "sample_size"),
         ("unet/config.json", {"layers_per_block": 1}, "do not fit its own config"),
+        ("unet/config.json", {"out_channels": 6}, "out_channels = 6"),
         ("scheduler/scheduler_config.json", {"beta_end": 0.5}, "is none of ours"),
+        ("scheduler/scheduler_config.json", {"_class_name": "FlowMatch"}, "_class_name = 'Flow"),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "zero_snr = True"),
+        ("scheduler/scheduler_config.json", {"clip_sample": False}, "clip_sample = False"),
+        ("scheduler/scheduler_config.json", {"clip_sample_range": 2.0}, "sample_range = 2.0"),
+        ("scheduler/scheduler_config.json", {"thresholding": True}, "thresholding = True"),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "'flow' is not"),
         ("scheduler/scheduler_config.json", {"variance_type": "learned"}, "'learned' is not"),
     ],

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import Samples, UserError, build, features, frechet_distance, load
+from ddpm import Samples, UserError, build, features, frechet_distance, load, train
 from ddpm.cli import main
 from ddpm.config import SampleConfig
 from ddpm.digit_net import CLASSES, digit_net
 from ddpm.evaluate import evaluate, likelihood
 from ddpm.images import to_pil
-from ddpm.judge import Judge
+from ddpm.judge import Judge, kernel_distance
 from ddpm.score import ratio, read_score
 from pictures import folder_of, photos
 
@@ -33,7 +33,7 @@ def of_test(judge, first, last):
 
 def test_the_digit_net_is_small_and_right_on_digits_it_has_not_seen(judge):
     assert sum(p.numel() for p in digit_net().parameters()) < 250_000
-    told = judge.see(judge.held_out.images).logits.argmax(1)
+    told = judge.see(judge.held_out.images, logits=True).logits.argmax(1)
     assert (told == judge.held_out.labels).float().mean() >= 0.995
 
 
@@ -123,14 +123,31 @@ def test_the_command_scores_the_weights_in_the_box(shared_data, capsys):
 
 
 def test_one_digit_is_no_set(judge):
-    with pytest.raises(UserError, match="two samples"):
+    with pytest.raises(UserError, match="too few samples, 1: digit-net needs 2"):
         judge.score(of_test(judge, 0, 1), {})
 
 
-def test_the_reference_is_kept(judge, shared_data, monkeypatch):
+def test_the_reference_and_the_floor_are_kept(judge, shared_data, monkeypatch):
+    floor = judge.floor(100)
     monkeypatch.setattr(Judge, "see", lambda *a: pytest.fail("computed again"))
     again = Judge("mnist", root=shared_data)
     np.testing.assert_array_equal(again.reference.moments.sum, judge.reference.moments.sum)
+    assert again.floor(100) == judge.floor(100) == floor
+
+
+def test_what_was_learned_is_not_held_out(judge, shared_data):
+    """Whatever split the samples are held against, or names the floor."""
+    assert judge.training is judge.real
+    assert judge.unseen is judge.held_out
+    other = Judge("mnist", root=shared_data, split="test")
+    assert other.training.fingerprint == judge.real.fingerprint
+    assert other.unseen.fingerprint == judge.held_out.fingerprint
+    small = Judge("mnist5k", root=shared_data, held_out="mnist")
+    assert small.held_out.fingerprint == judge.held_out.fingerprint
+    assert small.unseen is small.held_out
+    with pytest.raises(UserError, match="the very images of mnist"):
+        Judge("mnist", root=shared_data, split="test", held_out="mnist")
+    assert other.protocol(100, {}).held_out.split()[-1] == judge.real.fingerprint[:16]
 
 
 def test_a_damaged_reference_is_made_again(shared_data, tmp_path, monkeypatch):
@@ -151,6 +168,8 @@ def test_only_scores_that_were_made_alike_are_compared(judge, tmp_path):
         ratio(a, judge.score(of_test(judge, 0, 200), {}))
     with pytest.raises(UserError, match="features is"):
         ratio(a, replace(b, protocol=replace(b.protocol, features="inception 0")))
+    with pytest.raises(UserError, match="reference is"):
+        ratio(a, replace(b, protocol=replace(b.protocol, reference="others")))
     a.save(tmp_path / "a.json")
     assert read_score(tmp_path / "a.json") == a
     (tmp_path / "b.json").write_text("[]")
@@ -193,6 +212,48 @@ def test_files_of_any_kind_give_the_same_score(scripted, tmp_path):
     assert len({score.distance for score in scores}) == 1
 
 
+def test_images_larger_than_training_takes_are_scored_as_they_are(scripted, tmp_path):
+    made, real = photos(20, seed=1, side=136), folder_of(photos(24, side=136), tmp_path / "real")
+    np.savez(tmp_path / "made.npz", images=made.permute(0, 2, 3, 1).numpy())
+    np.savez(tmp_path / "real.npz", images=photos(24, side=136).permute(0, 2, 3, 1).numpy())
+    scores = []
+    for what in (folder_of(made, tmp_path / "made"), tmp_path / "made.npz"):
+        words = ["evaluate", str(what), "--data", str(tmp_path / "real.npz"), "--features"]
+        assert main([*words, scripted, "--out", f"{what}.json"]) == 0
+        scores.append(read_score(Path(f"{what}.json")))
+    assert scores[0].distance == scores[1].distance
+    words = ["evaluate", str(tmp_path / "made"), "--data", str(real), "--features", scripted]
+    assert main([*words, "--size", "136"]) == 0
+
+
+def test_real_images_are_resized_as_for_training(scripted, tmp_path, capsys, tiny):
+    real = folder_of(photos(40, side=24), tmp_path / "real")
+    train(replace(tiny, data=str(real), size=(16,), steps=1, held_out=0), tmp_path / "run")
+    words = ["evaluate", str(tmp_path / "run"), "--features", scripted, "--n", "4"]
+    assert main(words) == 0
+    assert "floor" in capsys.readouterr().out
+    assert main([*words, "--size", "24"]) == 1
+    assert "16x16 in 3 channels, and the reference's 24x24" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [("x", "conv2d|Byte|type|float"), ("x.float().flatten(1) / 0 * 0", "not finite"),
+     ("x.float().flatten()[None]", "it gave")],
+)  # fmt: skip
+def test_features_that_are_none_are_named(answer, says, tmp_path):
+    source = "def forward(self, x):\n    return {}"
+    if answer == "x":
+        net = torch.jit.trace(torch.nn.Conv2d(3, 4, 3), torch.rand(1, 3, 16, 16))
+    else:
+        net = torch.jit.ScriptModule()
+        net.define(source.format(answer))
+    net.save(str(tmp_path / "inception"))
+    real = folder_of(photos(10), tmp_path / "real")
+    with pytest.raises(UserError, match=f"does not take uint8 images.*({says})"):
+        Judge(real, features=str(tmp_path / "inception"))
+
+
 @pytest.fixture(scope="module")
 def random_inception(tmp_path_factory):
     """The Inception network with weights that were never trained, under a hash of its own."""
@@ -225,7 +286,7 @@ def test_inception_scores_are_those_of_torch_fidelity(trusted, tmp_path):
     score = judge.score(Samples(photos(24, 1), None, ()), {})
     theirs = torch_fidelity.calculate_metrics(
         input1=str(made), input2=str(real), cuda=False, fid=True, kid=True, isc=True, prc=True,
-        kid_subset_size=24, feature_extractor="inception-v3-compat",
+        kid_subset_size=12, feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=trusted, verbose=False, cache=False,
     )  # fmt: skip
     assert score.distance == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
@@ -236,6 +297,40 @@ def test_inception_scores_are_those_of_torch_fidelity(trusted, tmp_path):
     assert "FID" in score.text()
     again = Judge(real, features=trusted).score(Samples(photos(24, 1), None, ()), {})
     assert again == score  # the reference came from the cache
+
+
+def test_the_interval_of_kid_covers_it():
+    """Of draws from two Gaussians, against the distance of large sets of both."""
+    pytest.importorskip("torch_fidelity")
+    g = torch.Generator().manual_seed(0)
+
+    def draw(n, shift):
+        return torch.randn(n, 16, generator=g) + shift
+
+    real = draw(4000, 0.0)
+    truth, _ = kernel_distance(draw(4000, 0.25), real)
+    for n in (60, 400):
+        intervals = [kernel_distance(draw(n, 0.25), real) for _ in range(20)]
+        assert all(half > 0 for _, half in intervals)
+        assert sum(abs(mean - truth) <= half for mean, half in intervals) >= 16
+        spread = torch.tensor([mean for mean, _ in intervals]).std()
+        assert torch.tensor([half for _, half in intervals]).mean() < 2 * 1.96 * spread
+
+
+def test_tight_copies_are_precise_and_recall_little(trusted, tmp_path):
+    """Whichever of its arguments torch-fidelity takes for the real ones."""
+    judge = Judge(folder_of(photos(40), tmp_path / "real"), features=trusted)
+    copies = judge.real.images[:2].repeat_interleave(10, 0)
+    copies[:, 0, 0, 0] = torch.arange(20)
+    score = judge.score(Samples(copies, None, ()), {})
+    assert score.precision > 0.9
+    assert score.recall < 0.3
+
+
+def test_inception_needs_ten(trusted, tmp_path):
+    judge = Judge(folder_of(photos(12), tmp_path / "real"), features=trusted)
+    with pytest.raises(UserError, match="too few samples, 9: inception needs 10"):
+        judge.score(Samples(photos(9), None, ()), {})
 
 
 def test_gray_is_seen_as_rgb(trusted, tmp_path):
@@ -276,7 +371,9 @@ def test_bad_files_are_named(scripted, tmp_path, capsys):
     for what, options, says in (
         (str(mixed), [], "differ in size"),
         (small, [], "are 8x8 in 3 channels, and the reference's 16x16"),
-        (one, [], "two samples at least"),
+        (one, [], "too few samples, 1"),
+        (real, ["--held-out", one], "has only one image"),
+        (real, ["--held-out", real], "the very images"),
         (real, ["--features", "cifar-net"], "cifar-net sees images of 32x32"),
         (real, ["--features", "eyes"], "there is no feature network 'eyes'"),
         (real, ["--features", str(tmp_path / "x.safetensors")], "holds neither"),
@@ -285,6 +382,14 @@ def test_bad_files_are_named(scripted, tmp_path, capsys):
         words = ["evaluate", what, "--data", real, "--features", scripted, *options]
         assert main(words) == 1
         assert says in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(scripted, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file" / "cache"))
+    judge = Judge(folder_of(photos(10), tmp_path / "real"), features=scripted)
+    assert judge.score(Samples(photos(6, 1), None, ()), {}).distance > 0
+    assert "could not be written" in capsys.readouterr().err
 
 
 def test_no_room_for_features(trusted, tmp_path, monkeypatch):

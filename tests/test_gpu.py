@@ -83,7 +83,7 @@ def test_the_wheels_are_all_that_is_needed_and_no_more(gpu):
         pytest.skip("pip install -e '.[bench]'")
     names = {wheel.split("==")[0] for wheel in gpu.missing()}
     assert {"tyro", "pydantic", "pydantic-core", "typing-inspection", "tomli-w"} <= names
-    assert not names & {*gpu.THERE, "pytest", "mypy", "triton"}
+    assert not names & {*gpu.THERE, "pytest", "mypy", "triton", "gradio", "datasets", "pyarrow"}
 
 
 def test_there_and_back(gpu, tmp_path, monkeypatch):

@@ -172,8 +172,14 @@ def convert_command(options: ConvertOptions) -> int:
         save(out, c.net, c.config, c.data, c.step, c.images)
         print(f"{out}: try ddpm generate {out}")
     else:
-        write_diffusers(load(options.source), out)
+        checkpoint = load(options.source)
+        write_diffusers(checkpoint, out)
         print(f"{out}: try diffusers.DDPMPipeline.from_pretrained({str(out)!r})")
+        if classes := checkpoint.data.classes:
+            print(
+                f"the pipeline gives its network no classes: call its .unet with class_labels, "
+                f"{len(classes)} for no class"
+            )
     return 0
 
 

@@ -48,6 +48,11 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "mid_block_scale_factor": (1, 1.0), "mid_block_type": ("UNetMidBlock2D",),
     "time_embedding_type": ("positional",), "time_embedding_dim": (None,),
 }  # fmt: skip
+# The same of a scheduler; a DDIMScheduler's process is a DDPMScheduler's.
+FIXED_PROCESS: dict[str, tuple[Any, ...]] = {
+    "_class_name": ("DDPMScheduler", "DDIMScheduler"), "rescale_betas_zero_snr": (False,),
+    "clip_sample": (True,), "clip_sample_range": (1, 1.0), "thresholding": (False,),
+}  # fmt: skip
 MOST_BYTES = 10_000_000  # of a file of settings, which may list 100,000 betas
 
 
@@ -57,6 +62,7 @@ class TheirUNet:
 
     sample_size: Width | tuple[Width, Width] | None = None
     in_channels: Width = 3
+    out_channels: Width = 3
     block_out_channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] = (
         224, 448, 672, 896,
     )  # fmt: skip
@@ -238,6 +244,12 @@ def their_unet(checkpoint: Checkpoint) -> dict[str, Any]:
             f"this network folds pixels in patches of {c.patch}, which diffusers' UNet2DModel does "
             f"not do; one trained with --unet.patch 1 can be converted"
         )
+    halvings = 2 ** (len(c.mults) - 1)
+    if data.height % halvings or data.width % halvings:
+        raise UserError(
+            f"a UNet2DModel of {len(c.mults)} levels takes images whose sides can be divided by "
+            f"{halvings}, and these are {data.width}x{data.height}"
+        )
     if c.mults[0] != 1:
         raise UserError(
             "in diffusers the first level is as wide as the first convolution: mults[0] = 1"
@@ -344,7 +356,12 @@ def our_config(
     for key, allowed in known.items():
         if (value := model.get(key, theirs.get(key, allowed[0]))) not in allowed:
             raise refuse(key, value)
+    for key, allowed in FIXED_PROCESS.items():
+        if (value := scheduler.get(key, allowed[0])) not in allowed:
+            raise UserError(f"{name}: a scheduler with {key} = {short(value)} is not one of ours")
     net = validated(TheirUNet, model, name)
+    if net.out_channels != net.in_channels:
+        raise refuse("out_channels", net.out_channels)
     widths, down, up = net.block_out_channels, net.down_block_types, net.up_block_types
     attends = [kind == "AttnDownBlock2D" for kind in down]
     plain = {"AttnDownBlock2D", "DownBlock2D", "AttnUpBlock2D", "UpBlock2D"}

@@ -37,13 +37,14 @@ def nearest(
     n = len(images)
     best = torch.full((n,), torch.inf, device=device)
     index = torch.zeros(n, dtype=torch.long, device=device)
-    ways = [centred(way, device) for way in ([images, images.flip(-1)] if flip else [images])]
     own = None if itself is None else itself.to(device)
     for first in range(0, len(training), 5000):
         y = centred(training[first : first + 5000], device)
-        for rows in torch.arange(n, device=device).split(1000):
-            for x in ways:
-                square = x[rows].square().sum(1, True) - 2 * x[rows] @ y.T + y.square().sum(1)
+        for start in range(0, n, 1000):
+            rows = slice(start, start + 1000)
+            for way in [images[rows], images[rows].flip(-1)] if flip else [images[rows]]:
+                x = centred(way, device)
+                square = x.square().sum(1, True) - 2 * x @ y.T + y.square().sum(1)
                 if own is not None:
                     columns = torch.arange(first, first + len(y), device=device)
                     square[own[rows, None] == columns] = torch.inf
@@ -51,7 +52,7 @@ def nearest(
                 better = near < best[rows]
                 best[rows] = torch.where(better, near, best[rows])
                 index[rows] = torch.where(better, at + first, index[rows])
-    distance = (best.clamp(min=0) / ways[0].shape[1]).sqrt() * 127.5
+    distance = (best.clamp(min=0) / images[0].numel()).sqrt() * 127.5
     return Nearest(distance.cpu(), index.cpu())
 
 

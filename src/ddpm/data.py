@@ -37,13 +37,18 @@ DECODER = 3
 
 
 def load_images(
-    source: str | Path, size: tuple[int, ...] = (), root: str | Path = "data", split: str = "train"
+    source: str | Path,
+    size: tuple[int, ...] = (),
+    root: str | Path = "data",
+    split: str = "train",
+    as_they_are: bool = False,
 ) -> Images:
     """The images of a named set, a folder, a zip or an npz, from the cache where it has them.
 
     `size` is (side,) or (height, width): images are cropped to its aspect about their middle and
-    resized; () keeps images of one size as they are. `root` and `split` ("train" or "test") are
-    for the named sets. Raises UserError where there is nothing to be had.
+    resized; () keeps images of one size as they are, unless that is large, which `as_they_are`
+    allows, where it refuses those of several sizes. `root` and `split` ("train" or "test") are for
+    the named sets. Raises UserError where there is nothing to be had.
     """
     if len(size) > 2:
         raise UserError(f"size is one number, or height and width, not {size}")
@@ -64,13 +69,16 @@ def load_images(
             raise UserError(f"there is no data at {source}; name a file or folder, or {names}")
         if path.is_dir() or is_archive(path):
             entries, read_bytes, stamps = list_files(path)
-            read = lambda: read_files(path, entries, read_bytes, target, spool)  # noqa: E731
+            read = lambda: read_files(  # noqa: E731
+                path, entries, read_bytes, target, spool, as_they_are
+            )
         elif path.suffix.lower() == ".npz" and path.is_file():
             read, stamps = lambda: read_npz(path, target), file_stamps(path)
         else:
             raise UserError(f"{path} is not a folder, a zip or an npz of images")
     # No stamps: a named set that is not there yet.
-    key = hashlib.sha256(repr((DECODER, str(source), target, split, stamps)).encode()).hexdigest()
+    what = (DECODER, str(source), target or as_they_are, split, stamps)
+    key = hashlib.sha256(repr(what).encode()).hexdigest()
     cached = cache_folder() / f"{Path(source).stem[:40]}-{key[:24]}.safetensors"
     if stamps and (images := read_cache(cached)):
         return images

@@ -68,7 +68,7 @@ def eyes_for(name: str | None, shape: tuple[int, ...], device: torch.device | st
         return own(path.name, path, device)
     if path.suffix == ".pth":
         return inception(path, device)
-    return scripted(path, device)
+    return scripted(path, shape, device)
 
 
 def own(name: str, path: Path, device: torch.device | str) -> Eyes:
@@ -131,15 +131,27 @@ def inception_weights() -> Path:
     return path
 
 
-def scripted(path: Path, device: torch.device | str) -> Eyes:
-    """A TorchScript network: uint8 images (B, 3, H, W) to features (B, D)."""
+def scripted(path: Path, shape: tuple[int, ...], device: torch.device | str) -> Eyes:
+    """A TorchScript network: uint8 images (B, 3, H, W) to features (B, D). Two images (C, H, W) try
+    it."""
     try:
         net = torch.jit.load(path, map_location=device).eval()
     except RuntimeError:
         raise UserError(f"{path} is not TorchScript, nor .safetensors or .pth") from None
-    return Eyes(
-        path.name, file_hash(path), lambda u: (net(u.expand(-1, 3, -1, -1)).flatten(1), None)
-    )
+
+    def look(u: Tensor) -> tuple[Tensor, None]:
+        return net(u.expand(-1, 3, -1, -1)).flatten(1), None
+
+    eyes = Eyes(f"TorchScript {path.name}", file_hash(path), look)
+    try:
+        features, _ = eyes(torch.zeros(2, *shape, dtype=torch.uint8, device=device))
+        fits = features.ndim == 2 and len(features) == 2 and bool(features.isfinite().all())
+        why = f"it gave {tuple(features.shape)}" if len(features) != 2 else "they are not finite"
+    except Exception as error:  # a network of any kind, which may do anything
+        fits, why = False, str(error).strip().split("\n")[-1]
+    if not fits:
+        raise UserError(f"{path} does not take uint8 images (B, 3, H, W) to features (B, D): {why}")
+    return eyes
 
 
 def file_hash(path: Path, digits: int = 16) -> str:

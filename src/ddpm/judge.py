@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,21 +23,27 @@ from .features import eyes_for
 from .folders import replacing
 from .generate import Samples
 from .metrics import Moments, frechet_distance
+from .readers import Images
 from .score import Protocol, Score
 from .team import ALONE, Team
 
 PART = 250  # images that pass through a feature network at once
+SUBSETS = 100  # of features, whose kernel distances are averaged
+LEAST_FOR_INCEPTION = 10  # samples: its score is of ten parts
 
 
 class Judge:
     """A feature network beside the real images that it is to hold samples against.
 
     source    a named set, a folder, a zip or an npz; `root` has the named ones
-    split     of a named set: the samples are held against it, the other one is held out
-    held_out  other real images, which make the floor; by default the named set's other split
+    split     of a named set: samples are held against it, the other one makes the floor
+    held_out  other real images, for the floor; of a named set its test split
+    size      real images are cropped and resized to it; () keeps images of one size as they are
     features  a name or a file, see `eyes_for`; None for what suits the images
     team      the processes that share the looking, and a cache; each of them knows all in the end
 
+    Of a named set `training` is the training split and `unseen` the other one, whatever `split` is;
+    else they are the real images and those that are held out, None where there are none.
     Raises UserError where the images or the network cannot be had.
     """
 
@@ -47,38 +54,62 @@ class Judge:
         root: str | Path = "data",
         split: str = "train",
         held_out: str | Path | None = None,
+        size: tuple[int, ...] = (),
         features: str | None = None,
         device: torch.device | str = "cpu",
         team: Team = ALONE,
     ):
         self.device, self.team = torch.device(device), team
-        self.real = load_images(source, root=root, split=split)
         named = str(source) in SPLIT
-        self.held_out = None
+
+        def read(what: str | Path, split: str) -> Images:
+            return load_images(what, size, root, split)
+
+        self.real = self.training = read(source, split)
+        self.held_out: Images | None = None
+        self.unseen: Images | None
         if held_out is not None:
-            self.held_out = load_images(held_out, root=root)
+            self.held_out = read(held_out, "test" if str(held_out) in SPLIT else "train")
         elif named:
-            other = "test" if split == "train" else "train"
-            self.held_out = load_images(source, root=root, split=other)
+            self.held_out = read(source, "test" if split == "train" else "train")
+        if named and split == "test":
+            self.training, self.unseen = read(source, "train"), self.real
+        else:
+            self.unseen = self.held_out
         if len(self.real) < 4:
             raise UserError(
                 f"{source} has only {len(self.real)} images: a distance needs thousands"
             )
+        if self.held_out is not None and len(self.held_out) < 2:
+            raise UserError(f"{held_out} has only one image: a floor needs two, and thousands")
+        if self.held_out is not None and self.held_out.fingerprint == self.real.fingerprint:
+            raise UserError(f"{held_out} holds the very images of {source}: none is held out")
         shape = tuple(self.real.images.shape[1:])
         self.eyes = eyes_for(features, shape, self.device)
-        which = f" {split}" if named else ""
-        self.name = f"{self.real.source}{which} {self.real.fingerprint[:16]}"
+        self.split = split if named else ""
         self.check(shape, "the reference's")
         if self.held_out is not None:
             self.check(tuple(self.held_out.images.shape[1:]), "the held-out")
+        self.spare = self.real if self.held_out is None else self.held_out  # they make the floor
+        self.floors: dict[int, tuple[float, int]] = {}
+
+    def protocol(self, n: int, sampling: dict[str, Any]) -> Protocol:
+        """What a score of n samples, made in this way, would depend on. Raises UserError where n
+        are too few for it."""
+        least = LEAST_FOR_INCEPTION if self.eyes.name == "inception" else 2
+        if n < least:
+            raise UserError(f"too few samples, {n}: {self.eyes.name} needs {least} at least")
+        held = None if self.held_out is None else title(self.held_out)
+        eyes = f"{self.eyes.name} {self.eyes.hash}"
+        return Protocol(n, eyes, title(self.real, self.split), sampling, held)
 
     def score(self, samples: Samples, sampling: dict[str, Any]) -> Score:
         """Score images that were made, with the settings they were made by."""
         n = len(samples.images)
-        if n < 2:
-            raise UserError("a distance needs two samples at least")
+        protocol = self.protocol(n, sampling)
         self.check(tuple(samples.images.shape[1:]), "the samples'")
-        made = self.see(samples.images, "samples")
+        inception = self.eyes.name == "inception"
+        made = self.see(samples.images, "samples", keep=inception, logits=True)
         d = len(made.moments.sum)
         if n <= d and self.team.main:
             print(
@@ -88,7 +119,6 @@ class Judge:
             )
         distance = frechet_distance(made.moments.gaussian(), self.reference.moments.gaussian())
         floor, floor_n = self.floor(n)
-        protocol = Protocol(n, f"{self.eyes.name} {self.eyes.hash}", self.name, sampling)
         asked = self.as_asked(samples, made.logits)
         return Score(distance, floor, floor_n, asked, protocol, **self.more(made))
 
@@ -111,13 +141,26 @@ class Judge:
 
     def floor(self, n: int) -> tuple[float, int]:
         """The distance of real images, and of how many: n where there are as many to spare."""
-        if self.held_out is not None:
+        if n not in self.floors:
+            part, rest = self.floor_part(n), self.reference.moments
+            if self.held_out is None:
+                rest = rest - part
+            self.floors[n] = frechet_distance(part.gaussian(), rest.gaussian()), part.n
+        return self.floors[n]
+
+    def floor_part(self, n: int) -> Moments:
+        """Of the real images that make the floor: from the cache, or seen now and kept there."""
+        n = self.floor_images(n)
+        kept = self.kept(self.spare, n)
+        if known := read_moments(kept):
+            return known
+        if self.held_out is None:
+            part = self.see(self.real.images[self.spread(n)], "floor").moments
+        else:
             part = self.see(self.held_out.images[:n], "floor").moments
-            return frechet_distance(part.gaussian(), self.reference.moments.gaussian()), part.n
-        spread = self.spread(n)
-        part = self.see(self.real.images[spread], "floor").moments
-        rest = self.reference.moments - part
-        return frechet_distance(part.gaussian(), rest.gaussian()), len(spread)
+        if self.team.main:
+            write_moments(kept, part)
+        return part
 
     def spread(self, n: int) -> Tensor:
         """The places of n images, of half of them at most, spread evenly over the reference."""
@@ -138,32 +181,33 @@ class Judge:
             return {}
         assert self.reference.features is not None
         from torch_fidelity.metric_isc import isc_features_to_metric
-        from torch_fidelity.metric_kid import kid_features_to_metric
         from torch_fidelity.metric_prc import prc_features_to_metric
 
-        real, n = self.reference.features, len(made.features)
-        size = min(1000, n, len(real))
-        kid = kid_features_to_metric(made.features, real, kid_subset_size=size, verbose=False)
+        real = self.reference.features
+        kid, kid_95 = kernel_distance(made.features, real)
         prc = prc_features_to_metric(
             made.features, real, prc_batch_size=1000, save_cpu_ram=True, verbose=False
         )
-        # The spread is of subsets: that of all n samples is narrower by the root of their number.
-        spread = kid["kernel_inception_distance_std"] * (size / n) ** 0.5
         return {
-            "kid": kid["kernel_inception_distance_mean"], "kid_95": 1.96 * spread,
+            "kid": kid, "kid_95": kid_95,
             "inception_score": isc_features_to_metric(made.logits)["inception_score_mean"],
             "precision": prc["precision"], "recall": prc["recall"],
         }  # fmt: skip
 
-    def see(self, images: Tensor, what: str = "images", keep: Path | None = None) -> "Seen":
+    def see(
+        self,
+        images: Tensor,
+        what: str = "images",
+        keep: Path | bool = False,
+        logits: bool = False,
+    ) -> "Seen":
         """Pass uint8 images through the feature network, part by part.
 
-        Inception's features, of which more than the moments is wanted, go to the file `keep`, or
-        to one without a name, and are mapped into memory from there.
+        Features go to the file `keep`, or with True to one without a name, and are mapped into
+        memory from there. `logits` are kept where they are asked for.
         """
-        moments, logits = Moments(), []
+        moments, told, mapped = Moments(), [], None
         folder = cache_folder()
-        kept = self.eyes.name == "inception"
         bar = tqdm(
             total=len(images),
             desc=what,
@@ -172,22 +216,23 @@ class Judge:
             leave=False,
         )
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with bar, keep.open("w+b") if keep else TemporaryFile(dir=folder) as file:
-                for features, *told in self.team.share(images.split(PART), self.look):
+            with bar, features_file(keep, folder) if keep else nullcontext() as file:
+                for features, *more in self.team.share(images.split(PART), self.look):
                     moments.add(features)
-                    logits += told
-                    if kept:
+                    if logits:
+                        told += more
+                    if file:
                         file.write(features.numpy().data)
                     bar.update(len(features))
-                file.flush()
-                mapped = map_features(file, len(images)) if kept else None
+                if file:
+                    file.flush()
+                    mapped = map_features(file, len(images))
         except OSError as error:
             raise UserError(
                 f"the features of {len(images):,} images could not be kept in {folder} ({error}): "
                 f"make room there, or name another folder in DDPM_CACHE"
             ) from None
-        return Seen(moments, mapped, torch.cat(logits) if logits else None)
+        return Seen(moments, mapped, torch.cat(told) if told else None)
 
     def look(self, images: Tensor) -> tuple[Tensor, ...]:
         features, logits = self.eyes(images.to(self.device))
@@ -198,44 +243,43 @@ class Judge:
         few = self.real.images[:32].to(self.device)
         self.eyes(few)
         start = time.perf_counter()
-        self.eyes(few)
-        fresh = n + self.floor_images(n) + (0 if self.kept.exists() else len(self.real))
-        return (time.perf_counter() - start) / len(few) * fresh / self.team.size
+        features, _ = self.eyes(few)
+        each = (time.perf_counter() - start) / len(few)
+        floor = self.floor_images(n)
+        known = self.kept(self.real).exists(), self.kept(self.spare, floor).exists()
+        fresh = n + (not known[0]) * len(self.real) + (not known[1]) * floor
+        inception, N, D = self.eyes.name == "inception", len(self.real), features.shape[1]
+        neighbours = seconds_of_neighbours(n + N, D) if inception else 0.0
+        return each * fresh / self.team.size + neighbours
 
     def floor_images(self, n: int) -> int:
         return min(n, len(self.real) // 2 if self.held_out is None else len(self.held_out))
 
-    @property
-    def kept(self) -> Path:
-        """Where the cache has what the real images look like."""
-        of_what = f"{self.eyes.hash} {self.real.fingerprint} {self.device.type}"
+    def kept(self, images: Images, n: int | None = None) -> Path:
+        """Where the cache has what these images look like, or the n of them that make a floor."""
+        of_what = f"{self.eyes.hash} {images.fingerprint} {self.device.type}"
+        if n is not None:
+            of_what += f" {n} {'spread' if images is self.real else 'first'}"
         key = hashlib.sha256(of_what.encode()).hexdigest()[:24]
-        return cache_folder() / f"reference-{key}.safetensors"
+        return cache_folder() / f"{'reference' if n is None else 'floor'}-{key}.safetensors"
 
     @cached_property
     def reference(self) -> "Seen":
         """What the real images look like: from the cache, or seen now and kept there."""
-        inception, features = self.eyes.name == "inception", self.kept.with_suffix(".features")
-        try:
-            known = load_file(self.kept)
-            moments = Moments(int(known["n"]), known["sum"], known["outer"])
-            mapped = map_features(features, len(self.real)) if inception else None
-            return Seen(moments, mapped, None)
-        except (OSError, SafetensorError, KeyError, ValueError):
-            pass  # not there, or damaged
+        kept = self.kept(self.real)
+        inception, features = self.eyes.name == "inception", kept.with_suffix(".features")
+        if known := read_moments(kept):
+            if not inception:
+                return Seen(known, None, None)
+            with suppress(OSError, ValueError):  # not there, or cut
+                return Seen(known, map_features(features, len(self.real)), None)
         if inception and self.team.main:
             with replacing(features) as beside:
                 reference = self.see(self.real.images, "real images", beside)
         else:
-            reference = self.see(self.real.images, "real images")
-        if not self.team.main:
-            return reference
-        try:
-            with replacing(self.kept) as beside:
-                of = reference.moments
-                save_file({"n": np.array(of.n), "sum": of.sum, "outer": of.outer}, beside)
-        except (OSError, SafetensorError) as error:
-            print(f"note: {self.kept} could not be written: {error}", file=sys.stderr)
+            reference = self.see(self.real.images, "real images", inception)
+        if self.team.main:
+            write_moments(kept, reference.moments)
         return reference
 
 
@@ -247,6 +291,63 @@ class Seen:
     moments: Moments
     features: Tensor | None
     logits: Tensor | None
+
+
+def title(images: Images, split: str = "") -> str:
+    """Which images these are: source, split and fingerprint."""
+    return " ".join(word for word in (images.source, split, images.fingerprint[:16]) if word)
+
+
+def kernel_distance(made: Tensor, real: Tensor) -> tuple[float, float]:
+    """The Kernel Inception Distance of features (N, D) and (M, D), and half the width of its 95 %
+    interval.
+
+    The mean over 100 pairs of subsets of m. Drawn from what is there, they vary among themselves by
+    σ² (1/m − 1/n) where n samples, drawn anew, would by σ²/n: that is m / (n − m) of it, to which
+    comes the error of a mean of 100 [Bińkowski et al. 2018 draw the subsets].
+    """
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    n = min(len(made), len(real))
+    size = max(2, min(1000, n // 2))
+    kid = kid_features_to_metric(
+        made, real, kid_subset_size=size, kid_subsets=SUBSETS, verbose=False
+    )
+    share = size / (n - size) + 1 / SUBSETS
+    spread = kid["kernel_inception_distance_std"] * share**0.5
+    return kid["kernel_inception_distance_mean"], 1.96 * spread
+
+
+def seconds_of_neighbours(n: int, d: int) -> float:
+    """Of precision and recall: n² distances in d dimensions, of which 500² are timed."""
+    some = torch.rand(500, d)
+    start = time.perf_counter()
+    torch.cdist(some, some).kthvalue(4)
+    return (time.perf_counter() - start) / len(some) ** 2 * n**2
+
+
+def read_moments(path: Path) -> Moments | None:
+    """What `write_moments` kept; None where that is not there, or damaged."""
+    try:
+        known = load_file(path)
+        return Moments(int(known["n"]), known["sum"], known["outer"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+def write_moments(path: Path, of: Moments) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as beside:
+            save_file({"n": np.array(of.n), "sum": of.sum, "outer": of.outer}, beside)
+    except (OSError, SafetensorError) as error:
+        print(f"note: {path} could not be written: {error}", file=sys.stderr)
+
+
+def features_file(keep: Path | bool, folder: Path) -> Any:
+    """A new file for features: `keep`, or one without a name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return keep.open("w+b") if isinstance(keep, Path) else TemporaryFile(dir=folder)
 
 
 def map_features(file: Any, n: int) -> Tensor:

@@ -107,8 +107,10 @@ class EvaluateOptions(SamplingOptions):
     split: Literal["train", "test"] = "train"
     """Of a named set: which part to hold the images against. The other part makes the floor."""
     held_out: str | None = None
-    """Other real images, to make the floor: by default the other part of a named set, and where
-    there is none some of the real images against the rest."""
+    """Other real images, to make the floor (of a named set its test split): by default the other
+    part of a named set, and where there is none some of the real images against the rest."""
+    size: tuple[Width, ...] = ()
+    """Crop and resize the real images to this; by default as in training, or not at all."""
     features: str | None = None
     """inception, digit-net or cifar-net; or a file: a copy of the Inception network (.pth), a
     classifier of ours (.safetensors), or TorchScript from uint8 (B, 3, H, W) to features (B, D)."""

@@ -34,7 +34,6 @@ DEFAULT_SIDE = 64
 LARGEST_SIDE_KEPT = 128
 PART = 1000  # images that are decoded at once, unless they are large
 LOOSE, TIGHT = 50_000_000, 100  # no image of more bytes than LOOSE packs into a part in TIGHT
-RESIZED = "the images are large or differ in size"
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,6 +241,7 @@ def read_files(
     read: Callable[[str], bytes],
     size: tuple[int, int] | None,
     keep: Path | None = None,
+    as_they_are: bool = False,
 ) -> Images:
     """Decode every image that can be; the rest are skipped, counted and named in the notes.
 
@@ -252,11 +252,14 @@ def read_files(
         heads = {h for h in pool.map(lambda n: attempt(head, read, n), names) if type(h) is tuple}
         shapes, colour = {h[:2] for h in heads}, any(h[2] for h in heads)
         if size is None:
+            if as_they_are and len(shapes) > 1:
+                raise UserError(f"{path}: the images differ in size, and are to stay as they are")
             size = shapes.pop() if len(shapes) == 1 else None
-            if size is None or max(size) > LARGEST_SIDE_KEPT:
+            if size is None or max(size) > LARGEST_SIDE_KEPT and not as_they_are:
                 size = (DEFAULT_SIDE, DEFAULT_SIDE)
                 notes.append(
-                    f"{RESIZED}: cropped and resized to {size[0]}x{size[1]} (choose with --size)"
+                    f"the images are large or differ in size: cropped and resized to "
+                    f"{size[0]}x{size[1]} (choose with --size)"
                 )
         mode = "RGB" if colour else "L"
         use = lambda data: decode_to_fit(data, mode, size)  # noqa: E731

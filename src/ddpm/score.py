@@ -23,6 +23,8 @@ class Protocol:
     """The images that the samples are held against: source, split and fingerprint."""
     sampling: dict[str, Any]
     """The sampler's settings, network evaluations an image, weights and seed; or the file."""
+    held_out: str | None = None
+    """The real images that make the floor, where they are not of the reference."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Score:
                 f"{'copies':19}{self.copies:.1%} as near to training as 1 % of real images"
             )
         how = ", ".join(f"{name} {value}" for name, value in p.sampling.items())
-        lines.append(f"{'protocol':19}{p.n:,} samples; {p.features}; {p.reference}; {how}")
+        floor = f"floor of {p.held_out}; " if p.held_out else ""
+        lines.append(f"{'protocol':19}{p.n:,} samples; {p.features}; {p.reference}; {floor}{how}")
         return "\n".join(lines)
 
     def save(self, path: Path) -> None:
@@ -112,10 +115,15 @@ def read_score(path: Path) -> Score:
 
 
 def ratio(a: Score, b: Score) -> float:
-    """a's distance over b's. Raises UserError where they were not made in the same way: other
-    numbers, features or references give other distances for the same samples."""
-    for name, x in asdict(a.protocol).items():
-        y = asdict(b.protocol)[name]
-        if name != "sampling" and x != y:
-            raise UserError(f"these scores are not to be compared: {name} is {x} here, {y} there")
+    """a's distance over b's. Raises UserError where they were not made in the same way."""
+    check_alike(a.protocol, b.protocol)
     return a.distance / b.distance
+
+
+def check_alike(a: Protocol, b: Protocol) -> None:
+    """Raises UserError where distances are not to be compared: other numbers, features or
+    references give other distances for the same samples."""
+    for name in ("n", "features", "reference"):
+        x, y = getattr(a, name), getattr(b, name)
+        if x != y:
+            raise UserError(f"these scores are not to be compared: {name} is {x} here, {y} there")

@@ -19,6 +19,7 @@ from .options import EvaluateOptions
 if TYPE_CHECKING:
     from .generate import Samples
     from .judge import Judge
+    from .readers import Images
     from .score import Score
     from .team import Team
 
@@ -33,7 +34,8 @@ def evaluate_command(options: EvaluateOptions) -> int:
                 raise UserError(f"--{name} {path}: end it in {ending}")
             check_file(Path(path), options.overwrite)
     other = read_score(Path(options.against)) if options.against else None
-    score = score_images(what, options) if holds_images(what) else score_network(what, options)
+    make = score_images if holds_images(what) else score_network
+    score = make(what, options, other)
     if score is None:  # the main process has it
         return 0
     print(score.text())
@@ -55,12 +57,13 @@ def holds_images(what: str) -> bool:
     return path.exists() and not run
 
 
-def score_images(what: str, options: EvaluateOptions) -> "Score | None":
-    """Score the images of a file or folder. Of several processes the main one has the score."""
+def score_images(what: str, options: EvaluateOptions, other: "Score | None") -> "Score | None":
+    """Score the images of a file or folder, which `other` is to be compared with. Of several
+    processes the main one has the score."""
     from .data import load_images
     from .digit_net import SHAPE
     from .generate import Samples
-    from .readers import RESIZED
+    from .score import check_alike
     from .team import assemble
 
     made = ("n", "steps", "sampler", "spacing", "eta", "guidance", "likelihood")
@@ -69,35 +72,45 @@ def score_images(what: str, options: EvaluateOptions) -> "Score | None":
     device = device_for(options)
     team = assemble(device)
     with team.main_first():
-        images = load_images(Path(what).resolve())  # the path, whatever named sets there are
-    for note in images.notes:
-        if note.startswith(RESIZED):
-            raise UserError(f"{what}: {RESIZED}; samples are scored as they are, of one size")
-        if team.main:
-            print(f"note: {note}", file=sys.stderr)
+        path = Path(what).resolve()  # the path, whatever named sets there are
+        images = load_images(path, as_they_are=True)
+    tell_notes(images, team)
     data = options.data or ("mnist" if tuple(images.images.shape[1:]) == SHAPE else None)
     if data is None:
         raise UserError(f"which real images is {what} to be held against? Name them with --data")
     samples = Samples(images.images, images.labels, images.classes)
-    judge = judge_for(data, options, device, team)
+    judge = judge_for(data, options, options.size, device, team)
+    made = {"file": images.source, "fingerprint": images.fingerprint[:16]}
+    protocol = judge.protocol(len(images), made)
+    if other:
+        check_alike(protocol, other.protocol)
     tell(judge.seconds(len(images)), team)
-    score = judge.score(samples, {"file": images.source, "fingerprint": images.fingerprint[:16]})
+    score = judge.score(samples, made)
     team.disband()
     return with_copies(score, samples, judge, options, flip=False) if team.main else None
 
 
-def score_network(what: str, options: EvaluateOptions) -> "Score | None":
-    """Make images and score them. Of several processes the main one has the score."""
+def score_network(what: str, options: EvaluateOptions, other: "Score | None") -> "Score | None":
+    """Make images and score them, to be compared with `other`. Of several processes the main one
+    has the score."""
     from .evaluate import check_network, likelihood, score_samples, seconds_an_evaluation
     from .generate import generate, network_evaluations
+    from .score import check_alike
     from .team import assemble
 
     checkpoint, settings, device = sampling_setup(what, options)
     config, seed, batch = checkpoint.config, options.seed, options.batch
     team = assemble(device)
-    judge = judge_for(options.data or config.data, options, device, team)
+    if not (options.data or checkpoint.data.fingerprint):
+        raise UserError(f"{what} does not say what it was trained on: name images with --data")
+    judge = judge_for(
+        options.data or config.data, options, options.size or config.size, device, team
+    )
     check_network(checkpoint, judge)
     n = options.n or 10_000
+    protocol = judge.protocol(n, {})
+    if other:
+        check_alike(protocol, other.protocol)
     evaluations = n * network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
     evaluations += (options.likelihood or 0) * checkpoint.diffusion.T
     each = seconds_an_evaluation(checkpoint, device, batch) / team.size
@@ -110,10 +123,10 @@ def score_network(what: str, options: EvaluateOptions) -> "Score | None":
         )  # fmt: skip
     score = score_samples(checkpoint, judge, samples, seed, settings)
     if options.likelihood:
-        assert judge.held_out is not None
+        assert judge.unseen is not None
         with images_bar(options.likelihood, team) as bar:
             bound = likelihood(
-                checkpoint, judge.held_out, options.likelihood, seed=seed, device=device,
+                checkpoint, judge.unseen, options.likelihood, seed=seed, device=device,
                 batch=batch, on_batch=bar.update, team=team,
             )  # fmt: skip
         score = replace(score, likelihood=bound)
@@ -121,17 +134,28 @@ def score_network(what: str, options: EvaluateOptions) -> "Score | None":
     return with_copies(score, samples, judge, options, config.flip) if team.main else None
 
 
-def judge_for(data: str, options: EvaluateOptions, device: str, team: "Team") -> "Judge":
+def judge_for(
+    data: str, options: EvaluateOptions, size: tuple[int, ...], device: str, team: "Team"
+) -> "Judge":
     from .judge import Judge
 
     with team.main_first():  # who decodes the images for all
         judge = Judge(
-            data, root=options.root, split=options.split, held_out=options.held_out,
+            data, root=options.root, split=options.split, held_out=options.held_out, size=size,
             features=options.features, device=device, team=team,
         )  # fmt: skip
-    if options.likelihood and judge.held_out is None:
+    tell_notes(judge.real, team)
+    if judge.held_out is not None:
+        tell_notes(judge.held_out, team)
+    if options.likelihood and judge.unseen is None:
         raise UserError("bits/dim are of images that were held out: name them with --held-out")
     return judge
+
+
+def tell_notes(images: "Images", team: "Team") -> None:
+    """What a person should know of how they were read."""
+    for note in images.notes if team.main else ():
+        print(f"note: {images.source}: {note}", file=sys.stderr)
 
 
 def tell(seconds: float, team: "Team") -> None:
@@ -151,10 +175,10 @@ def with_copies(
     from .copies import nearest, pairs, report, share_of_copies
     from .folders import replacing
 
-    training, n = judge.real.images, len(samples.images)
+    training, n = judge.training.images, len(samples.images)
     made = nearest(samples.images, training, flip=flip, device=judge.device)
-    if judge.held_out is not None:
-        real = nearest(judge.held_out.images[:n], training, flip=flip, device=judge.device)
+    if judge.unseen is not None:
+        real = nearest(judge.unseen.images[:n], training, flip=flip, device=judge.device)
     else:
         places = judge.spread(n)
         real = nearest(training[places], training, flip=flip, itself=places, device=judge.device)
