@@ -242,12 +242,11 @@ def test_real_images_are_resized_as_for_training(scripted, tmp_path, capsys, tin
      ("x.float().flatten()[None]", "it gave")],
 )  # fmt: skip
 def test_features_that_are_none_are_named(answer, says, tmp_path):
-    source = "def forward(self, x):\n    return {}"
     if answer == "x":
         net = torch.jit.trace(torch.nn.Conv2d(3, 4, 3), torch.rand(1, 3, 16, 16))
     else:
         net = torch.jit.ScriptModule()
-        net.define(source.format(answer))
+        net.define(f"def forward(self, x):\n    return {answer}\n")
     net.save(str(tmp_path / "inception"))
     real = folder_of(photos(10), tmp_path / "real")
     with pytest.raises(UserError, match=f"does not take uint8 images.*({says})"):
@@ -398,7 +397,7 @@ def test_no_room_for_features(trusted, tmp_path, monkeypatch):
     full = lambda **k: Path("/dev/full").open("w+b")  # noqa: E731, SIM115
     monkeypatch.setattr(sys.modules["ddpm.judge"], "TemporaryFile", full)
     with pytest.raises(UserError, match=r"No space left on device.*DDPM_CACHE"):
-        judge.score(Samples(photos(6, 1), None, ()), {})
+        judge.score(Samples(photos(12, 1), None, ()), {})
 
 
 # ---- likelihood ------------------------------------------------------------------------------

@@ -152,7 +152,8 @@ class Judge:
         """Of the real images that make the floor: from the cache, or seen now and kept there."""
         n = self.floor_images(n)
         kept = self.kept(self.spare, n)
-        if known := read_moments(kept):
+        known = read_moments(kept)
+        if self.team.all(known is not None) and known is not None:
             return known
         if self.held_out is None:
             part = self.see(self.real.images[self.spread(n)], "floor").moments
@@ -268,11 +269,13 @@ class Judge:
         """What the real images look like: from the cache, or seen now and kept there."""
         kept = self.kept(self.real)
         inception, features = self.eyes.name == "inception", kept.with_suffix(".features")
-        if known := read_moments(kept):
-            if not inception:
-                return Seen(known, None, None)
+        moments, mapped = read_moments(kept), None
+        if inception:
             with suppress(OSError, ValueError):  # not there, or cut
-                return Seen(known, map_features(features, len(self.real)), None)
+                mapped = map_features(features, len(self.real))
+        known = moments is not None and (mapped is not None or not inception)
+        if self.team.all(known) and moments is not None:
+            return Seen(moments, mapped, None)
         if inception and self.team.main:
             with replacing(features) as beside:
                 reference = self.see(self.real.images, "real images", beside)

@@ -80,12 +80,12 @@ def score_images(what: str, options: EvaluateOptions, other: "Score | None") -> 
         raise UserError(f"which real images is {what} to be held against? Name them with --data")
     samples = Samples(images.images, images.labels, images.classes)
     judge = judge_for(data, options, options.size, device, team)
-    made = {"file": images.source, "fingerprint": images.fingerprint[:16]}
-    protocol = judge.protocol(len(images), made)
+    how = {"file": images.source, "fingerprint": images.fingerprint[:16]}
+    protocol = judge.protocol(len(images), how)
     if other:
         check_alike(protocol, other.protocol)
     tell(judge.seconds(len(images)), team)
-    score = judge.score(samples, made)
+    score = judge.score(samples, how)
     team.disband()
     return with_copies(score, samples, judge, options, flip=False) if team.main else None
 

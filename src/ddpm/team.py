@@ -56,6 +56,12 @@ class Team:
             return values
         return self.accelerator.reduce(values, reduction="mean")
 
+    def all(self, yes: bool) -> bool:
+        """Whether every process says yes. Everyone waits."""
+        if self.accelerator is None:
+            return yes
+        return self.mean(torch.tensor(float(yes), device=self.accelerator.device)).item() == 1
+
     def disband(self) -> None:
         """The end of the work in common: nobody leaves while another still needs him."""
         if self.accelerator is not None:
