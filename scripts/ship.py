@@ -2,8 +2,9 @@
 
     python scripts/ship.py runs/mnist-long --name mnist --eta 0.6 --guidance 1.6
 
-`load` brings them back to float32. They are sampled as the preset of that name says, but for what
-is given here. Scores in the model card are those of the rounded weights.
+`load` brings them back to float32. They are sampled as the preset of that name says, or one that
+they are to be `like`, but for what is given here. Scores in the model card are those of the rounded
+weights.
 """
 
 from dataclasses import dataclass, replace
@@ -19,13 +20,19 @@ from ddpm.generate import with_options
 class Options:
     run: tyro.conf.Positional[str]
     name: str = "mnist"
+    like: str | None = None
+    steps: int | None = None
     eta: float | None = None
     guidance: float | None = None
+    guidance_above: float | None = None
 
 
 def main(options: Options) -> None:
     checkpoint = load(options.run)
-    sample = with_options(preset(options.name).sample, eta=options.eta, guidance=options.guidance)
+    sample = with_options(
+        preset(options.like or options.name).sample, steps=options.steps, eta=options.eta,
+        guidance=options.guidance, guidance_above=options.guidance_above,
+    )  # fmt: skip
     config = replace(checkpoint.config, root="data", sample=sample)
     path = WEIGHTS / f"{options.name}.safetensors"
     save(path, checkpoint.net.half(), config, checkpoint.data, checkpoint.step, checkpoint.images)
