@@ -2,8 +2,8 @@
 
     python scripts/guidance.py runs/colour --data cifar10-train.zip --features cifar-net
 
-Scores the same number of samples with every combination, in the checkpoint's other settings, and
-prints a row for each: network evaluations, distance in floors, and how many are classified as asked.
+Scores as many samples with every combination, in the checkpoint's other settings, and prints a row
+for each: network evaluations, distance in floors, and how many are classified as asked.
 """
 
 from dataclasses import dataclass, replace

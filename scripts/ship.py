@@ -3,8 +3,8 @@
     python scripts/ship.py runs/mnist-long --name mnist --eta 0.6 --guidance 1.6
 
 `load` brings them back to float32. They are sampled as the preset of that name says, or one that
-they are to be `like`, but for what is given here. Scores in the model card are those of the rounded
-weights.
+they are to be `like`, but for what is given here; and what they were trained on has the preset's
+name for it, wherever it lay. Scores in the model card are those of the rounded weights.
 """
 
 from dataclasses import dataclass, replace
@@ -28,14 +28,15 @@ class Options:
 
 
 def main(options: Options) -> None:
-    checkpoint = load(options.run)
+    checkpoint, like = load(options.run), preset(options.like or options.name)
     sample = with_options(
-        preset(options.like or options.name).sample, steps=options.steps, eta=options.eta,
-        guidance=options.guidance, guidance_above=options.guidance_above,
+        like.sample, steps=options.steps, eta=options.eta, guidance=options.guidance,
+        guidance_above=options.guidance_above,
     )  # fmt: skip
-    config = replace(checkpoint.config, root="data", sample=sample)
+    config = replace(checkpoint.config, data=like.data, root="data", sample=sample)
+    data = replace(checkpoint.data, source=like.data)
     path = WEIGHTS / f"{options.name}.safetensors"
-    save(path, checkpoint.net.half(), config, checkpoint.data, checkpoint.step, checkpoint.images)
+    save(path, checkpoint.net.half(), config, data, checkpoint.step, checkpoint.images)
     path.chmod(0o644)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {checkpoint.images:,} images")
 
