@@ -121,15 +121,13 @@ def watch(
     check_edit(edit, data)
     device = next(checkpoint.net.parameters()).device
     shape = (data.channels, data.height, data.width)
-    noise, start = ImageNoise(seed, index, shape, device), None
-    if edit and edit.towards is not None:  # all noise is that of image 0 of the one seed
-        noise = ImageNoise(seed, [0] * len(index), shape, device)
-        other = ImageNoise(edit.towards, [0] * len(index), shape, device)
+    noise: Noise = ImageNoise(seed, index, shape, device)
+    if edit and edit.towards is not None:
+        a, b = (ImageNoise(s, [0] * len(index), shape, device) for s in (seed, edit.towards))
         u = torch.tensor([i / max(1, n - 1) for i in index], device=device)
-        start = slerp(noise(), other(), u)
+        noise = lambda: slerp(a(), b(), u)  # noqa: E731
     y = None if y is None else y[index.start : index.stop].to(device)
-    null = len(data.classes)
-    return walk(checkpoint.net, checkpoint.diffusion, noise, y, settings, null, start, edit)
+    return walk(checkpoint.net, checkpoint.diffusion, noise, y, settings, len(data.classes), edit)
 
 
 def walk(
@@ -139,10 +137,9 @@ def walk(
     y: Tensor | None,
     settings: SampleConfig,
     null: int = 0,
-    start: Tensor | None = None,
     edit: Edit | None = None,
 ) -> Iterator[State]:
-    """Every state of one batch on its way from static, or from `start`, as the settings say."""
+    """Every state of one batch on its way from static, as the settings say and `edit` does."""
     check_steps(settings, diffusion)
     plain = 0 if settings.guidance == 0 else 1
     strong, weak = guided(net, settings.guidance, null), guided(net, plain, null)
@@ -154,7 +151,7 @@ def walk(
     step = named_step(settings.sampler, settings.eta, settings.variance)
     times = timesteps(diffusion.schedule, settings.steps, settings.spacing)
     if edit is None or edit.image is None:
-        return sample(diffusion, denoise, noise, times, step, start)
+        return sample(diffusion, denoise, noise, times, step)
     x0 = to_float(edit.image).to(diffusion.schedule.alpha_bar.device)
     if edit.mask is not None:
         mask = edit.mask.to(x0)

@@ -214,7 +214,7 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         stop.click(None, cancels=event, api_visibility="private")
 
     with gr.Tab("From one seed to another"):
-        gr.Markdown("Images along the great circle between the static of two seeds.")
+        gr.Markdown("Images along the great circles between the noise of two seeds.")
         with gr.Row():
             a = gr.Number(1, precision=0, minimum=0, label="From seed")
             b = gr.Number(2, precision=0, minimum=0, label="to seed")
