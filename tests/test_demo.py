@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="the demo needs gradio")
 
-from ddpm import Edit, UserError, generate, load
+from ddpm import Edit, UserError, generate, load, load_images
 from ddpm.cli import main
 from ddpm.demo import charts, making, training, uploads, whiteboard
 from ddpm.demo.pictures import png
@@ -38,6 +39,10 @@ def opened(uri):
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
+def frames_of(page):
+    return json.loads(re.search(r'data-frames="([^"]*)"', page)[1].replace("&quot;", '"'))
+
+
 # ---- generate --------------------------------------------------------------------------------
 
 
@@ -46,7 +51,7 @@ def test_images_come_live_and_then_as_a_film(digits):
     pages = list(making.make(digits, settings, 4, seed=3))
     assert "step 0 of 16" in pages[0]
     assert len(pages) > 1
-    frames = json.loads(re.search(r'data-frames="([^"]*)"', pages[-1])[1].replace("&quot;", '"'))
+    frames = frames_of(pages[-1])
     assert len(frames) == 17
     assert "seed 3" in frames[-1][2]
     wanted = png(generate(load("mnist"), 4, seed=3, settings=settings).images)
@@ -57,8 +62,19 @@ def test_images_come_live_and_then_as_a_film(digits):
 def test_a_long_walk_has_a_short_film(digits):
     settings = making.settings_of(digits, "ddim", 200, 0, 1, "7")
     *_, page = making.make(digits, settings, 1, seed=0, label="7")
-    frames = json.loads(re.search(r'data-frames="([^"]*)"', page)[1].replace("&quot;", '"'))
-    assert 20 < len(frames) <= making.FRAMES + 1
+    assert 20 < len(frames_of(page)) <= making.FRAMES + 1
+
+
+def test_a_film_of_large_images_has_fewer_frames(digits, monkeypatch):
+    faces = replace(digits.data, channels=3, height=64, width=64)
+    assert making.most_frames(16, digits.data) >= 16
+    assert 8 <= making.most_frames(64, faces) <= 12
+    assert making.most_frames(64, replace(faces, height=4096, width=4096)) == 1
+    monkeypatch.setattr(making, "FILM", 4 * 4 * 28 * 28)
+    settings = making.settings_of(digits, "ddim", 16, 0, 1, making.ALL)
+    *_, page = making.make(digits, settings, 4, seed=3)
+    captions = [caption for _, _, caption in frames_of(page)]
+    assert [int(caption.split()[1]) for caption in captions] == [0, 4, 8, 12, 16]
 
 
 def test_what_the_page_cannot_ask_for(digits):
@@ -68,10 +84,34 @@ def test_what_the_page_cannot_ask_for(digits):
     assert making.settings_of(digits, "ddpm", 10, 0, 3, making.NONE).guidance == 0
 
 
-def test_an_edit_is_shown_too(digits):
-    settings = making.settings_of(digits, "ddim", 4, 0, 1, making.NONE)
-    *_, page = making.make(digits, settings, 3, 1, making.NONE, Edit(towards=2))
-    assert "film" in page
+@pytest.mark.parametrize(
+    ("label", "asked"), [(making.NONE, ()), (making.ALL, tuple("0123456789")), ("7", ("7",))]
+)
+def test_an_edit_is_shown_too_with_the_class_that_is_asked(digits, label, asked):
+    settings = making.settings_of(digits, "ddim", 4, 0.7, 2, label)
+    edit = Edit(towards=2)
+    *_, page = making.make(digits, settings, 3, 1, label, edit)
+    made = generate(load("mnist"), 3, seed=1, labels=asked, settings=settings, edit=edit)
+    assert frames_of(page)[-1][0] == png(made.images)
+
+
+@pytest.mark.parametrize(
+    ("edit", "steps", "nfe"),
+    [
+        (Edit(towards=2), 4, 4),
+        (Edit(change=0.6), 3, 3),
+        (Edit(mask=torch.ones(28, 28, dtype=torch.bool), rounds=3), 4, 10),
+    ],
+)
+def test_steps_and_evaluations_are_those_of_the_edit(digits, edit, steps, nfe):
+    if edit.towards is None:
+        edit = replace(edit, image=load_images("mnist5k").images[0])
+    settings = replace(making.settings_of(digits, "ddim", 4, 0, 1, making.NONE), spacing="even")
+    *_, page = making.make(digits, settings, 2, 0, making.NONE, edit)
+    frames = frames_of(page)
+    assert frames[0][2].startswith(f"step 0 of {steps} ")
+    assert f"step {steps} of {steps} · t = 0 " in frames[-1][2]
+    assert f" {nfe} evaluations" in frames[-1][2]
 
 
 # ---- whiteboard ------------------------------------------------------------------------------

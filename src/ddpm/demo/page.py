@@ -38,10 +38,11 @@ def page(shelf: Shelf, runs: Path) -> gr.Blocks:
             labels = editing_tab(blocks, shelf, model)
         with gr.Tab("Training"):
             training_tab(blocks, runs)
-        model.change(
-            said(lambda name: [classes(shelf[name])] * (1 + len(labels))),
-            model, [label, *labels], **QUIET,
-        )  # fmt: skip
+
+        def choices(name: str) -> list[gr.Dropdown]:
+            return [classes(shelf[name]), *(classes(shelf[name], True) for _ in labels)]
+
+        model.change(said(choices), model, [label, *labels], **QUIET)
     return blocks
 
 
