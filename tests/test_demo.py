@@ -17,11 +17,11 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="the demo needs gradio")
 
-from ddpm import Edit, UserError, generate, load, load_images
+from ddpm import Edit, UserError, generate, load, load_images, save
 from ddpm.cli import main
 from ddpm.demo import charts, making, training, uploads, whiteboard
 from ddpm.demo.pictures import png
-from ddpm.demo.shelf import Shelf
+from ddpm.demo.shelf import EXAMPLE_STEPS, Shelf
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +213,31 @@ def test_a_checkpoint_that_vanishes_or_changes(tmp_path):
         _ = shelf["other"]
 
 
+def test_examples_are_real_digits_where_the_network_learned_them():
+    shelf = Shelf(["mnist"], "cpu")
+    assert torch.equal(shelf.example("mnist", 2), load_images("mnist5k").images[2 * 97])
+    assert torch.equal(shelf.example("mnist", 52), shelf.example("mnist", 2))
+    with pytest.raises(UserError, match="there is no model"):
+        shelf.example("other", 0)
+
+
+def test_other_examples_are_made_once_in_few_steps(digits, tmp_path):
+    path = str(tmp_path / "other.safetensors")
+    save(path, digits.net, digits.config, replace(digits.data, source="other"), 1, 1)
+    shelf = Shelf([path], "cpu")
+    net, seen = shelf[path].net, []
+    forward = net.forward
+    net.forward = lambda x, *rest: seen.append(len(x)) or forward(x, *rest)
+    image = shelf.example(path, 3)
+    assert 0 < len(seen) <= EXAMPLE_STEPS
+    settings = replace(digits.config.sample, sampler="ddim", eta=0.0)
+    made = generate(path, 4, settings=settings).images[3]
+    assert (image.int() - made.int()).abs().max() <= 2
+    seen.clear()
+    whiteboard.board(shelf[path], shelf.example(path, 3), 250)
+    assert seen == [1]
+
+
 def open_bytes(name):
     from ddpm.checkpoint import WEIGHTS
 
@@ -250,7 +275,8 @@ def test_a_port_that_is_taken(capsys):
 
 def test_a_checkpoint_that_is_not_there(capsys):
     assert main(["demo", "nowhere"]) == 1
-    assert "nowhere is no longer there" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "there is no checkpoint at nowhere; name a run's folder" in error
 
 
 def test_without_gradio_a_word():

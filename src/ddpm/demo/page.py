@@ -10,19 +10,17 @@ import gradio as gr
 from torch import Tensor
 
 from ..checkpoint import Checkpoint
-from ..data import load_images
 from ..errors import UserError
-from ..generate import Edit, generate
+from ..generate import Edit
 from . import training, uploads, whiteboard
 from .making import ALL, MOST_IMAGES, MOST_STEPS, NONE, make, seed_of, settings_of
 from .pictures import SCRUB
-from .shelf import Shelf
+from .shelf import EXAMPLES, Shelf
 
 WAITING = '<div class="waiting">Press the button, and images come out of static here.</div>'
 # One walk at a time has the processor; who waits is told the place in the queue.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-EXAMPLES = 50
 
 
 def page(shelf: Shelf, runs: Path) -> gr.Blocks:
@@ -132,18 +130,16 @@ def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
 # ---- whiteboard ------------------------------------------------------------------------------
 
 
-def example(checkpoint: Checkpoint, which: float) -> Tensor:
-    """A real digit where the network makes digits; else an image that the network made."""
-    data, k = checkpoint.data, int(which or 0) % EXAMPLES
-    if (data.channels, data.height, data.width) == (1, 28, 28):
-        return load_images("mnist5k").images[k * 97]
-    return generate(checkpoint, 1, seed=k).images[0]
-
-
-def own_or_example(checkpoint: Checkpoint, which: float, own: Tensor | None) -> Tensor:
+def fits(image: Tensor, checkpoint: Checkpoint) -> bool:
     data = checkpoint.data
-    fits = own is not None and tuple(own.shape) == (data.channels, data.height, data.width)
-    return own if own is not None and fits else example(checkpoint, which)
+    return tuple(image.shape) == (data.channels, data.height, data.width)
+
+
+def own_or_example(shelf: Shelf, name: str, which: float, own: Tensor | None) -> Tensor:
+    """The visitor's image where the network can take it, else the one of that number."""
+    if own is not None and fits(own, shelf[name]):
+        return own
+    return shelf.example(name, int(which or 0))
 
 
 def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
@@ -157,8 +153,7 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
     board = gr.HTML(elem_id="board")
 
     def draw(name: str, which: float, own: Tensor | None, t: float) -> str:
-        checkpoint = shelf[name]
-        return whiteboard.board(checkpoint, own_or_example(checkpoint, which, own), int(t))
+        return whiteboard.board(shelf[name], own_or_example(shelf, name, which, own), int(t))
 
     inputs = [model, which, own, t]
     live: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "concurrency_limit": 2}
@@ -202,13 +197,11 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
             stop = gr.Button("Stop", variant="stop")
         return go, stop, gr.HTML(WAITING, js_on_load=SCRUB, elem_id=f"stage-{name}")
 
-    def run(
-        name: str, label: str, n: float, seed: float, edit: Callable[[Checkpoint], Edit]
-    ) -> Iterator[str]:
+    def run(name: str, label: str, n: float, seed: float, edit: Edit) -> Iterator[str]:
         checkpoint = shelf[name]
         s = checkpoint.config.sample
         settings = settings_of(checkpoint, s.sampler, s.steps, s.eta, s.guidance, label)
-        yield from make(checkpoint, settings, int(n), seed_of(seed, False), label, edit(checkpoint))
+        yield from make(checkpoint, settings, int(n), seed_of(seed, False), label, edit)
 
     def wire(go: gr.Button, stop: gr.Button, stage: gr.HTML, fn: Any, inputs: list[Any]) -> None:
         event = go.click(said(fn), inputs, stage, api_visibility="private", **ONE_AT_A_TIME)
@@ -225,7 +218,7 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         parts = stage_and_buttons("Walk", "between")
 
         def between(name: str, label: str, n: float, a: float, b: float) -> Iterator[str]:
-            yield from run(name, label, n, a, lambda _: Edit(towards=seed_of(b, False)))
+            yield from run(name, label, n, a, Edit(towards=seed_of(b, False)))
 
         wire(*parts, between, [model, label, n, a, b])
 
@@ -249,14 +242,10 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         ) -> Iterator[str]:
             if mask is None or not mask.any():
                 raise UserError("Nothing is painted over yet: draw on the image first")
-
-            def edit(checkpoint: Checkpoint) -> Edit:
-                image = own_or_example(checkpoint, which, own)
-                if mask.shape != image.shape[1:]:
-                    raise UserError("The mask is of another model's size: draw it again")
-                return Edit(image=image, mask=mask, rounds=int(rounds))
-
-            yield from run(name, label, 8, seed, edit)
+            image = own_or_example(shelf, name, which, own)
+            if mask.shape != image.shape[1:]:
+                raise UserError("The mask is of another model's size: draw it again")
+            yield from run(name, label, 8, seed, Edit(image=image, mask=mask, rounds=int(rounds)))
 
         wire(*parts, paint, [model, label, seed, which, own, mask, rounds])
     with gr.Tab("Variations"):
@@ -271,16 +260,13 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         def vary(
             name: str, label: str, seed: float, which: float, own: Any, change: float
         ) -> Iterator[str]:
-            yield from run(
-                name, label, 16, seed,
-                lambda c: Edit(image=own_or_example(c, which, own), change=float(change)),
-            )  # fmt: skip
+            image = own_or_example(shelf, name, which, own)
+            yield from run(name, label, 16, seed, Edit(image=image, change=float(change)))
 
         wire(*parts, vary, [model, label, seed, which, own, change])
 
     def shown(name: str, which: float, own: Any) -> tuple[str, None]:
-        checkpoint = shelf[name]
-        return uploads.canvas_html(own_or_example(checkpoint, which, own)), None
+        return uploads.canvas_html(own_or_example(shelf, name, which, own)), None
 
     def painted(name: str, event: gr.EventData) -> Tensor:
         sent = event._data if isinstance(event._data, dict) else {}
