@@ -1,5 +1,6 @@
 """The demo without a browser: what its parts promise."""
 
+import asyncio
 import base64
 import io
 import json
@@ -13,13 +14,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import GifImagePlugin, Image
 
 pytest.importorskip("gradio", reason="the demo needs gradio")
 
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
 from ddpm import Edit, UserError, generate, load, load_images, save
 from ddpm.cli import main
-from ddpm.demo import charts, making, training, uploads, whiteboard
+from ddpm.decoding import Room
+from ddpm.demo import charts, making, server, training, uploads, whiteboard
+from ddpm.demo.gate import MOST_SENT, Gate
 from ddpm.demo.pictures import png
 from ddpm.demo.shelf import EXAMPLE_STEPS, Shelf
 
@@ -195,6 +201,73 @@ def test_a_mask_is_where_was_painted(digits):
         uploads.read_mask(text_uri(b"no"), digits.data)
 
 
+def test_an_upload_waits_for_room(digits, monkeypatch):
+    asked = []
+
+    class Noted(Room):
+        def taken(self, n):
+            asked.append(n)
+            return super().taken(n)
+
+    monkeypatch.setattr(uploads, "ROOM", Noted(10_000))
+    uploads.read_upload("a.png", data_uri(noise()), digits.data)
+    assert asked == [64 * 64]
+
+
+def test_the_frames_of_a_file_are_not_counted(digits, monkeypatch):
+    frames = [Image.new("L", (64, 64), i) for i in range(200)]
+    moving = data_uri(frames[0], "gif", save_all=True, append_images=frames[1:])
+    sought = []
+    seek = GifImagePlugin.GifImageFile._seek
+    monkeypatch.setattr(
+        GifImagePlugin.GifImageFile,
+        "_seek",
+        lambda self, frame, *rest: sought.append(frame) or seek(self, frame, *rest),
+    )
+    assert "it moves" in uploads.read_upload("a.gif", moving, digits.data)[1]
+    assert max(sought) <= 1
+
+
+# ---- the gate --------------------------------------------------------------------------------
+
+
+def posted(app, path, chunks):
+    """The status of a request whose body comes in these chunks, and how many of them were read."""
+    sent, read = [], []
+
+    async def receive():
+        if len(read) == len(chunks):
+            return {"type": "http.disconnect"}
+        read.append(chunks[len(read)])
+        more = len(read) < len(chunks)
+        return {"type": "http.request", "body": read[-1], "more_body": more}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+        "scheme": "http", "path": path, "raw_path": path.encode(), "root_path": "",
+        "query_string": b"", "headers": [(b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"], len(read)
+
+
+def test_large_requests_are_refused_as_they_come():
+    app = FastAPI(middleware=[Middleware(Gate)])
+
+    @app.post("/{path:path}")
+    async def take(path: str, body: list[int]) -> int:
+        return len(body)
+
+    assert posted(app, "/join", [b"[1,", b"2]"]) == (200, 2)
+    assert posted(app, "/join", [b" " * 10**6] * 100) == (413, MOST_SENT // 10**6 + 1)
+    assert posted(app, "/gradio_api/deep_link", [b"[1]"]) == (404, 0)
+    assert MOST_SENT > uploads.MOST_BYTES * 4 / 3 + 10**6
+
+
 # ---- models and runs -------------------------------------------------------------------------
 
 
@@ -277,6 +350,20 @@ def test_a_checkpoint_that_is_not_there(capsys):
     assert main(["demo", "nowhere"]) == 1
     error = capsys.readouterr().err
     assert "there is no checkpoint at nowhere; name a run's folder" in error
+
+
+def test_an_empty_password_is_refused(capsys):
+    assert main(["demo", "--password", ""]) == 1
+    assert "the password is empty" in capsys.readouterr().err
+
+
+def test_the_warm_up_is_one_step(monkeypatch, capsys):
+    def made(checkpoint, *, settings, device):
+        raise UserError(f"asked for {settings.steps} step")
+
+    monkeypatch.setattr(server, "generate", made)
+    assert main(["demo"]) == 1
+    assert "asked for 1 step" in capsys.readouterr().err
 
 
 def test_without_gradio_a_word():

@@ -292,6 +292,8 @@ def test_nothing_can_be_left_on_the_server(page, address):
         multipart={"files": {"name": "x.png", "mimeType": "image/png", "buffer": b"x" * 100}},
     )
     assert sent.status >= 400
+    link = page.request.get(address + "gradio_api/deep_link?session_hash=x")
+    assert link.status == 404
 
 
 def test_on_a_phone(browser, address):

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
-from ..decoding import as_picture, decode, fit, open_image
+from ..decoding import ROOM, as_picture, decode, fit, open_image
 from ..errors import UserError
 from .pictures import png
 
@@ -144,7 +144,7 @@ def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
     try:
         with open_image(raw) as file:
             w, h = file.size
-            moving = getattr(file, "n_frames", 1) > 1
+            moving = w * h <= MOST_PIXELS and getattr(file, "is_animated", False)
     except Image.DecompressionBombError:
         raise UserError(f"{name} has far too many pixels: make it smaller") from None
     except UnidentifiedImageError:
@@ -154,7 +154,8 @@ def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
     if w * h > MOST_PIXELS:
         raise UserError(f"{name} has {w:,} x {h:,} pixels, which is too many: make it smaller")
     try:
-        image = as_picture(decode(raw), info)
+        with ROOM.taken(w * h):
+            image = as_picture(decode(raw), info)
     except Exception as error:
         raise UserError(f"{name} cannot be used: {error}") from None
     notes = [f"{name}: its middle, at {info.width}x{info.height}"]
