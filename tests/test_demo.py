@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import re
 import socket
 import subprocess
@@ -342,7 +343,7 @@ def test_a_run_is_looked_at_while_it_trains(tmp_path):
     run = tmp_path / "a"
     (run / "samples").mkdir(parents=True)
     (run / "config.toml").write_text("")
-    assert training.runs(tmp_path) == ["a"]
+    assert list(training.runs(tmp_path)) == ["a"]
     assert "has begun" in training.look(tmp_path, "a")
     lines = [{"step": i, "images": 8 * i, "seconds": i, "loss": 1 / i} for i in range(1, 2000)]
     torn = '{"step": 2000, "ima'
@@ -353,6 +354,23 @@ def test_a_run_is_looked_at_while_it_trains(tmp_path):
     assert "step 1,999" in html
     assert html.count("<img") == 1
     assert "There is no run" in training.look(tmp_path, "../../etc")
+    assert list(training.runs(run)) == ["a"]
+    assert training.look(run, "a") == html
+
+
+def test_a_run_is_looked_at_anew_when_there_is_something_new(tmp_path):
+    run, metrics = tmp_path / "a", tmp_path / "a" / "metrics.jsonl"
+    (run / "samples").mkdir(parents=True)
+    metrics.write_text("")
+    stamps = [training.stamp(run), training.stamp(run)]
+    assert stamps[0] == stamps[1]
+    (run / "samples" / "0000001-ema.png").write_bytes(b"")
+    stamps.append(training.stamp(run))
+    os.utime(metrics, (1e9, metrics.stat().st_mtime + 1))
+    stamps.append(training.stamp(run))
+    os.utime(metrics, (1e9, 1e9))
+    stamps.append(training.stamp(run))
+    assert len(set(stamps)) == 4
 
 
 # ---- the command -----------------------------------------------------------------------------

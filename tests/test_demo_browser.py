@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import re
 import shutil
@@ -236,11 +237,22 @@ def test_from_seed_to_seed_and_variations(page):
     page.wait_for_selector("#stage-vary .film", timeout=60_000)
 
 
-def test_a_run_can_be_watched(page):
+def test_a_run_can_be_watched_while_its_tab_is_open(page, folder):
     tab(page, "Training")
     page.wait_for_selector("#training .chart", timeout=30_000)
     assert "colour: " in page.locator("#training").inner_text()
     assert page.locator("#training img").count() == 2
+    line = {"step": 3, "images": 24, "seconds": 9.0, "loss": 0.5}
+    with (folder / "runs" / "colour" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    says = "document.querySelector('#training').innerText.includes('step 3 ')"
+    page.wait_for_function(says, timeout=20_000)
+    tab(page, "Generate")
+    page.wait_for_timeout(1000)
+    asked = []
+    page.on("request", lambda r: asked.append(r.url) if "queue/join" in r.url else None)
+    page.wait_for_timeout(6000)
+    assert not asked
 
 
 def test_two_visitors_at_once(browser, address):

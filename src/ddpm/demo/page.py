@@ -28,14 +28,17 @@ def page(shelf: Shelf, runs: Path) -> gr.Blocks:
     with gr.Blocks(title="ddpm", analytics_enabled=False, delete_cache=(600, 600)) as blocks:
         gr.Markdown("# ddpm: images out of static")
         model = gr.Dropdown(shelf.names, value=shelf.names[0], label="Model")
-        with gr.Tab("Generate"):
+        with gr.Tab("Generate") as generating:
             label = generate_tab(shelf, model)
-        with gr.Tab("Whiteboard"):
+        with gr.Tab("Whiteboard") as writing:
             whiteboard_tab(blocks, shelf, model)
-        with gr.Tab("Between and within"):
+        with gr.Tab("Between and within") as editing:
             labels = editing_tab(blocks, shelf, model)
-        with gr.Tab("Training"):
-            training_tab(blocks, runs)
+        with gr.Tab("Training") as watching:
+            clock = training_tab(watching, runs)
+        watching.select(lambda: gr.Timer(active=True), None, clock, **QUIET)
+        for tab in (generating, writing, editing):
+            tab.select(lambda: gr.Timer(active=False), None, clock, **QUIET)
 
         def choices(name: str) -> list[gr.Dropdown]:
             return [classes(shelf[name]), *(classes(shelf[name], True) for _ in labels)]
@@ -286,16 +289,24 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
 # ---- training --------------------------------------------------------------------------------
 
 
-def training_tab(blocks: gr.Blocks, runs: Path) -> None:
-    names = training.runs(runs)
+def training_tab(tab: gr.Tab, runs: Path) -> gr.Timer:
+    """Returns the clock at whose ticks the tab is drawn anew: to run while the tab is open."""
+    names = list(training.runs(runs))
     run = gr.Dropdown(names, value=names[0] if names else None, label=f"Run in {runs.name}/")
-    view = gr.HTML(elem_id="training")
+    view, seen = gr.HTML(elem_id="training"), gr.State(None)
+    clock = gr.Timer(5, active=False)
 
-    def look(name: str | None) -> tuple[gr.Dropdown, str]:
-        names = training.runs(runs)
-        name = name if name in names else (names[0] if names else None)
-        return gr.Dropdown(names, value=name), training.look(runs, name)
+    def look(name: str | None, seen: Any) -> tuple[Any, ...]:
+        found = training.runs(runs)
+        name = name if name in found else next(iter(found), None)
+        choice = (list(found), name)
+        there = training.stamp(found[name]) if name else None
+        if seen == (choice, there):  # nothing is sent again
+            return gr.skip(), gr.skip(), gr.skip()
+        same = seen is not None and seen[0] == choice
+        box = gr.skip() if same else gr.Dropdown(choice[0], value=name)
+        return box, training.look(runs, name), (choice, there)
 
-    blocks.load(look, run, [run, view], **QUIET)
-    gr.Timer(5).tick(look, run, [run, view], **QUIET)
-    run.input(look, run, [run, view], **QUIET)
+    for event in (tab.select, clock.tick, run.input):
+        event(look, [run, seen], [run, view, seen], **QUIET)
+    return clock
