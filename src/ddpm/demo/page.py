@@ -113,8 +113,8 @@ def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
     ) -> Iterator[Any]:  # fmt: skip
         checkpoint, drawn = shelf[name], seed_of(seed, fresh)
         settings = settings_of(checkpoint, sampler, steps, eta, guidance, label)
-        for html in make(checkpoint, settings, int(n), drawn, label):
-            yield html, drawn
+        for i, html in enumerate(make(checkpoint, settings, int(n), drawn, label)):
+            yield html, gr.skip() if i else drawn
 
     event = go.click(
         said(run), [model, label, n, steps, sampler, eta, guidance, seed, fresh],
@@ -145,6 +145,11 @@ def own_or_example(shelf: Shelf, name: str, which: float, own: Tensor | None) ->
     return shelf.example(name, int(which or 0))
 
 
+def kept(own: Tensor | None, checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """The visitor's image and the note on it when the model changes: gone if it does not fit."""
+    return (gr.skip(), gr.skip()) if own is not None and fits(own, checkpoint) else (None, "")
+
+
 def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
     T = shelf[shelf.names[0]].diffusion.T
     own = gr.State(None)
@@ -158,6 +163,11 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
     def draw(name: str, which: float, own: Tensor | None, t: float) -> str:
         return whiteboard.board(shelf[name], own_or_example(shelf, name, which, own), int(t))
 
+    def changed(name: str, own: Tensor | None, t: float) -> tuple[Any, ...]:
+        checkpoint = shelf[name]
+        T = checkpoint.diffusion.T
+        return *kept(own, checkpoint), gr.Slider(maximum=T, value=min(t, T))
+
     inputs = [model, which, own, t]
     live: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "concurrency_limit": 2}
     t.input(said(draw), inputs, board, **live)
@@ -165,7 +175,9 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
     which.input(lambda: (None, ""), None, [own, note], **QUIET).then(
         said(draw), inputs, board, **QUIET
     )
-    model.change(said(draw), inputs, board, **QUIET)
+    model.change(said(changed), [model, own, t], [own, note, t], **QUIET).success(
+        said(draw), inputs, board, **QUIET
+    )
     blocks.load(said(draw), inputs, board, **QUIET)
     for equation in whiteboard.EQUATIONS:
         gr.Markdown(f"### {equation.title}\n\n$$ {equation.tex} $$")
@@ -271,6 +283,9 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
     def shown(name: str, which: float, own: Any) -> tuple[str, None]:
         return uploads.canvas_html(own_or_example(shelf, name, which, own)), None
 
+    def changed(name: str, own: Tensor | None) -> tuple[Any, Any]:
+        return kept(own, shelf[name])
+
     def painted(name: str, event: gr.EventData) -> Tensor:
         sent = event._data if isinstance(event._data, dict) else {}
         return uploads.read_mask(str(sent.get("mask", "")), shelf[name].data)
@@ -281,7 +296,9 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
     which.input(lambda: (None, ""), None, [own, note], **QUIET).then(
         said(shown), inputs, outputs, **QUIET
     )
-    model.change(said(shown), inputs, outputs, **QUIET)
+    model.change(said(changed), [model, own], [own, note], **QUIET).success(
+        said(shown), inputs, outputs, **QUIET
+    )
     blocks.load(said(shown), inputs, outputs, **QUIET)
     return found
 

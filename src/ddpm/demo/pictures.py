@@ -72,10 +72,15 @@ def film(frames: list[tuple[str, str, str]], downloads: str) -> str:
     )
 
 
-# The page puts a new film into the old one's elements: what was read of it is forgotten.
+# The page puts a new film into the old one's elements: what was read of it is forgotten, and the
+# slider is where the film opens.
 SCRUB = """
 let frames = null;
-watch('value', () => { frames = null; });
+watch('value', () => {
+  frames = null;
+  const slider = element.querySelector('.scrub input');
+  if (slider) slider.value = slider.max;
+});
 element.addEventListener('input', (event) => {
   const film = event.target.closest('.film');
   if (!film) return;
