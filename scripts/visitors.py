@@ -2,10 +2,11 @@
 
     python scripts/visitors.py --visitors 8 --rounds 25
 
-Opens the page in as many tabs of a real browser, lets all of them generate at once, round after
-round, and prints of each round how many were told a place in the queue, when the last of them was
-told that or saw a frame, when the first and the last had their images, and the memory of the
-server's process after it. Needs the extra `demo`, playwright and a Chromium.
+Opens the page in as many fresh tabs of a real browser, lets all of them generate at once, and
+closes them, round after round. Prints of each round how many were told a place in the queue, when
+the last of them was told that or saw a frame, when the first and the last had their images, and the
+memory of the server's process after it. Ends with 1 where a visitor got no images, or waited too
+long for a word. Needs the extra `demo`, playwright and a Chromium.
 """
 
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import tyro
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 CLICK = """() => {
   const film = () => document.querySelector('#stage .film .caption')?.innerText ?? '';
@@ -39,6 +40,10 @@ class Options:
     checkpoint: str = "mnist"
     visitors: int = 8
     rounds: int = 25
+    limit: float = 1.0
+    """Seconds within which every visitor is to see a place in the queue, or a frame."""
+    patience: float = 600.0
+    """Seconds within which every visitor is to have images."""
     chromium: str | None = shutil.which("chromium") or shutil.which("google-chrome")
     """The browser's program; by default Debian's, else Playwright's own."""
 
@@ -68,12 +73,29 @@ def start(checkpoint: str, folder: Path) -> tuple["subprocess.Popen[bytes]", str
     return process, f"http://127.0.0.1:{port}/"
 
 
-def generate_at_once(pages: list[Page]) -> list[dict[str, float]]:
+def arrive(browser: Browser, address: str, visitors: int) -> list[Page]:
+    pages = [browser.new_page() for _ in range(visitors)]
+    for page in pages:
+        page.goto(address)
+        page.wait_for_selector("#go", timeout=60_000)
+    return pages
+
+
+def generate_at_once(pages: list[Page], options: Options) -> list[dict[str, float]]:
+    """What each visitor saw, and after how many seconds. Ends with a sentence where that is not
+    what a visitor may expect."""
     for page in pages:
         page.evaluate(CLICK)
-    for page in pages:
-        page.wait_for_function("window.visit.done", timeout=600_000)
-    return [page.evaluate("window.visit") for page in pages]
+    visits = []
+    for i, page in enumerate(pages, 1):
+        try:
+            page.wait_for_function("window.visit.done", timeout=1000 * options.patience)
+        except TimeoutError:
+            sys.exit(f"visitor {i} had no images after {options.patience:g} seconds")
+        visits.append(page.evaluate("window.visit"))
+        if (told := visits[-1]["told"]) > options.limit:
+            sys.exit(f"visitor {i} saw neither a place nor a frame for {told:.2f} seconds")
+    return visits
 
 
 def main(options: Options) -> None:
@@ -83,20 +105,19 @@ def main(options: Options) -> None:
             browser = playwright.chromium.launch(
                 executable_path=options.chromium, args=["--no-sandbox", "--disable-gpu"]
             )
-            pages = [browser.new_page() for _ in range(options.visitors)]
-            for page in pages:
-                page.goto(address)
-                page.wait_for_selector("#go", timeout=60_000)
-            print(f"{resident(process.pid):.0f} MB with {len(pages)} tabs open")
+            print(f"{resident(process.pid):.0f} MB before the first visitor")
             print("| images made by | told a place | last told | first done | last done | MB |")
             print("| --- | --- | --- | --- | --- | --- |")
             for i in range(1, options.rounds + 1):
-                visits = generate_at_once(pages)
+                pages = arrive(browser, address, options.visitors)
+                visits = generate_at_once(pages, options)
+                for page in pages:
+                    page.close()
                 placed = sum("place" in visit for visit in visits)
                 told, done = ([visit[key] for visit in visits] for key in ("told", "done"))
                 print(
-                    f"| {i * len(pages)} | {placed} | {max(told):.2f} s | {min(done):.1f} s "
-                    f"| {max(done):.1f} s | {resident(process.pid):.0f} |",
+                    f"| {i * options.visitors} | {placed} | {max(told):.2f} s "
+                    f"| {min(done):.1f} s | {max(done):.1f} s | {resident(process.pid):.0f} |",
                     flush=True,
                 )
             browser.close()

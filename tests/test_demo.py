@@ -1,26 +1,34 @@
 """The demo without a browser: what its parts promise."""
 
+import asyncio
 import base64
 import io
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import GifImagePlugin, Image
 
 pytest.importorskip("gradio", reason="the demo needs gradio")
 
-from ddpm import Edit, UserError, generate, load
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from ddpm import Edit, UserError, generate, load, load_images, save
 from ddpm.cli import main
-from ddpm.demo import charts, making, training, uploads, whiteboard
+from ddpm.decoding import Room
+from ddpm.demo import charts, making, server, training, uploads, whiteboard
+from ddpm.demo.gate import MOST_SENT, Gate
 from ddpm.demo.pictures import png
-from ddpm.demo.shelf import Shelf
+from ddpm.demo.shelf import EXAMPLE_STEPS, Shelf
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +46,10 @@ def opened(uri):
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
+def frames_of(page):
+    return json.loads(re.search(r'data-frames="([^"]*)"', page)[1].replace("&quot;", '"'))
+
+
 # ---- generate --------------------------------------------------------------------------------
 
 
@@ -46,7 +58,7 @@ def test_images_come_live_and_then_as_a_film(digits):
     pages = list(making.make(digits, settings, 4, seed=3))
     assert "step 0 of 16" in pages[0]
     assert len(pages) > 1
-    frames = json.loads(re.search(r'data-frames="([^"]*)"', pages[-1])[1].replace("&quot;", '"'))
+    frames = frames_of(pages[-1])
     assert len(frames) == 17
     assert "seed 3" in frames[-1][2]
     wanted = png(generate(load("mnist"), 4, seed=3, settings=settings).images)
@@ -57,8 +69,19 @@ def test_images_come_live_and_then_as_a_film(digits):
 def test_a_long_walk_has_a_short_film(digits):
     settings = making.settings_of(digits, "ddim", 200, 0, 1, "7")
     *_, page = making.make(digits, settings, 1, seed=0, label="7")
-    frames = json.loads(re.search(r'data-frames="([^"]*)"', page)[1].replace("&quot;", '"'))
-    assert 20 < len(frames) <= making.FRAMES + 1
+    assert 20 < len(frames_of(page)) <= making.FRAMES + 1
+
+
+def test_a_film_of_large_images_has_fewer_frames(digits, monkeypatch):
+    faces = replace(digits.data, channels=3, height=64, width=64)
+    assert making.most_frames(16, digits.data) >= 16
+    assert 8 <= making.most_frames(64, faces) <= 12
+    assert making.most_frames(64, replace(faces, height=4096, width=4096)) == 1
+    monkeypatch.setattr(making, "FILM", 4 * 4 * 28 * 28)
+    settings = making.settings_of(digits, "ddim", 16, 0, 1, making.ALL)
+    *_, page = making.make(digits, settings, 4, seed=3)
+    captions = [caption for _, _, caption in frames_of(page)]
+    assert [int(caption.split()[1]) for caption in captions] == [0, 4, 8, 12, 16]
 
 
 def test_what_the_page_cannot_ask_for(digits):
@@ -68,10 +91,34 @@ def test_what_the_page_cannot_ask_for(digits):
     assert making.settings_of(digits, "ddpm", 10, 0, 3, making.NONE).guidance == 0
 
 
-def test_an_edit_is_shown_too(digits):
-    settings = making.settings_of(digits, "ddim", 4, 0, 1, making.NONE)
-    *_, page = making.make(digits, settings, 3, 1, making.NONE, Edit(towards=2))
-    assert "film" in page
+@pytest.mark.parametrize(
+    ("label", "asked"), [(making.NONE, ()), (making.ALL, tuple("0123456789")), ("7", ("7",))]
+)
+def test_an_edit_is_shown_too_with_the_class_that_is_asked(digits, label, asked):
+    settings = making.settings_of(digits, "ddim", 4, 0.7, 2, label)
+    edit = Edit(towards=2)
+    *_, page = making.make(digits, settings, 3, 1, label, edit)
+    made = generate(load("mnist"), 3, seed=1, labels=asked, settings=settings, edit=edit)
+    assert frames_of(page)[-1][0] == png(made.images)
+
+
+@pytest.mark.parametrize(
+    ("edit", "steps", "nfe"),
+    [
+        (Edit(towards=2), 4, 4),
+        (Edit(change=0.6), 3, 3),
+        (Edit(mask=torch.ones(28, 28, dtype=torch.bool), rounds=3), 4, 10),
+    ],
+)
+def test_steps_and_evaluations_are_those_of_the_edit(digits, edit, steps, nfe):
+    if edit.towards is None:
+        edit = replace(edit, image=load_images("mnist5k").images[0])
+    settings = replace(making.settings_of(digits, "ddim", 4, 0, 1, making.NONE), spacing="even")
+    *_, page = making.make(digits, settings, 2, 0, making.NONE, edit)
+    frames = frames_of(page)
+    assert frames[0][2].startswith(f"step 0 of {steps} ")
+    assert f"step {steps} of {steps} · t = 0 " in frames[-1][2]
+    assert f" {nfe} evaluations" in frames[-1][2]
 
 
 # ---- whiteboard ------------------------------------------------------------------------------
@@ -83,9 +130,25 @@ def test_the_board_shows_the_numbers_of_the_schedule(digits):
     assert "250 of 1000" in html
     assert f"{digits.diffusion.schedule.at(250):.5f}" in html
     assert html.count("<img") == 5
-    assert html.count("<svg") == 3
+    assert html.count("<svg") == 4
+    a_s, a_t = (digits.diffusion.schedule.at(t) for t in (249, 250))
+    for weight in (a_s.sqrt() * (1 - a_t / a_s), (a_t / a_s).sqrt() * (1 - a_s)):
+        assert f"<td>{weight / (1 - a_t):.4f}</td>" in html
     assert "1000 of 1000" in whiteboard.board(digits, image, 5000)
     assert "1 of 1000" in whiteboard.board(digits, image, -3)
+
+
+def test_the_curves_are_those_of_the_posterior_and_made_once(digits):
+    diffusion = digits.diffusion
+    lines = whiteboard.over_time(diffusion)
+    assert lines is whiteboard.over_time(diffusion)
+    at_991 = [dict(line.points)[991] for line in lines]
+    x0, x_t = torch.randn(2, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    posterior = diffusion.q_posterior(x0, x_t, 990, 991)
+    schedule = diffusion.schedule
+    assert at_991[:2] == pytest.approx([schedule.at(991).item(), schedule.snr(991).item()])
+    torch.testing.assert_close(at_991[2] * x0 + at_991[3] * x_t, posterior.mean)
+    assert at_991[4:] == pytest.approx([posterior.beta.item(), posterior.beta_tilde.item()])
 
 
 def test_the_code_shown_is_the_code_that_runs():
@@ -104,6 +167,10 @@ def test_charts_are_whole_svg():
     assert svg.get("aria-label") == "xt"
     assert len(svg.findall("circle")) == 2
     assert "nothing yet" in charts.chart("empty", [charts.Line("a", [])])
+    zero = charts.Line("b", [(1, 0.0), (2, 1e-3), (3, 1e-1)])
+    assert "1e-03" in charts.chart("x", [zero], log=True, mark=1)
+    assert "1e-12" not in charts.chart("x", [zero], log=True, mark=1)
+    assert "polyline" in charts.chart("x", [zero, charts.Line("c", [(1, 0.0)])], log=True, mark=1)
 
 
 # ---- uploads ---------------------------------------------------------------------------------
@@ -155,6 +222,73 @@ def test_a_mask_is_where_was_painted(digits):
         uploads.read_mask(text_uri(b"no"), digits.data)
 
 
+def test_an_upload_waits_for_room(digits, monkeypatch):
+    asked = []
+
+    class Noted(Room):
+        def taken(self, n):
+            asked.append(n)
+            return super().taken(n)
+
+    monkeypatch.setattr(uploads, "ROOM", Noted(10_000))
+    uploads.read_upload("a.png", data_uri(noise()), digits.data)
+    assert asked == [64 * 64]
+
+
+def test_the_frames_of_a_file_are_not_counted(digits, monkeypatch):
+    frames = [Image.new("L", (64, 64), i) for i in range(200)]
+    moving = data_uri(frames[0], "gif", save_all=True, append_images=frames[1:])
+    sought = []
+    seek = GifImagePlugin.GifImageFile._seek
+    monkeypatch.setattr(
+        GifImagePlugin.GifImageFile,
+        "_seek",
+        lambda self, frame, *rest: sought.append(frame) or seek(self, frame, *rest),
+    )
+    assert "it moves" in uploads.read_upload("a.gif", moving, digits.data)[1]
+    assert max(sought) <= 1
+
+
+# ---- the gate --------------------------------------------------------------------------------
+
+
+def posted(app, path, chunks):
+    """The status of a request whose body comes in these chunks, and how many of them were read."""
+    sent, read = [], []
+
+    async def receive():
+        if len(read) == len(chunks):
+            return {"type": "http.disconnect"}
+        read.append(chunks[len(read)])
+        more = len(read) < len(chunks)
+        return {"type": "http.request", "body": read[-1], "more_body": more}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+        "scheme": "http", "path": path, "raw_path": path.encode(), "root_path": "",
+        "query_string": b"", "headers": [(b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"], len(read)
+
+
+def test_large_requests_are_refused_as_they_come():
+    app = FastAPI(middleware=[Middleware(Gate)])
+
+    @app.post("/{path:path}")
+    async def take(path: str, body: list[int]) -> int:
+        return len(body)
+
+    assert posted(app, "/join", [b"[1,", b"2]"]) == (200, 2)
+    assert posted(app, "/join", [b" " * 10**6] * 100) == (413, MOST_SENT // 10**6 + 1)
+    assert posted(app, "/gradio_api/deep_link", [b"[1]"]) == (404, 0)
+    assert MOST_SENT > uploads.MOST_BYTES * 4 / 3 + 10**6
+
+
 # ---- models and runs -------------------------------------------------------------------------
 
 
@@ -173,6 +307,31 @@ def test_a_checkpoint_that_vanishes_or_changes(tmp_path):
         _ = shelf["other"]
 
 
+def test_examples_are_real_digits_where_the_network_learned_them():
+    shelf = Shelf(["mnist"], "cpu")
+    assert torch.equal(shelf.example("mnist", 2), load_images("mnist5k").images[2 * 97])
+    assert torch.equal(shelf.example("mnist", 52), shelf.example("mnist", 2))
+    with pytest.raises(UserError, match="there is no model"):
+        shelf.example("other", 0)
+
+
+def test_other_examples_are_made_once_in_few_steps(digits, tmp_path):
+    path = str(tmp_path / "other.safetensors")
+    save(path, digits.net, digits.config, replace(digits.data, source="other"), 1, 1)
+    shelf = Shelf([path], "cpu")
+    net, seen = shelf[path].net, []
+    forward = net.forward
+    net.forward = lambda x, *rest: seen.append(len(x)) or forward(x, *rest)
+    image = shelf.example(path, 3)
+    assert 0 < len(seen) <= EXAMPLE_STEPS
+    settings = replace(digits.config.sample, sampler="ddim", eta=0.0)
+    made = generate(path, 4, settings=settings).images[3]
+    assert (image.int() - made.int()).abs().max() <= 2
+    seen.clear()
+    whiteboard.board(shelf[path], shelf.example(path, 3), 250)
+    assert seen == [1]
+
+
 def open_bytes(name):
     from ddpm.checkpoint import WEIGHTS
 
@@ -184,7 +343,7 @@ def test_a_run_is_looked_at_while_it_trains(tmp_path):
     run = tmp_path / "a"
     (run / "samples").mkdir(parents=True)
     (run / "config.toml").write_text("")
-    assert training.runs(tmp_path) == ["a"]
+    assert list(training.runs(tmp_path)) == ["a"]
     assert "has begun" in training.look(tmp_path, "a")
     lines = [{"step": i, "images": 8 * i, "seconds": i, "loss": 1 / i} for i in range(1, 2000)]
     torn = '{"step": 2000, "ima'
@@ -195,6 +354,23 @@ def test_a_run_is_looked_at_while_it_trains(tmp_path):
     assert "step 1,999" in html
     assert html.count("<img") == 1
     assert "There is no run" in training.look(tmp_path, "../../etc")
+    assert list(training.runs(run)) == ["a"]
+    assert training.look(run, "a") == html
+
+
+def test_a_run_is_looked_at_anew_when_there_is_something_new(tmp_path):
+    run, metrics = tmp_path / "a", tmp_path / "a" / "metrics.jsonl"
+    (run / "samples").mkdir(parents=True)
+    metrics.write_text("")
+    stamps = [training.stamp(run), training.stamp(run)]
+    assert stamps[0] == stamps[1]
+    (run / "samples" / "0000001-ema.png").write_bytes(b"")
+    stamps.append(training.stamp(run))
+    os.utime(metrics, (1e9, metrics.stat().st_mtime + 1))
+    stamps.append(training.stamp(run))
+    os.utime(metrics, (1e9, 1e9))
+    stamps.append(training.stamp(run))
+    assert len(set(stamps)) == 4
 
 
 # ---- the command -----------------------------------------------------------------------------
@@ -210,7 +386,22 @@ def test_a_port_that_is_taken(capsys):
 
 def test_a_checkpoint_that_is_not_there(capsys):
     assert main(["demo", "nowhere"]) == 1
-    assert "nowhere is no longer there" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "there is no checkpoint at nowhere; name a run's folder" in error
+
+
+def test_an_empty_password_is_refused(capsys):
+    assert main(["demo", "--password", ""]) == 1
+    assert "the password is empty" in capsys.readouterr().err
+
+
+def test_the_warm_up_is_one_step(monkeypatch, capsys):
+    def made(checkpoint, *, settings, device):
+        raise UserError(f"asked for {settings.steps} step")
+
+    monkeypatch.setattr(server, "generate", made)
+    assert main(["demo"]) == 1
+    assert "asked for 1 step" in capsys.readouterr().err
 
 
 def test_without_gradio_a_word():

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,13 @@ playwright = pytest.importorskip("playwright.sync_api", reason="driving a browse
 
 from ddpm import train  # noqa: E402
 from ddpm.checkpoint import WEIGHTS  # noqa: E402
-from ddpm.config import Config, SampleConfig, TrainConfig, UNetConfig  # noqa: E402
+from ddpm.config import (  # noqa: E402
+    Config,
+    DiffusionConfig,
+    SampleConfig,
+    TrainConfig,
+    UNetConfig,
+)
 
 OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
@@ -42,10 +49,14 @@ def browser():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run in colour, hardly trained, and a copy of the weights in the box that may vanish."""
+    """A run in colour of T = 100, hardly trained, and a copy of the weights in the box that may
+    vanish."""
     folder = tmp_path_factory.mktemp("demo")
     unet = UNetConfig(channels=8, mults=(1, 2), blocks=1, attention=(), groups=4)
-    config = Config(steps=2, unet=unet, train=TrainConfig(batch=8), sample=SampleConfig(steps=4))
+    config = Config(
+        steps=2, unet=unet, train=TrainConfig(batch=8), sample=SampleConfig(steps=4),
+        diffusion=DiffusionConfig(T=100),
+    )  # fmt: skip
     photos = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
     np.savez(folder / "photos.npz", images=photos, labels=np.arange(40) % 2)
     train(replace(config, data=str(folder / "photos.npz")), folder / "runs" / "colour")
@@ -97,7 +108,12 @@ def opened(uri):
 
 
 def tab(page, name):
-    page.get_by_role("tab", name=name).click()
+    """Opens a tab; on a narrow screen it may be in a menu."""
+    shown = page.get_by_role("tab", name=name)
+    if not shown.count():
+        page.get_by_role("button", name="More tabs").locator("visible=true").first.click()
+        shown = page.locator(".overflow-dropdown").get_by_role("button", name=name)
+    shown.first.click()
 
 
 def choose(page, label, option):
@@ -120,6 +136,10 @@ def test_generate_scrub_and_take_home(page):
     page.wait_for_selector("#stage .film", timeout=60_000)
     assert "step 16 of 16" in caption(page)
     assert len(page.locator("#stage img").all()) == 2
+    seed = re.search(r"seed (\d+)", caption(page))[1]
+    page.get_by_role("button", name=re.compile("Sampler, guidance and seed")).click()
+    box = page.get_by_role("spinbutton", name="Seed").locator("visible=true").first
+    assert box.input_value() == seed
     final = page.locator("#stage img").first.get_attribute("src")
     assert np.asarray(opened(final)).std() > 40
     slider = page.locator("#stage .scrub input")
@@ -135,6 +155,21 @@ def test_generate_scrub_and_take_home(page):
     with page.expect_download() as download:
         page.get_by_role("link", name="GIF").click()
     assert Image.open(download.value.path()).n_frames == 17
+
+
+def test_the_slider_has_the_frames_of_the_last_film(page):
+    statics = []
+    for _ in range(2):
+        before = page.locator("#stage").inner_html()
+        page.click("#go")
+        page.wait_for_function(
+            "before => document.querySelector('#stage .film') "
+            "&& document.querySelector('#stage').innerHTML !== before", arg=before, timeout=60_000
+        )  # fmt: skip
+        page.locator("#stage .scrub input").press("Home")
+        assert "step 0 of 16" in caption(page)
+        statics.append(page.locator("#stage img").first.get_attribute("src"))
+    assert statics[0] != statics[1]
 
 
 def test_stop_half_way(page):
@@ -205,6 +240,21 @@ def test_uploads_good_and_bad(page, tmp_path):
     page.wait_for_function("document.body.innerText.includes('its first frame')", timeout=30_000)
 
 
+def test_another_model_has_its_own_times_and_examples(page, tmp_path):
+    tab(page, "Whiteboard")
+    page.wait_for_selector("#board .numbers", timeout=60_000)
+    Image.new("L", (50, 50), 255).save(tmp_path / "photo.png")
+    page.locator("input[type=file]").locator("visible=true").set_input_files(tmp_path / "photo.png")
+    page.wait_for_function("document.body.innerText.includes('photo.png: its middle')")
+    choose(page, "Model", "runs/colour")
+    page.wait_for_function("document.querySelector('#board').innerText.includes('100 of 100')")
+    assert page.locator("#t input[type=range]").get_attribute("max") == "100"
+    assert "photo.png" not in page.locator("body").inner_text()
+    assert opened(page.locator("#board img").first.get_attribute("src")).mode == "RGB"
+    choose(page, "Model", "mnist")
+    page.wait_for_function("document.querySelector('#board').innerText.includes('100 of 1000')")
+
+
 def test_paint_anew(page):
     tab(page, "Between and within")
     tab(page, "Paint anew")
@@ -227,6 +277,33 @@ def test_paint_anew(page):
     assert (first[15:] != second[15:]).any()
 
 
+# The middle row of the mask: four numbers a pixel, the last of them 255 where it is painted.
+ROW = "c => [...c.mask.getContext('2d').getImageData(0, c.height / 2, c.width, 1).data]"
+
+
+def test_a_quick_stroke_is_whole_and_a_new_picture_has_none(page):
+    tab(page, "Between and within")
+    tab(page, "Paint anew")
+    canvas = page.locator("#canvas canvas")
+    canvas.wait_for(timeout=60_000)
+    page.wait_for_function("document.querySelector('#canvas canvas').picture?.complete")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 20, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 20, y)
+    page.mouse.up()
+    assert set(canvas.evaluate(ROW)[3::4][20:-20]) == {255}
+    before = canvas.evaluate("c => c.toDataURL()")
+    set_number(page, "Image number", 3)
+    page.wait_for_function(
+        "before => document.querySelector('#canvas canvas').toDataURL() !== before", arg=before,
+        timeout=30_000,
+    )  # fmt: skip
+    assert set(canvas.evaluate(ROW)) == {0}
+
+
 def test_from_seed_to_seed_and_variations(page):
     tab(page, "Between and within")
     page.click("#go-between")
@@ -236,11 +313,22 @@ def test_from_seed_to_seed_and_variations(page):
     page.wait_for_selector("#stage-vary .film", timeout=60_000)
 
 
-def test_a_run_can_be_watched(page):
+def test_a_run_can_be_watched_while_its_tab_is_open(page, folder):
     tab(page, "Training")
     page.wait_for_selector("#training .chart", timeout=30_000)
     assert "colour: " in page.locator("#training").inner_text()
     assert page.locator("#training img").count() == 2
+    line = {"step": 3, "images": 24, "seconds": 9.0, "loss": 0.5}
+    with (folder / "runs" / "colour" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    says = "document.querySelector('#training').innerText.includes('step 3 ')"
+    page.wait_for_function(says, timeout=20_000)
+    tab(page, "Generate")
+    page.wait_for_timeout(1000)
+    asked = []
+    page.on("request", lambda r: asked.append(r.url) if "queue/join" in r.url else None)
+    page.wait_for_timeout(6000)
+    assert not asked
 
 
 def test_two_visitors_at_once(browser, address):
@@ -252,10 +340,38 @@ def test_two_visitors_at_once(browser, address):
     for visitor in visitors:
         visitor.click("#go")
     visitors[1].wait_for_function(
-        "/queue: 1\\/1|queue/.test(document.body.innerText)", timeout=10_000
+        "/queue: \\d+\\/\\d+/.test(document.body.innerText)", timeout=10_000
     )
     for visitor in visitors:
         visitor.wait_for_selector("#stage .film", timeout=120_000)
+        visitor.close()
+
+
+VISIT = """() => {
+  const visit = window.visit = {};
+  const look = setInterval(() => {
+    const film = document.querySelector('#stage .film');
+    if (/queue: \\d+\\/\\d+/.test(document.body.innerText)) visit.place = true;
+    if (document.querySelector('#stage .way') && !film) visit.frame = true;
+    if (film) { visit.done = true; clearInterval(look); }
+  }, 10);
+  document.querySelector('#go').click();
+}"""
+
+
+def test_eight_visitors_are_told_and_served(browser, address):
+    visitors = [browser.new_page() for _ in range(8)]
+    for visitor in visitors:
+        visitor.goto(address)
+        visitor.wait_for_selector("#go", timeout=60_000)
+        set_number(visitor, "Steps", 50)
+    for visitor in visitors:
+        visitor.evaluate(VISIT)
+    for visitor in visitors:
+        visitor.wait_for_function("window.visit.done", timeout=120_000)
+    seen = [visitor.evaluate("window.visit") for visitor in visitors]
+    assert all("place" in visit or "frame" in visit for visit in seen), seen
+    for visitor in visitors:
         visitor.close()
 
 
@@ -292,6 +408,20 @@ def test_nothing_can_be_left_on_the_server(page, address):
         multipart={"files": {"name": "x.png", "mimeType": "image/png", "buffer": b"x" * 100}},
     )
     assert sent.status >= 400
+    link = page.request.get(address + "gradio_api/deep_link?session_hash=x")
+    assert link.status == 404
+
+
+# What is cut off at the right, but for what can be scrolled to: the page itself hides it.
+CUT_OFF = """() => {
+  const scrolls = (e) => e && !e.matches('.gradio-container') && (
+    ['auto', 'scroll'].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+  const all = 'button, input, img, canvas, table, figure svg, .katex-html';
+  return [...document.querySelectorAll(all)].filter((e) =>
+    e.checkVisibility() && !e.closest('.visually-hidden')
+    && e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e)
+  ).map((e) => e.outerHTML.slice(0, 80));
+}"""
 
 
 def test_on_a_phone(browser, address):
@@ -299,6 +429,16 @@ def test_on_a_phone(browser, address):
     phone.goto(address)
     phone.wait_for_selector("#go", timeout=60_000)
     phone.click("#go")
-    phone.wait_for_selector("#stage .film", timeout=60_000)
-    assert phone.evaluate("document.documentElement.scrollWidth") <= 375
+    for name, there in (
+        ("Generate", "#stage .film"),
+        ("Whiteboard", "#board .numbers"),
+        ("Between and within", "#go-between"),
+        ("Paint anew", "#canvas canvas"),
+        ("Variations", "#go-vary"),
+        ("Training", "#training .chart"),
+    ):
+        tab(phone, name)
+        phone.locator(there).wait_for(timeout=60_000)
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 375
+        assert phone.evaluate(CUT_OFF) == [], name
     phone.close()

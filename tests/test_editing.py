@@ -1,5 +1,8 @@
 """Between two images, near one, and in the gaps of one: against closed forms, then for real."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +25,7 @@ from ddpm import (
     timesteps,
 )
 from ddpm.cli import main
+from ddpm.generate import Film, network_evaluations, take_turns, times_of, watch
 from ddpm.likelihood import closed_form_gaussian
 
 
@@ -53,6 +57,14 @@ def test_slerp_keeps_to_the_sphere(generator):
     assert (norms > between.min(0).values - 0.5).all()
     straight = ((1 - u.view(-1, 1, 1, 1)) * a + u.view(-1, 1, 1, 1) * b).flatten(1).norm(dim=1)
     assert straight[3] < 0.8 * norms[3]
+
+
+def test_slerp_is_a_quarter_of_a_circle_between_what_is_orthogonal():
+    e1, e2 = torch.eye(2)
+    u = torch.linspace(0, 1, 5)
+    angle = u[:, None] * math.pi / 2
+    x = slerp(e1.expand(5, 2), e2.expand(5, 2), u)
+    torch.testing.assert_close(x, angle.cos() * e1 + angle.sin() * e2)
 
 
 def test_between_an_image_and_itself_is_the_image(generator):
@@ -138,12 +150,14 @@ def seven():
     return data.images[data.labels == 7][0]
 
 
-def test_a_row_from_one_seed_to_another(digits):
-    row = generate(digits, 5, seed=1, edit=Edit(towards=2), batch=2).images.float()
-    ends = [generate(digits, 5, seed=s, edit=Edit(towards=s)).images[0].float() for s in (1, 2)]
-    assert (row[0] - ends[0]).abs().mean() < 2
-    steps = (row[1:] - row[:-1]).flatten(1).norm(dim=1)
-    assert steps.max() < (row[0] - row[-1]).norm() * 1.2
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_a_row_from_one_seed_to_another(digits, sampler):
+    """Its ends are image 0 of either seed, however much noise is drawn on the way."""
+    settings = replace(digits.config.sample, sampler=sampler, eta=0.7, guidance=0.0)
+    make = lambda n, **k: generate(digits, n, settings=settings, **k).images.float()  # noqa: E731
+    row = make(5, seed=1, edit=Edit(towards=2), batch=2)
+    for made, seed in ((row[0], 1), (row[-1], 2)):
+        assert (made - make(1, seed=seed)[0]).abs().max() <= 2
     assert row.std(dim=0).max() > 10
 
 
@@ -156,12 +170,49 @@ def test_variations_stay_near_or_go_far(digits, seven):
     assert distance(0.1) < 20
 
 
-def test_the_unmasked_part_stays_as_it_is(digits, seven):
+def half():
     mask = torch.zeros(28, 28, dtype=torch.bool)
     mask[14:] = True
-    made = generate(digits, 4, labels=["7"], edit=Edit(image=seven, mask=mask, rounds=2)).images
+    return mask
+
+
+def test_the_unmasked_part_stays_as_it_is(digits, seven):
+    made = generate(digits, 4, labels=["7"], edit=Edit(image=seven, mask=half(), rounds=2)).images
     assert torch.equal(made[:, :, :14], seven[:, :14].expand(4, -1, -1, -1))
     assert not torch.equal(made[0, :, 14:], made[1, :, 14:])
+
+
+EDITS = {
+    "none": lambda image: None,
+    "between": lambda image: Edit(towards=2),
+    "a variation": lambda image: Edit(image=image),
+    "inpainting": lambda image: Edit(image=image, mask=half(), rounds=3),
+}
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_what_a_walk_costs_is_known_before_it(kind, seven):
+    """Its times, and how often each image passes through the network."""
+    checkpoint, edit, seen = load("mnist"), EDITS[kind](seven), []
+    forward = checkpoint.net.forward
+    checkpoint.net.forward = lambda x, *rest: seen.append(len(x)) or forward(x, *rest)
+    settings = replace(checkpoint.config.sample, steps=8, guidance=2.0, guidance_above=0.5)
+    y = take_turns(2, (), checkpoint.data)
+    states = list(watch(checkpoint, 2, range(2), 0, y, settings, edit))
+    assert [state.t for state in states] == times_of(settings, checkpoint.diffusion, edit)
+    nfe = network_evaluations(settings, checkpoint.diffusion, True, edit)
+    assert sum(seen) == 2 * nfe
+    assert (nfe < 8) == (kind == "a variation")
+
+
+def test_a_film_of_a_variation_ends_with_the_images(digits, seven):
+    edit, settings = Edit(image=seven), replace(digits.config.sample, steps=8)
+    steps = len(times_of(settings, digits.diffusion, edit)) - 1
+    for film, frames in ((Film(steps), steps + 1), (Film(8, most=1), 2)):
+        made = generate(digits, 3, settings=settings, edit=edit, batch=2, on_state=film.take)
+        assert len(film.frames()) == frames
+        assert torch.equal(film.frames()[-1], made.images)
+    assert steps < 8
 
 
 @pytest.mark.parametrize(
@@ -196,6 +247,9 @@ def test_the_command(seven, tmp_path, capsys):
     for options, says in (
         (mask, "a mask needs the image"),
         (["--change", "0.5"], "--change is for --image"),
+        (["--towards", "3", "--change", "0.5"], "--change is for --image"),
+        ([*image, *mask, "--change", "0.5"], "--change is for --image without --mask"),
+        ([*image, "--rounds", "2"], "--rounds is for --image with --mask"),
         (["--image", str(tmp_path / "none.png")], "there is no image at"),
         (["--image", str(tmp_path / "no.png")], "is not an image"),
         ([*image, "--towards", "3"], "not both"),

@@ -22,7 +22,7 @@ ORDER = [
     "digit_net", "cifar_net", "features", "metrics", "copies", "score", "judge", "evaluate",
     "convert",
     "demo.pictures", "demo.charts", "demo.shelf", "demo.making", "demo.whiteboard",
-    "demo.training", "demo.uploads", "demo.page", "demo.server",
+    "demo.training", "demo.uploads", "demo.page", "demo.gate", "demo.server",
     "options", "commands", "scoring", "cli",
 ]  # fmt: skip
 WHITEBOARD = {

@@ -29,7 +29,7 @@ ANIMATIONS = (".gif", ".webp")
 
 
 def generate_command(options: GenerateOptions) -> int:
-    from .generate import Film, generate, write
+    from .generate import Film, generate, times_of, write
     from .sampling import State
     from .team import assemble
 
@@ -39,10 +39,11 @@ def generate_command(options: GenerateOptions) -> int:
         raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
     edit = read_edit(options, checkpoint.data)
     out = check_out(options.out, options.overwrite)
-    film = Film(settings.steps) if out.suffix.lower() in ANIMATIONS else None
+    steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
+    film = Film(steps) if out.suffix.lower() in ANIMATIONS else None
     if film and team.size > 1:
         raise UserError(f"a film is made by one process, and these are {team.size}")
-    with steps_bar(options.n, options.batch, settings, team) as bar:
+    with steps_bar(options.n, options.batch, steps, team) as bar:
 
         def on_state(state: State) -> None:
             bar.update(state.x0 is not None)
@@ -67,13 +68,15 @@ def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
     from .decoding import read_mask, read_picture
     from .generate import Edit, check_edit
 
-    given = {"change": options.change, "rounds": options.rounds}
+    if options.change is not None and (options.image is None or options.mask is not None):
+        raise UserError("--change is for --image without --mask: leave it out")
+    if options.rounds is not None and options.mask is None:
+        raise UserError("--rounds is for --image with --mask: leave it out")
     if options.towards is options.image is options.mask is None:
-        if name := next((name for name, value in given.items() if value is not None), None):
-            raise UserError(f"--{name} is for --image")
         return None
     image = None if options.image is None else read_picture(Path(options.image), data)
     mask = None if options.mask is None else read_mask(Path(options.mask), data)
+    given = {"change": options.change, "rounds": options.rounds}
     rest = {name: value for name, value in given.items() if value is not None}
     edit = Edit(options.towards, image, mask=mask, **rest)  # type: ignore[arg-type]
     check_edit(edit, data)
@@ -122,12 +125,12 @@ def images_bar(n: int, team: "Team") -> "tqdm":
     return tqdm(total=n // team.size, desc="bits/dim", disable=hidden, leave=False, unit="img")
 
 
-def steps_bar(n: int, batch: int, settings: SampleConfig, team: "Team") -> "tqdm":
+def steps_bar(n: int, batch: int, steps: int, team: "Team") -> "tqdm":
     from tqdm import tqdm
 
     batches = -(-n // batch)  # of which one process has every team.size-th
     hidden = None if team.main else True
-    total = settings.steps * -(-batches // team.size)
+    total = steps * -(-batches // team.size)
     return tqdm(total=total, disable=hidden, leave=False, unit="step")
 
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,8 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What images come from, where not from static alone; one of towards, image, image and mask.
+    """What images come from, where not from static alone: towards; or image, with change; or image
+    and mask, with rounds.
 
     towards  another seed: the images lie between image 0 of the one seed and image 0 of the other
     image    uint8 (C, H, W): variations of it
@@ -121,15 +122,13 @@ def watch(
     check_edit(edit, data)
     device = next(checkpoint.net.parameters()).device
     shape = (data.channels, data.height, data.width)
-    noise, start = ImageNoise(seed, index, shape, device), None
-    if edit and edit.towards is not None:  # all noise is that of image 0 of the one seed
-        noise = ImageNoise(seed, [0] * len(index), shape, device)
-        other = ImageNoise(edit.towards, [0] * len(index), shape, device)
+    noise: Noise = ImageNoise(seed, index, shape, device)
+    if edit and edit.towards is not None:
+        a, b = (ImageNoise(s, [0] * len(index), shape, device) for s in (seed, edit.towards))
         u = torch.tensor([i / max(1, n - 1) for i in index], device=device)
-        start = slerp(noise(), other(), u)
+        noise = lambda: slerp(a(), b(), u)  # noqa: E731
     y = None if y is None else y[index.start : index.stop].to(device)
-    null = len(data.classes)
-    return walk(checkpoint.net, checkpoint.diffusion, noise, y, settings, null, start, edit)
+    return walk(checkpoint.net, checkpoint.diffusion, noise, y, settings, len(data.classes), edit)
 
 
 def walk(
@@ -139,11 +138,9 @@ def walk(
     y: Tensor | None,
     settings: SampleConfig,
     null: int = 0,
-    start: Tensor | None = None,
     edit: Edit | None = None,
 ) -> Iterator[State]:
-    """Every state of one batch on its way from static, or from `start`, as the settings say."""
-    check_steps(settings, diffusion)
+    """Every state of one batch on its way from static, as the settings say and `edit` does."""
     plain = 0 if settings.guidance == 0 else 1
     strong, weak = guided(net, settings.guidance, null), guided(net, plain, null)
 
@@ -152,16 +149,25 @@ def walk(
         return diffusion.predict(net_t, x_t, t, y)
 
     step = named_step(settings.sampler, settings.eta, settings.variance)
-    times = timesteps(diffusion.schedule, settings.steps, settings.spacing)
+    times = times_of(settings, diffusion, edit)
     if edit is None or edit.image is None:
-        return sample(diffusion, denoise, noise, times, step, start)
+        return sample(diffusion, denoise, noise, times, step)
     x0 = to_float(edit.image).to(diffusion.schedule.alpha_bar.device)
     if edit.mask is not None:
         mask = edit.mask.to(x0)
         return inpaint(diffusion, denoise, noise, times, x0, mask, step, edit.rounds)
+    start = diffusion.q_sample(x0, times[0], noise())
+    return sample(diffusion, denoise, noise, times, step, start)
+
+
+def times_of(settings: SampleConfig, diffusion: Diffusion, edit: Edit | None = None) -> list[int]:
+    """The times of a walk's states, from the first down to 0. A variation begins on the way."""
+    check_steps(settings, diffusion)
+    times = timesteps(diffusion.schedule, settings.steps, settings.spacing)
+    if edit is None or edit.image is None or edit.mask is not None:
+        return times
     t = max(1, round(edit.change * diffusion.T))
-    start = diffusion.q_sample(x0, t, noise())
-    return sample(diffusion, denoise, noise, [t, *(s for s in times if s < t)], step, start)
+    return [t, *(s for s in times if s < t)]
 
 
 def check_edit(edit: Edit | None, data: DataInfo) -> None:
@@ -203,10 +209,16 @@ def guides(settings: SampleConfig, t: int, T: int) -> bool:
     return settings.guidance not in (0, 1) and t > settings.guidance_above * T
 
 
-def network_evaluations(settings: SampleConfig, diffusion: Diffusion, classes: bool) -> int:
-    """NFE: how often an image passes through the network. A guided step takes two passes."""
-    times = timesteps(diffusion.schedule, settings.steps, settings.spacing)[:-1]
-    return settings.steps + classes * sum(guides(settings, t, diffusion.T) for t in times)
+def network_evaluations(
+    settings: SampleConfig, diffusion: Diffusion, classes: bool, edit: Edit | None = None
+) -> int:
+    """NFE: how often an image passes through the network. A guided step takes two passes, and
+    inpainting takes every step but the last `rounds` times."""
+    rounds = edit.rounds if edit and edit.mask is not None else 1
+    return sum(
+        (rounds if s > 0 else 1) * (2 if classes and guides(settings, t, diffusion.T) else 1)
+        for t, s in pairwise(times_of(settings, diffusion, edit))
+    )
 
 
 def take_turns(n: int, labels: Sequence[str | int], data: DataInfo) -> Tensor | None:
@@ -234,12 +246,18 @@ def with_options(settings: SampleConfig, **options: object) -> SampleConfig:
     return replace(settings, **{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
 
 
+def spread(steps: int, most: int) -> set[int]:
+    """Step 0 and `most` of the others, evenly up to the last of so many `steps`; or all of them."""
+    kept = min(steps, most)
+    return {round(steps * i / kept) for i in range(kept + 1)}
+
+
 class Film:
-    """Up to `most` frames of how images come out of static: pass `take` as `on_state`."""
+    """How images come out of static in so many steps, in `most` of them; the last frame is always
+    the images. Pass `take` as `on_state`."""
 
     def __init__(self, steps: int, most: int = 50):
-        kept = min(steps, most)
-        self.kept = {round(steps * i / kept) for i in range(kept + 1)}
+        self.kept = spread(steps, most)
         self.batches: list[list[Tensor]] = []
         self.seen = 0
 
@@ -247,7 +265,7 @@ class Film:
         if state.x0 is None:
             self.batches.append([])
             self.seen = 0
-        if self.seen in self.kept:
+        if self.seen in self.kept or state.t == 0:
             self.batches[-1].append(to_uint8(state.x).cpu())
         self.seen += 1
 

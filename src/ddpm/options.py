@@ -141,7 +141,7 @@ class DemoOptions:
     password: str | None = None
     """Ask visitors for it; the user is ddpm."""
     runs: str = "runs"
-    """The folder of runs that can be looked at while they train."""
+    """The folder of runs that can be looked at while they train, or the folder of one of them."""
     device: str | None = None
     """cpu, cuda or mps. By default the best that is there."""
 

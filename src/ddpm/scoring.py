@@ -116,7 +116,7 @@ def score_network(what: str, options: EvaluateOptions, other: "Score | None") ->
     each = seconds_an_evaluation(checkpoint, device, batch) / team.size
     tell(judge.seconds(n) + evaluations * each, team)
     tell_of_average(checkpoint, team)
-    with steps_bar(n, batch, settings, team) as bar:
+    with steps_bar(n, batch, settings.steps, team) as bar:
         samples = generate(
             checkpoint, n, seed=seed, settings=settings, device=device, batch=batch,
             on_state=lambda state: bar.update(state.x0 is not None), team=team,

@@ -25,12 +25,17 @@ def chart(
     log: bool = False,
     mark: float | None = None,
 ) -> str:
-    """Lines over one x axis, y linear or logarithmic; `mark`: an x to point at on all of them."""
+    """Lines over one x axis, y linear or logarithmic; `mark`: an x to point at on all of them.
 
-    def scaled(y: float) -> float:
-        return math.log10(max(y, 1e-12)) if log else y
+    Points that the axis does not have are left out: infinite ones, and on a logarithmic one zeros.
+    """
 
-    points = [(x, scaled(y)) for line in lines for x, y in line.points if math.isfinite(scaled(y))]
+    def scaled(line: Line) -> list[tuple[float, float]]:
+        there = [(x, y) for x, y in line.points if math.isfinite(y) and (y > 0 or not log)]
+        return [(x, math.log10(y)) for x, y in there] if log else there
+
+    curves = [scaled(line) for line in lines]
+    points = [point for curve in curves for point in curve]
     if not points:
         return f'<figure class="chart"><figcaption>{title}: nothing yet</figcaption></figure>'
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
@@ -38,7 +43,7 @@ def chart(
 
     def at(x: float, y: float) -> tuple[float, float]:
         share_x = (x - x_low) / ((x_high - x_low) or 1)
-        share_y = (scaled(y) - y_low) / ((y_high - y_low) or 1)
+        share_y = (y - y_low) / ((y_high - y_low) or 1)
         return LEFT + share_x * (WIDTH - LEFT - 8), (1 - share_y) * (HEIGHT - BOTTOM - 12) + 8
 
     def number(y: float) -> str:
@@ -54,17 +59,16 @@ def chart(
         f'<text x="{LEFT}" y="{HEIGHT - 6}">{x_low:,.0f}</text>'
         f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{x_name} = {x_high:,.0f}</text>'
     ]
-    for i, line in enumerate(lines):
-        path = " ".join(
-            f"{x:.1f},{y:.1f}"
-            for x, y in (at(*point) for point in line.points if math.isfinite(scaled(point[1])))
-        )
+    for i, curve in enumerate(curves):
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in curve))
         parts.append(f'<polyline class="line line-{i}" points="{path}"/>')
     if mark is not None:
-        x, _ = at(mark, 1.0)
+        x, _ = at(mark, y_low)
         parts.append(f'<line class="mark" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{floor}"/>')
-        for i, line in enumerate(lines):
-            near = min(line.points, key=lambda point: abs(point[0] - mark))
+        for i, curve in enumerate(curves):
+            if not curve:
+                continue
+            near = min(curve, key=lambda point: abs(point[0] - mark))
             dot_x, dot_y = at(*near)
             parts.append(f'<circle class="line-{i}" cx="{dot_x:.1f}" cy="{dot_y:.1f}" r="4"/>')
     plain = re.sub("<[^>]+>", "", title)

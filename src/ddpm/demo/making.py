@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import Checkpoint
-from ..config import SampleConfig, validated
-from ..generate import Edit, network_evaluations, take_turns, watch
+from ..config import DataInfo, SampleConfig, validated
+from ..generate import Edit, network_evaluations, spread, take_turns, times_of, watch
 from ..images import to_uint8
 from ..sampling import State
 from .pictures import download, film, gif, png, side_by_side
 
 MOST_IMAGES = 64
 MOST_STEPS = 1000
-FRAMES = 40  # of a film at most
+FRAMES = 40  # of a film at most, after the first
+FILM = 8_000_000  # pixels of all its frames, in every channel: it is kept for each open page
 PAUSE = 0.05  # seconds between frames that are sent while images are made
 
 ALL, NONE = "all in turn", "no class"
@@ -54,26 +55,23 @@ def make(
     """n images out of static, or out of what `edit` says; the last page has the whole film."""
     n = min(max(1, int(n)), MOST_IMAGES)
     labels: Sequence[str] = () if label in (ALL, NONE, "") else (label,)
-    if edit and not labels:
-        settings = replace(settings, guidance=0.0)
     y = take_turns(n, labels, checkpoint.data)
-    keep = max(1, -(-settings.steps // FRAMES))
+    steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
+    kept = spread(steps, most_frames(n, checkpoint.data))
     start, sent, frames, states = time.perf_counter(), 0.0, [], []
-    walk = watch(checkpoint, n, range(n), seed, y, settings, edit)
-    for step, state in enumerate(walk):
-        last = state.t == 0
-        now = time.perf_counter()
-        if not last and step % keep and now - sent < PAUSE:
+    for step, state in enumerate(watch(checkpoint, n, range(n), seed, y, settings, edit)):
+        send = time.perf_counter() - sent > PAUSE and step < steps
+        if not send and step not in kept:
             continue
-        frame = drawn(checkpoint, state, step, settings.steps)
-        if step % keep == 0 or last:
+        frame = drawn(checkpoint, state, step, steps)
+        if step in kept:
             frames.append(frame)
             states.append(to_uint8(state.x).cpu())
-        if not last and now - sent > PAUSE:
-            sent = now
-            yield side_by_side(*frame, step / settings.steps)
+        if send:
+            sent = time.perf_counter()
+            yield side_by_side(*frame, step / steps)
     seconds = time.perf_counter() - start
-    nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
+    nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional, edit)
     x, x0, caption = frames[-1]
     caption += f" · seed {seed} · {nfe} evaluations of the network, {seconds:.1f} s"
     frames[-1] = (x, x0, caption)
@@ -81,6 +79,11 @@ def make(
         gif(states), f"ddpm-{seed}.gif", "GIF"
     )
     yield film(frames, links)
+
+
+def most_frames(n: int, data: DataInfo) -> int:
+    """Of a film of n images, after the first: fewer of many, or large, images."""
+    return min(FRAMES, max(1, FILM // (n * data.channels * data.height * data.width)))
 
 
 def drawn(checkpoint: Checkpoint, state: State, step: int, steps: int) -> tuple[str, str, str]:

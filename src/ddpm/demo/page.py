@@ -10,19 +10,17 @@ import gradio as gr
 from torch import Tensor
 
 from ..checkpoint import Checkpoint
-from ..data import load_images
 from ..errors import UserError
-from ..generate import Edit, generate
+from ..generate import Edit
 from . import training, uploads, whiteboard
 from .making import ALL, MOST_IMAGES, MOST_STEPS, NONE, make, seed_of, settings_of
 from .pictures import SCRUB
-from .shelf import Shelf
+from .shelf import EXAMPLES, Shelf
 
 WAITING = '<div class="waiting">Press the button, and images come out of static here.</div>'
 # One walk at a time has the processor; who waits is told the place in the queue.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-EXAMPLES = 50
 
 
 def page(shelf: Shelf, runs: Path) -> gr.Blocks:
@@ -30,18 +28,22 @@ def page(shelf: Shelf, runs: Path) -> gr.Blocks:
     with gr.Blocks(title="ddpm", analytics_enabled=False, delete_cache=(600, 600)) as blocks:
         gr.Markdown("# ddpm: images out of static")
         model = gr.Dropdown(shelf.names, value=shelf.names[0], label="Model")
-        with gr.Tab("Generate"):
+        with gr.Tab("Generate") as generating:
             label = generate_tab(shelf, model)
-        with gr.Tab("Whiteboard"):
+        with gr.Tab("Whiteboard") as writing:
             whiteboard_tab(blocks, shelf, model)
-        with gr.Tab("Between and within"):
+        with gr.Tab("Between and within") as editing:
             labels = editing_tab(blocks, shelf, model)
-        with gr.Tab("Training"):
-            training_tab(blocks, runs)
-        model.change(
-            said(lambda name: [classes(shelf[name])] * (1 + len(labels))),
-            model, [label, *labels], **QUIET,
-        )  # fmt: skip
+        with gr.Tab("Training") as watching:
+            clock = training_tab(watching, runs)
+        watching.select(lambda: gr.Timer(active=True), None, clock, **QUIET)
+        for tab in (generating, writing, editing):
+            tab.select(lambda: gr.Timer(active=False), None, clock, **QUIET)
+
+        def choices(name: str) -> list[gr.Dropdown]:
+            return [classes(shelf[name]), *(classes(shelf[name], True) for _ in labels)]
+
+        model.change(said(choices), model, [label, *labels], **QUIET)
     return blocks
 
 
@@ -111,8 +113,8 @@ def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
     ) -> Iterator[Any]:  # fmt: skip
         checkpoint, drawn = shelf[name], seed_of(seed, fresh)
         settings = settings_of(checkpoint, sampler, steps, eta, guidance, label)
-        for html in make(checkpoint, settings, int(n), drawn, label):
-            yield html, drawn
+        for i, html in enumerate(make(checkpoint, settings, int(n), drawn, label)):
+            yield html, gr.skip() if i else drawn
 
     event = go.click(
         said(run), [model, label, n, steps, sampler, eta, guidance, seed, fresh],
@@ -131,18 +133,21 @@ def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
 # ---- whiteboard ------------------------------------------------------------------------------
 
 
-def example(checkpoint: Checkpoint, which: float) -> Tensor:
-    """A real digit where the network makes digits; else an image that the network made."""
-    data, k = checkpoint.data, int(which or 0) % EXAMPLES
-    if (data.channels, data.height, data.width) == (1, 28, 28):
-        return load_images("mnist5k").images[k * 97]
-    return generate(checkpoint, 1, seed=k).images[0]
-
-
-def own_or_example(checkpoint: Checkpoint, which: float, own: Tensor | None) -> Tensor:
+def fits(image: Tensor, checkpoint: Checkpoint) -> bool:
     data = checkpoint.data
-    fits = own is not None and tuple(own.shape) == (data.channels, data.height, data.width)
-    return own if own is not None and fits else example(checkpoint, which)
+    return tuple(image.shape) == (data.channels, data.height, data.width)
+
+
+def own_or_example(shelf: Shelf, name: str, which: float, own: Tensor | None) -> Tensor:
+    """The visitor's image where the network can take it, else the one of that number."""
+    if own is not None and fits(own, shelf[name]):
+        return own
+    return shelf.example(name, int(which or 0))
+
+
+def kept(own: Tensor | None, checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """The visitor's image and the note on it when the model changes: gone if it does not fit."""
+    return (gr.skip(), gr.skip()) if own is not None and fits(own, checkpoint) else (None, "")
 
 
 def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
@@ -156,8 +161,12 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
     board = gr.HTML(elem_id="board")
 
     def draw(name: str, which: float, own: Tensor | None, t: float) -> str:
+        return whiteboard.board(shelf[name], own_or_example(shelf, name, which, own), int(t))
+
+    def changed(name: str, own: Tensor | None, t: float) -> tuple[Any, ...]:
         checkpoint = shelf[name]
-        return whiteboard.board(checkpoint, own_or_example(checkpoint, which, own), int(t))
+        T = checkpoint.diffusion.T
+        return *kept(own, checkpoint), gr.Slider(maximum=T, value=min(t, T))
 
     inputs = [model, which, own, t]
     live: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "concurrency_limit": 2}
@@ -166,7 +175,9 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
     which.input(lambda: (None, ""), None, [own, note], **QUIET).then(
         said(draw), inputs, board, **QUIET
     )
-    model.change(said(draw), inputs, board, **QUIET)
+    model.change(said(changed), [model, own, t], [own, note, t], **QUIET).success(
+        said(draw), inputs, board, **QUIET
+    )
     blocks.load(said(draw), inputs, board, **QUIET)
     for equation in whiteboard.EQUATIONS:
         gr.Markdown(f"### {equation.title}\n\n$$ {equation.tex} $$")
@@ -201,20 +212,18 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
             stop = gr.Button("Stop", variant="stop")
         return go, stop, gr.HTML(WAITING, js_on_load=SCRUB, elem_id=f"stage-{name}")
 
-    def run(
-        name: str, label: str, n: float, seed: float, edit: Callable[[Checkpoint], Edit]
-    ) -> Iterator[str]:
+    def run(name: str, label: str, n: float, seed: float, edit: Edit) -> Iterator[str]:
         checkpoint = shelf[name]
         s = checkpoint.config.sample
         settings = settings_of(checkpoint, s.sampler, s.steps, s.eta, s.guidance, label)
-        yield from make(checkpoint, settings, int(n), seed_of(seed, False), label, edit(checkpoint))
+        yield from make(checkpoint, settings, int(n), seed_of(seed, False), label, edit)
 
     def wire(go: gr.Button, stop: gr.Button, stage: gr.HTML, fn: Any, inputs: list[Any]) -> None:
         event = go.click(said(fn), inputs, stage, api_visibility="private", **ONE_AT_A_TIME)
         stop.click(None, cancels=event, api_visibility="private")
 
     with gr.Tab("From one seed to another"):
-        gr.Markdown("Images along the great circle between the static of two seeds.")
+        gr.Markdown("Images along the great circles between the noise of two seeds.")
         with gr.Row():
             a = gr.Number(1, precision=0, minimum=0, label="From seed")
             b = gr.Number(2, precision=0, minimum=0, label="to seed")
@@ -224,7 +233,7 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         parts = stage_and_buttons("Walk", "between")
 
         def between(name: str, label: str, n: float, a: float, b: float) -> Iterator[str]:
-            yield from run(name, label, n, a, lambda _: Edit(towards=seed_of(b, False)))
+            yield from run(name, label, n, a, Edit(towards=seed_of(b, False)))
 
         wire(*parts, between, [model, label, n, a, b])
 
@@ -248,14 +257,10 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         ) -> Iterator[str]:
             if mask is None or not mask.any():
                 raise UserError("Nothing is painted over yet: draw on the image first")
-
-            def edit(checkpoint: Checkpoint) -> Edit:
-                image = own_or_example(checkpoint, which, own)
-                if mask.shape != image.shape[1:]:
-                    raise UserError("The mask is of another model's size: draw it again")
-                return Edit(image=image, mask=mask, rounds=int(rounds))
-
-            yield from run(name, label, 8, seed, edit)
+            image = own_or_example(shelf, name, which, own)
+            if mask.shape != image.shape[1:]:
+                raise UserError("The mask is of another model's size: draw it again")
+            yield from run(name, label, 8, seed, Edit(image=image, mask=mask, rounds=int(rounds)))
 
         wire(*parts, paint, [model, label, seed, which, own, mask, rounds])
     with gr.Tab("Variations"):
@@ -270,16 +275,16 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         def vary(
             name: str, label: str, seed: float, which: float, own: Any, change: float
         ) -> Iterator[str]:
-            yield from run(
-                name, label, 16, seed,
-                lambda c: Edit(image=own_or_example(c, which, own), change=float(change)),
-            )  # fmt: skip
+            image = own_or_example(shelf, name, which, own)
+            yield from run(name, label, 16, seed, Edit(image=image, change=float(change)))
 
         wire(*parts, vary, [model, label, seed, which, own, change])
 
     def shown(name: str, which: float, own: Any) -> tuple[str, None]:
-        checkpoint = shelf[name]
-        return uploads.canvas_html(own_or_example(checkpoint, which, own)), None
+        return uploads.canvas_html(own_or_example(shelf, name, which, own)), None
+
+    def changed(name: str, own: Tensor | None) -> tuple[Any, Any]:
+        return kept(own, shelf[name])
 
     def painted(name: str, event: gr.EventData) -> Tensor:
         sent = event._data if isinstance(event._data, dict) else {}
@@ -291,7 +296,9 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
     which.input(lambda: (None, ""), None, [own, note], **QUIET).then(
         said(shown), inputs, outputs, **QUIET
     )
-    model.change(said(shown), inputs, outputs, **QUIET)
+    model.change(said(changed), [model, own], [own, note], **QUIET).success(
+        said(shown), inputs, outputs, **QUIET
+    )
     blocks.load(said(shown), inputs, outputs, **QUIET)
     return found
 
@@ -299,16 +306,24 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
 # ---- training --------------------------------------------------------------------------------
 
 
-def training_tab(blocks: gr.Blocks, runs: Path) -> None:
-    names = training.runs(runs)
+def training_tab(tab: gr.Tab, runs: Path) -> gr.Timer:
+    """Returns the clock at whose ticks the tab is drawn anew: to run while the tab is open."""
+    names = list(training.runs(runs))
     run = gr.Dropdown(names, value=names[0] if names else None, label=f"Run in {runs.name}/")
-    view = gr.HTML(elem_id="training")
+    view, seen = gr.HTML(elem_id="training"), gr.State(None)
+    clock = gr.Timer(5, active=False)
 
-    def look(name: str | None) -> tuple[gr.Dropdown, str]:
-        names = training.runs(runs)
-        name = name if name in names else (names[0] if names else None)
-        return gr.Dropdown(names, value=name), training.look(runs, name)
+    def look(name: str | None, seen: Any) -> tuple[Any, ...]:
+        found = training.runs(runs)
+        name = name if name in found else next(iter(found), None)
+        choice = (list(found), name)
+        there = training.stamp(found[name]) if name else None
+        if seen == (choice, there):  # nothing is sent again
+            return gr.skip(), gr.skip(), gr.skip()
+        same = seen is not None and seen[0] == choice
+        box = gr.skip() if same else gr.Dropdown(choice[0], value=name)
+        return box, training.look(runs, name), (choice, there)
 
-    blocks.load(look, run, [run, view], **QUIET)
-    gr.Timer(5).tick(look, run, [run, view], **QUIET)
-    run.input(look, run, [run, view], **QUIET)
+    for event in (tab.select, clock.tick, run.input):
+        event(look, [run, seen], [run, view, seen], **QUIET)
+    return clock

@@ -7,7 +7,7 @@ import json
 
 from torch import Tensor
 
-from ..images import grid, save_animation
+from ..images import grid, save_animation, zoom_for
 
 COLUMNS = 8
 
@@ -22,8 +22,8 @@ def png(images: Tensor, columns: int | None = None) -> str:
 def gif(frames: list[Tensor]) -> str:
     """An animation of such pictures."""
     file = io.BytesIO()
-    columns = columns_for(len(frames[0]))
-    save_animation([grid(frame, columns, zoom=2) for frame in frames], file, "gif")
+    columns, zoom = columns_for(len(frames[0])), zoom_for(frames[0])
+    save_animation([grid(frame, columns, zoom=zoom) for frame in frames], file, "gif")
     return uri(file.getvalue(), "image/gif")
 
 
@@ -72,11 +72,20 @@ def film(frames: list[tuple[str, str, str]], downloads: str) -> str:
     )
 
 
+# The page puts a new film into the old one's elements: what was read of it is forgotten, and the
+# slider is where the film opens.
 SCRUB = """
+let frames = null;
+watch('value', () => {
+  frames = null;
+  const slider = element.querySelector('.scrub input');
+  if (slider) slider.value = slider.max;
+});
 element.addEventListener('input', (event) => {
   const film = event.target.closest('.film');
   if (!film) return;
-  const [x, x0, caption] = JSON.parse(film.dataset.frames)[event.target.value];
+  frames ??= JSON.parse(film.dataset.frames);
+  const [x, x0, caption] = frames[event.target.value];
   const [left, right] = film.querySelectorAll('img');
   left.src = x;
   right.src = x0;

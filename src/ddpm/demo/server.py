@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
@@ -10,6 +11,7 @@ from ..generate import generate
 from .shelf import Shelf
 
 WAITING_ROOM = 64  # visitors' wishes in the queue at most
+PAGES = 32  # whose films, masks and images are kept; of more, the one that has been idle longest
 
 
 def serve(
@@ -24,19 +26,25 @@ def serve(
 ) -> str:
     """Open the page; returns its address once it is there, and with `block` when it is closed.
 
-    Raises UserError where gradio is missing, a checkpoint cannot be loaded or the port is taken.
+    Raises UserError where gradio is missing, a checkpoint cannot be loaded, the password is empty
+    or the port is taken.
     """
+    if password is not None and not password.strip():
+        raise UserError(
+            "the password is empty and would keep nobody out: choose another --password"
+        )
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing is told to anyone
     try:
         import gradio as gr
+        from starlette.middleware import Middleware
 
+        from .gate import Gate
         from .page import page
     except ImportError:
         raise UserError("the demo needs gradio: pip install 'ddpm-from-scratch[demo]'") from None
     shelf = Shelf(checkpoints, device)
-    for name in shelf.names:
-        shelf[name]  # what cannot be loaded is named now, not to a visitor
-    generate(shelf[shelf.names[0]], 16, device=shelf.device)  # the first visitor need not warm it
+    first = shelf[shelf.names[0]]  # which the first visitor need not warm
+    generate(first, settings=replace(first.config.sample, steps=1), device=shelf.device)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     system = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
     blocks = page(shelf, Path(runs))
@@ -44,11 +52,12 @@ def serve(
     try:
         _, address, _ = blocks.launch(
             server_name=host, server_port=port, quiet=True, share=False, prevent_thread_lock=True,
-            auth=("ddpm", password) if password else None, show_error=True, footer_links=[],
-            css_paths=Path(__file__).parent / "style.css", ssr_mode=False, pwa=False,
-            enable_monitoring=False, mcp_server=False, run_history=False,
+            auth=None if password is None else ("ddpm", password), show_error=True,
+            footer_links=[], css_paths=Path(__file__).parent / "style.css", ssr_mode=False,
+            pwa=False, enable_monitoring=False, mcp_server=False, run_history=False,
             max_file_size=1,  # bytes: uploads travel in events, never through gradio's files
-            state_session_capacity=256,
+            state_session_capacity=PAGES,
+            app_kwargs={"middleware": [Middleware(Gate)]},
             theme=gr.themes.Base(
                 primary_hue="orange", neutral_hue="gray", font=system,
                 font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],

@@ -14,10 +14,12 @@ from .pictures import image, uri
 POINTS = 300  # of the curve at most
 
 
-def runs(folder: Path) -> list[str]:
-    """The runs in a folder, the one that was written to last at first."""
-    found = [path.parent for path in folder.glob("*/config.toml")]
-    return [run.name for run in sorted(found, key=written, reverse=True)]
+def runs(folder: Path) -> dict[str, Path]:
+    """The runs in a folder by name, the one that was written to last at first; of a run's own
+    folder that run."""
+    folder = folder.resolve()
+    found = [path.parent for path in (*folder.glob("config.toml"), *folder.glob("*/config.toml"))]
+    return {run.name: run for run in sorted(found, key=written, reverse=True)}
 
 
 def written(run: Path) -> float:
@@ -25,25 +27,35 @@ def written(run: Path) -> float:
     return path.stat().st_mtime if path.exists() else 0.0
 
 
+def state(run: Path) -> str:
+    age = time.time() - written(run)
+    return "training now" if age < 30 else f"last written {round(age / 60)} minutes ago"
+
+
+def stamp(run: Path) -> tuple[object, ...]:
+    """Another one whenever `look` would show something new of a run."""
+    grids = sorted(path.name for path in (run / "samples").glob("*.png"))
+    return written(run), state(run), *grids[-2:]
+
+
 def look(folder: Path, name: str | None) -> str:
     """The run's curve and its newest grids."""
-    if name is None or name not in runs(folder):
+    run = runs(folder).get(name or "")
+    if run is None:
         return f"<p>There is no run in {folder}: start one with <code>ddpm train</code>.</p>"
-    run = folder / name
     lines = read_lines(run / "metrics.jsonl")
     if not lines:
         return f"<p>{name} has begun; its first steps are on their way.</p>"
-    now, age = lines[-1], time.time() - written(run)
+    now = lines[-1]
     spans = average_spans(run, now["step"])
-    state = "training now" if age < 30 else f"last written {round(age / 60)} minutes ago"
     losses = [(line["images"], line["loss"]) for line in lines]
     grids = [
         f'<figure class="pane"><figcaption>{title}</figcaption>{newest(run, kind, title)}</figure>'
         for kind, title in (("ema", f"averaged weights (EMA{spans})"), ("raw", "raw weights"))
     ]
     return (
-        f'<p role="status">{name}: {state} · step {now["step"]:,} · {now["images"]:,} images · '
-        f"{now['seconds'] / 60:.1f} minutes · loss {now['loss']:.4f}</p>"
+        f'<p role="status">{name}: {state(run)} · step {now["step"]:,} · {now["images"]:,} images '
+        f"· {now['seconds'] / 60:.1f} minutes · loss {now['loss']:.4f}</p>"
         + chart("Loss, logarithmic", [Line("loss", smooth(losses))], x_name="images", log=True)
         + f'<div class="stage">{"".join(grids)}</div>'
     )

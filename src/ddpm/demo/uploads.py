@@ -3,6 +3,7 @@ nothing is written to disk, nor served back to anyone."""
 
 import base64
 import binascii
+import time
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
-from ..decoding import as_picture, decode, fit, open_image
+from ..decoding import ROOM, as_picture, decode, fit, open_image
 from ..errors import UserError
 from .pictures import png
 
@@ -32,11 +33,13 @@ element.addEventListener('change', (event) => {{
 """
 
 # White strokes on a canvas of the picture's size; shown over it, sent as a PNG when a stroke ends.
+# The page puts a new picture into the old one's canvas, which is fresh when its key is another.
 PAINT = """
 const fresh = () => {
   const canvas = element.querySelector('canvas');
-  if (!canvas || canvas.ready) return;
-  canvas.ready = true;
+  if (!canvas || canvas.key === canvas.dataset.key) return;
+  canvas.key = canvas.dataset.key;
+  canvas.down = false;
   canvas.mask = document.createElement('canvas');
   canvas.mask.width = canvas.width;
   canvas.mask.height = canvas.height;
@@ -61,11 +64,17 @@ const show = (canvas, cursor) => {
   }
 };
 const size = (canvas) => canvas.width * element.querySelector('.brush').value / 200;
-const dab = (canvas) => {
+const dab = (canvas, from) => {
   const pen = canvas.mask.getContext('2d');
-  pen.fillStyle = 'white';
+  pen.fillStyle = pen.strokeStyle = 'white';
+  pen.lineWidth = 2 * size(canvas);
+  pen.lineCap = 'round';
   pen.beginPath();
-  pen.arc(canvas.at[0], canvas.at[1], size(canvas), 0, 7);
+  pen.moveTo(...(from ?? canvas.at));
+  pen.lineTo(...canvas.at);
+  pen.stroke();
+  pen.beginPath();
+  pen.arc(...canvas.at, size(canvas), 0, 7);
   pen.fill();
 };
 const send = (canvas) => trigger('input', {mask: canvas.mask.toDataURL('image/png')});
@@ -85,7 +94,8 @@ element.addEventListener('pointerdown', (event) => {
 element.addEventListener('pointermove', (event) => {
   const canvas = event.target;
   if (canvas.tagName !== 'CANVAS' || !canvas.down) return;
-  place(canvas, event); dab(canvas); show(canvas);
+  const from = canvas.at;
+  place(canvas, event); dab(canvas, from); show(canvas);
 });
 element.addEventListener('pointerup', (event) => {
   const canvas = event.target;
@@ -98,8 +108,8 @@ element.addEventListener('keydown', (event) => {
   if (canvas.tagName !== 'CANVAS') return;
   const ways = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
   if (ways[event.key]) {
-    canvas.at = canvas.at.map((v, i) =>
-      Math.min(Math.max(v + ways[event.key][i] * size(canvas) / 2, 0), canvas.width));
+    canvas.at = [canvas.width, canvas.height].map((most, i) =>
+      Math.min(Math.max(canvas.at[i] + ways[event.key][i] * size(canvas) / 2, 0), most));
   } else if (event.key === ' ') {
     dab(canvas); send(canvas);
   } else return;
@@ -125,9 +135,10 @@ def canvas_html(image: Tensor, side: int = 336) -> str:
     """The picture, ready to be painted on."""
     height = round(side * image.shape[1] / image.shape[2])
     return (
-        f'<canvas class="pixels" width="{side}" height="{height}" tabindex="0" role="img" '
-        'aria-label="Paint over what is to be made anew; with the keyboard, arrows move the brush '
-        f'and space paints" data-src="{png(image[None], 1)}"></canvas>'
+        f'<canvas class="pixels" width="{side}" height="{height}" tabindex="0" '
+        'role="application" aria-label="Paint over what is to be made anew; with the keyboard, '
+        'arrows move the brush and space paints" '
+        f'data-key="{time.time_ns()}" data-src="{png(image[None], 1)}"></canvas>'
         '<label>Brush <input class="brush" type="range" min="4" max="40" value="16"></label> '
         '<button type="button" class="clear">Clear</button>'
     )
@@ -144,7 +155,7 @@ def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
     try:
         with open_image(raw) as file:
             w, h = file.size
-            moving = getattr(file, "n_frames", 1) > 1
+            moving = w * h <= MOST_PIXELS and getattr(file, "is_animated", False)
     except Image.DecompressionBombError:
         raise UserError(f"{name} has far too many pixels: make it smaller") from None
     except UnidentifiedImageError:
@@ -154,7 +165,8 @@ def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
     if w * h > MOST_PIXELS:
         raise UserError(f"{name} has {w:,} x {h:,} pixels, which is too many: make it smaller")
     try:
-        image = as_picture(decode(raw), info)
+        with ROOM.taken(w * h):
+            image = as_picture(decode(raw), info)
     except Exception as error:
         raise UserError(f"{name} cannot be used: {error}") from None
     notes = [f"{name}: its middle, at {info.width}x{info.height}"]

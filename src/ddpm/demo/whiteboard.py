@@ -4,6 +4,8 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from ..checkpoint import Checkpoint
 from ..diffusion import Diffusion
 from ..images import to_float, to_uint8
 from ..noise import ImageNoise
-from ..schedule import Schedule
+from ..schedule import Schedule, Time, from_betas
 from .charts import Line, chart
 from .pictures import pane, png
 
@@ -27,6 +29,12 @@ class Equation:
 
 
 EQUATIONS = (
+    Equation(
+        "The schedule: how much of the image is left",
+        r"\bar\alpha_t = \prod_{i=1}^{t} \alpha_i \qquad \alpha_i = 1 - \beta_i"
+        r"\qquad \bar\alpha_0 = 1",
+        from_betas,
+    ),
     Equation(
         "The forward process: noise is added in one leap",
         r"q(x_t \mid x_0) = \mathcal{N}(\sqrt{\bar\alpha_t}\,x_0,\ (1-\bar\alpha_t)\,I)"
@@ -74,6 +82,7 @@ def board(checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0) -> str:
     x_t = diffusion.q_sample(x0, t, eps)
     seen = diffusion.predict(checkpoint.net, x_t, t)
     posterior = diffusion.q_posterior(x0, x_t, t - 1, t)
+    weights = weights_of(diffusion, t)
     error = (seen.x0 - x0).square().mean()
     panes = [
         pane("x<sub>0</sub>", picture(x0), "the clean image"),
@@ -90,6 +99,8 @@ def board(checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0) -> str:
         "SNR(t)": f"{diffusion.schedule.snr(t):.4g}",
         "β<sub>t</sub>": f"{posterior.beta:.3g}",
         "β̃<sub>t</sub>": f"{posterior.beta_tilde:.3g}",
+        "μ̃<sub>t</sub>: weight of x<sub>0</sub>": f"{weights.x0:.4f}",
+        "μ̃<sub>t</sub>: weight of x<sub>t</sub>": f"{weights.x_t:.4f}",
         "‖x̂<sub>0</sub> − x<sub>0</sub>‖², mean over pixels": f"{error:.4f}",
     }
     table = "".join(f"<tr><th scope='row'>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
@@ -100,24 +111,51 @@ def board(checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0) -> str:
     )
 
 
+class Weights(NamedTuple):
+    """The posterior at a time, or at many: μ̃ = x0 · x_0 + x_t · x_t, and its variances."""
+
+    x0: Tensor
+    x_t: Tensor
+    beta: Tensor
+    beta_tilde: Tensor
+
+
+def weights_of(diffusion: Diffusion, t: Time) -> Weights:
+    """What q_posterior, one step back, makes of 1 and 0: its mean is linear in x_0 and x_t."""
+    one = torch.ones_like(diffusion.schedule.at(t))
+    of_x0 = diffusion.q_posterior(one, 0 * one, t - 1, t)
+    of_x_t = diffusion.q_posterior(0 * one, one, t - 1, t)
+    return Weights(of_x0.mean, of_x_t.mean, of_x0.beta, of_x0.beta_tilde)
+
+
 def curves(diffusion: Diffusion, t: int) -> str:
-    """ᾱ, SNR and the two variances over all times, with this one marked."""
-    schedule, T = diffusion.schedule, diffusion.T
-    times = sorted({*range(1, T + 1, max(1, T // 100)), T})
-
-    def over_time(value: Callable[[int], Tensor]) -> list[tuple[float, float]]:
-        return [(u, float(value(u))) for u in times]
-
-    def variances(u: int) -> tuple[Tensor, Tensor]:
-        beta = 1 - schedule.at(u) / schedule.at(u - 1)
-        return beta, (1 - schedule.at(u - 1)) / (1 - schedule.at(u)) * beta
-
-    beta = Line("β<sub>t</sub>", over_time(lambda u: variances(u)[0]))
-    tilde = Line("β̃<sub>t</sub>", over_time(lambda u: variances(u)[1]))
+    """ᾱ, SNR, and the posterior's weights and variances over all times, with this one marked."""
+    alpha_bar, snr, x0, x_t, beta, tilde = over_time(diffusion)
     return (
-        chart("ᾱ<sub>t</sub>", [Line("ᾱ", over_time(schedule.at))], mark=t)
-        + chart("SNR(t), logarithmic", [Line("SNR", over_time(schedule.snr))], log=True, mark=t)
+        chart("ᾱ<sub>t</sub>", [alpha_bar], mark=t)
+        + chart("SNR(t), logarithmic", [snr], log=True, mark=t)
+        + chart("Weights in the posterior's mean:", [x0, x_t], mark=t)
         + chart("Variances of a step, logarithmic:", [beta, tilde], log=True, mark=t)
+    )
+
+
+@lru_cache(maxsize=8)
+def over_time(diffusion: Diffusion) -> tuple[Line, ...]:
+    """The lines of all charts, of about a hundred points each."""
+    T, device = diffusion.T, diffusion.schedule.alpha_bar.device
+    times = sorted({*range(1, T + 1, max(1, T // 100)), T})
+    t = torch.tensor(times, device=device)
+    weights = weights_of(diffusion, t)
+    values = {
+        "ᾱ": diffusion.schedule.at(t),
+        "SNR": diffusion.schedule.snr(t),
+        "of x<sub>0</sub>": weights.x0,
+        "of x<sub>t</sub>": weights.x_t,
+        "β<sub>t</sub>": weights.beta,
+        "β̃<sub>t</sub>": weights.beta_tilde,
+    }
+    return tuple(
+        Line(name, list(zip(times, y.tolist(), strict=True))) for name, y in values.items()
     )
 
 
