@@ -409,3 +409,20 @@ def test_what_the_hub_does_not_have(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match="no column of images; it has text"):
         load_images(f"hf:{tmp_path}/words")
+
+
+def test_a_set_that_was_downloaded_is_kept(tmp_path, monkeypatch):
+    """By the process that downloaded it: the others then find it."""
+    read = []
+
+    def downloaded(name, size, root, split):
+        folder = root / "MNIST" / "raw"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "images").write_bytes(b"digits")
+        read.append(name)
+        return Images(torch.zeros(3, 1, 28, 28, dtype=torch.uint8), None, (), name)
+
+    monkeypatch.setattr("ddpm.data.read_named", downloaded)
+    for _ in range(2):
+        assert len(load_images("mnist", root=tmp_path)) == 3
+    assert read == ["mnist"]

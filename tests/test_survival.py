@@ -71,6 +71,10 @@ def test_killed_fifty_times_it_ends_with_the_same_weights(tiny_dropout, tmp_path
     assert_same(tensors(run), wanted)
 
 
+def full_disk(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone to zeros"])
 def test_a_damaged_state_is_found_and_the_one_before_serves(tiny, tmp_path, damage, capsys):
     config = replace(tiny, steps=8, train=replace(tiny.train, save_minutes=1e-6))
@@ -86,8 +90,12 @@ def test_a_damaged_state_is_found_and_the_one_before_serves(tiny, tmp_path, dama
     else:
         data = bytearray(len(data))
     state.write_bytes(data)
-    result = train(replace(config, steps=8), run, device="cpu", resume=True)
+    with pytest.MonkeyPatch.context() as patch:  # the disk is full when the next is to be written
+        patch.setattr("ddpm.checkpoint.save_file", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            train(replace(config, steps=8), run, device="cpu", resume=True)
     assert "going on from the checkpoint before it" in capsys.readouterr().err
+    result = train(replace(config, steps=8), run, device="cpu", resume=True)
     assert result.finished
     assert result.step == 8
     for path in (state, state.with_name("state-before.safetensors")):
@@ -169,3 +177,22 @@ def test_a_folder_that_is_removed_while_it_trains(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "train_step", removing)
     with pytest.raises(OSError, match="No such file"):
         train(tiny, tmp_path / "run", device="cpu")
+
+
+def test_a_restart_goes_on_with_its_own_run_alone(tiny, tmp_path, monkeypatch):
+    """torchrun starts everything anew where it fails, also where a run was rightly refused."""
+    train(replace(tiny, steps=2), tmp_path / "run", device="cpu")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert train(replace(tiny, steps=3), tmp_path / "run", device="cpu").step == 3
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another job")
+    with pytest.raises(UserError, match="is in use"):
+        train(replace(tiny, steps=4), tmp_path / "run", device="cpu")
+    assert load(tmp_path / "run").step == 3
+
+
+def test_a_disk_without_locks_keeps_nobody_out(tiny, tmp_path, monkeypatch):
+    def none(*args):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    assert train(tiny, tmp_path / "run", device="cpu").finished

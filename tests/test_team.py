@@ -236,3 +236,6 @@ def test_parts_are_even():
     assert Team(Second()).part(12) == slice(3, 6)
     with pytest.raises(UserError, match="cannot be shared by 4"):
         Team(Second()).part(10)
+    with pytest.raises(UserError, match="cannot be cut into 2 parts by each of 4"):
+        Team(Second()).part(12, 2)
+    assert Team(Second()).part(16, 2) == slice(4, 8)

@@ -34,7 +34,7 @@ from .unet import UNet
 VERSION = 1
 MOST_HEADER = 4_000_000  # bytes of a file's header: the names of a great many classes
 WEIGHTS = Path(__file__).parent / "weights"
-SHIPPED = ("mnist",)
+SHIPPED = ("mnist", "cifar10")
 FIXED = (  # for the whole life of a run
     "size", "flip", "labels", "held_out", "seed", "unet", "train.batch",
     "diffusion.schedule", "diffusion.T", "diffusion.target",
@@ -209,9 +209,11 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     config: Config,
     data: DataInfo,
+    write: bool = True,
 ) -> tuple[int, float, float]:
     """Put back what `save_state` wrote; returns the step, the seconds and the caution. Where the
-    file is damaged the one before it serves, with a note.
+    file is damaged the one before it serves, with a note, and where this process may `write` takes
+    its place: the next to be written must not drive out the only one that is whole.
 
     Raises UserError where both are damaged, or the config or the data are another run's.
     """
@@ -222,6 +224,8 @@ def load_state(
             raise
         print(f"note: {error}; going on from the checkpoint before it", file=sys.stderr)
         tensors, header = load_tensors(before(path), StateHeader)
+        if write:
+            keep_as(before(path), path)
     changed = [k for k in FIXED if attrgetter(k)(header.config) != attrgetter(k)(config)]
     if changed:
         raise UserError(f"this run cannot go on with another {changed[0]}: start a new one for it")
@@ -259,7 +263,7 @@ def save_batch(
     step: int,
     first: int,
 ) -> None:
-    """Write the batch of a step, and the weights it met, to be looked into by `ddpm replay`. It may
+    """Write the batch of a step, and the weights, to be looked into by `ddpm replay`. It may
     be one process's part of the whole: `first` is where that begins."""
     path.parent.mkdir(exist_ok=True)
     tensors = {f"raw.{k}": v for k, v in net.state_dict().items()} | {"x0": x0}

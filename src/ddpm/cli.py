@@ -120,16 +120,13 @@ def train_command(argv: list[str]) -> int:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not options.out:
         raise UserError("several processes need one folder: name it with --out RUN")
     out = Path(options.out or free_name(Path("runs", options.preset or "first-run")))
-    # torchrun has started everything anew, by the same words, after a process died.
-    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    resume = options.resume or again and (out / "config.toml").exists()
     from .checkpoint import SHIPPED
     from .train import train
 
-    result = train(options.config, out, device=options.device, resume=resume)
+    result = train(options.config, out, device=options.device, resume=options.resume)
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
         return 0 if result.finished else 130
-    if math.isnan(result.loss):  # no step was taken
+    if result.finished and math.isnan(result.loss):  # no step was taken
         print(f"{out} had come to the end of its budget: to go on, give it a larger one")
         return 0
     minutes = result.seconds / 60

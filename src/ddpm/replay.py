@@ -27,7 +27,9 @@ class Replay:
     where: str | None
 
     def text(self) -> str:
-        found = self.where or "none: the step is sound on this device, so rounding made it fail"
+        found = self.where or (
+            "none: with the weights of the next line of the log the step is sound on this device"
+        )
         return (
             f"step {self.step:,}: loss {self.loss}, norm of the gradient {self.norm}\n"
             f"first that is not a number: {found}"

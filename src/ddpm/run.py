@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from tqdm import tqdm
 
 from .config import Config, write_toml
 from .errors import UserError
-from .folders import replacing, require_writable, taken
+from .folders import read_text, replacing, require_writable, taken
 from .heldout import read_looks, rising
 from .team import Team
 
+MOST_NAME = 10_000  # bytes of a launch's name
 MOST_BAD = 10  # batches of a run, of those that gave no number, that are kept
 JUMP = 3  # times its lowest, and the loss has jumped
 PLAIN_SECONDS = 15  # between lines where there is no terminal to draw a bar on
@@ -39,20 +41,44 @@ def hold(out: Path) -> IO[str]:
     """An open file that keeps every other process from training in this folder. The system lets go
     of it when it is closed, or however the process ends.
 
-    Raises UserError where another one has it. Where there are no such locks, as on Windows, it
-    keeps nobody out.
+    Raises UserError where another one has it. Where there are no such locks, as on Windows or on
+    some disks of the network, it keeps nobody out.
     """
-    file = (out / "state" / "lock").open("w")
+    path = out / "state" / "lock"
+    path.parent.mkdir(exist_ok=True)
+    file = path.open("a+")
     try:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        pass
-    except OSError:
+    except BlockingIOError:
         file.close()
         raise UserError(f"another process is training in {out}: let it end, or stop it") from None
+    except (ImportError, OSError):
+        pass
+    file.truncate(0)
+    file.write(launch())
+    file.flush()
     return file
+
+
+def launch() -> str:
+    """What a process has in common with those that torchrun starts in its place, and with no
+    others: the job's name, or where it was given none, the launcher itself."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return job if job != "none" else f"{socket.gethostname()} {os.getppid()}"
+
+
+def restarted(out: Path) -> bool:
+    """Whether torchrun has started everything anew, by the same words, after a process died, and
+    the run in this folder is the one that it began."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return False
+    try:
+        begun_by = read_text(out / "state" / "lock", MOST_NAME)
+    except (OSError, ValueError):
+        return False
+    return (out / "config.toml").exists() and begun_by == launch()
 
 
 class Moment(NamedTuple):
@@ -69,16 +95,21 @@ class Log:
 
     Made when the work begins: it makes the folder's parts, writes the config and starts the clock.
     `step` and `seconds` are how far the run had come before. Of several processes all keep a log,
-    and the main one alone writes.
+    and the main one alone writes; it has the `lock` of the folder.
     """
 
-    def __init__(self, out: Path, config: Config, team: Team, step: int = 0, seconds: float = 0.0):
+    def __init__(
+        self,
+        out: Path,
+        config: Config,
+        team: Team,
+        step: int = 0,
+        seconds: float = 0.0,
+        lock: IO[str] | None = None,
+    ):
         self.config, self.team = config, team
-        self.lock: IO[str] = open(os.devnull, "w")  # noqa: SIM115
+        self.lock = lock or open(os.devnull, "w")  # noqa: SIM115
         self.file: IO[str] = self.lock
-        if team.main:
-            (out / "state").mkdir(exist_ok=True)
-            self.lock = hold(out)
         self.first_step, self.first_seconds = step, seconds
         self.start = time.monotonic()
         self.last_saved = self.last_sampled = seconds

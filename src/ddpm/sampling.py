@@ -128,7 +128,7 @@ def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list
     even       τ_i = T i/S                                            [DDIM, App. D.2, "linear"]
     quadratic  τ_i = T (i/S)²                                         [DDIM, App. D.2]
     root       τ_i = T √(i/S), its mirror: most steps where the noise is most
-    log-snr    λ_τ falls evenly from τ_1 = 1 to τ_S = T,  λ = ½ log SNR  [DPM-Solver, Sec. 3.4]
+    log-snr    λ_τ falls evenly from τ_1 = 1 to τ_S = T,  λ = ½ log SNR  [DPM-Solver, Sec. 3.3]
 
     Times are whole and differ. 1 ≤ steps ≤ T, else ValueError.
     """

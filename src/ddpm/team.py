@@ -29,10 +29,15 @@ class Team:
         self.main = self.rank == 0
         self.accelerator = accelerator if self.size > 1 else None
 
-    def part(self, batch: int) -> slice:
-        """This process's part of a batch. Raises UserError where it cannot be shared out evenly."""
-        if batch % self.size:
-            raise UserError(f"a batch of {batch} cannot be shared by {self.size} processes")
+    def part(self, batch: int, pieces: int = 1) -> slice:
+        """This process's part of a batch. Raises UserError where that cannot be shared out evenly,
+        or the part not be cut into so many pieces."""
+        if batch % (self.size * pieces):
+            what = f"shared by {self.size} processes"
+            if pieces > 1:
+                apiece = f" by each of {self.size} processes" if self.size > 1 else ""
+                what = f"cut into {pieces} parts{apiece}"
+            raise UserError(f"a batch of {batch} cannot be {what}")
         each = batch // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 

@@ -28,7 +28,7 @@ from .heldout import HeldOut, set_apart
 from .images import grid, to_uint8, zoom_for
 from .keep import Keeper
 from .noise import INIT, STEP, ImageNoise, derive_seed
-from .run import Log, budget_spent, catch_signals, check_folder
+from .run import Log, budget_spent, catch_signals, check_folder, hold, restarted
 from .shard import shard, whole
 from .team import Team, rejoin
 
@@ -63,9 +63,11 @@ def train(
     config = with_precision(check(config), device or best_device())
     accelerator = start(config, device)
     team = Team(accelerator)
-    part = team.part(config.train.batch)
+    part = team.part(config.train.batch, config.train.accumulate)
     if team.main:
+        resume = resume or restarted(out)
         check_folder(out, resume)
+    (resume,) = map(bool, team.agree([resume]))
     with team.main_first():  # who decodes the images for all
         data = load_data(config, quiet=not team.main)
 
@@ -90,10 +92,11 @@ def train(
 
     keeper = Keeper(out, config, data.info, team, raw, ema, optimizer, sharded)
 
+    lock = hold(out) if team.main else None
     step, seconds, lr, caution = 0, 0.0, config.train.lr, 1.0
     if resume and keeper.state.exists():  # else it was stopped before its first checkpoint
         step, seconds, caution = keeper.restore()
-    log = Log(out, config, team, step, seconds)
+    log = Log(out, config, team, step, seconds, lock)
 
     def draw_grids(stop: list[int]) -> None:
         stop = [] if sharded else stop  # which not all may have heard of as yet
@@ -177,7 +180,8 @@ def train_step(
                 # The fused step reads this on the device, and leaves all as it is where it is 1.
                 fused: Any = getattr(optimizer, "optimizer", optimizer)
                 fused.found_inf = 1 - norm.isfinite().float()
-            optimizer.step()
+            if x0.device.type != "mps" or norm.isfinite():  # where it is not read, we wait for it
+                optimizer.step()
             optimizer.zero_grad()
         total = total + loss.detach() / config.accumulate
     return total, norm
@@ -207,7 +211,7 @@ def adamw(net: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     device = next(net.parameters()).device.type
     return torch.optim.AdamW(
         net.parameters(), config.lr, config.betas, weight_decay=config.weight_decay,
-        fused=device in ("cpu", "cuda", "mps"),
+        fused=device in ("cpu", "cuda", "mps", "xpu"),
     )  # fmt: skip
 
 
@@ -254,9 +258,6 @@ def check(config: Config) -> Config:
     config = checked(config)
     if sum(b is not None for b in (config.steps, config.images, config.minutes)) != 1:
         raise UserError("a run needs one budget: --minutes, --steps or --images")
-    batch, parts = config.train.batch, config.train.accumulate
-    if batch % parts:
-        raise UserError(f"a batch of {batch} cannot be cut into {parts} parts")
     if config.train.shard and (config.train.precision == "fp16" or config.train.compile):
         raise UserError("--train.shard goes with float32 or bf16, not compiled")
     d = config.diffusion
