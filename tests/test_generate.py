@@ -321,9 +321,13 @@ def test_without_a_checkpoint_the_weights_in_the_box_are_used(tmp_path, monkeypa
 def test_the_weights_in_the_box_are_small_and_say_what_they_are():
     from ddpm.checkpoint import SHIPPED, WEIGHTS
 
-    for name in SHIPPED:
-        assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= 4_000_000
-        assert load(name).data.source == name
+    megabytes = {"mnist": 4, "cifar10": 40}
+    assert set(SHIPPED) == set(megabytes)
+    for name, most in megabytes.items():
+        assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= most * 1e6
+        checkpoint = load(name)
+        assert checkpoint.data.source == checkpoint.config.data == name
+        assert not checkpoint.config.root.startswith("/")
     assert (WEIGHTS / "digit-net.safetensors").stat().st_size <= 1_000_000
 
 
