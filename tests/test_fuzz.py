@@ -327,6 +327,7 @@ def test_odd_sources(source):
             whole(load_images(source))
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @fuzz
 @given(
     st.lists(st.tuples(names, contents, st.sampled_from([0, 8, 8, 12, 14])), max_size=4),
@@ -397,6 +398,7 @@ def raw_npy(header, data, version=1):
     return b"\x93NUMPY" + bytes([version, 0]) + length + text + data
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @fuzz
 @given(
     st.lists(

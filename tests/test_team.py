@@ -63,6 +63,14 @@ def losses(run):
     return torch.tensor([json.loads(line)["loss"] for line in lines])
 
 
+def same_weights(run, other):
+    """To rounding, each tensor as a whole: where a gradient is rounding, so is Adam's step."""
+    ours, theirs = (load_file(r / "model.safetensors") for r in (run, other))
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert (ours[name] - theirs[name]).norm() <= 1e-3 * theirs[name].norm(), name
+
+
 @pytest.fixture(scope="module")
 def config(request):
     from ddpm.config import Config, DiffusionConfig, SampleConfig, TrainConfig, UNetConfig
@@ -88,9 +96,7 @@ def test_the_same_losses_as_one_process(n, config, alone, tmp_path):
     done = together(n, config, run, tmp_path)
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(losses(run), losses(alone), rtol=1e-4, atol=1e-4)
-    ours, theirs = (load_file(r / "model.safetensors") for r in (run, alone))
-    for name in theirs:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
+    same_weights(run, alone)
     assert len(list((run / "samples").iterdir())) == 2
     assert done.stderr.count("note: mirror images can be told") == 1
 
@@ -106,10 +112,7 @@ def test_a_network_in_parts_learns_the_same(config, alone, tmp_path):
     done = together(1, config, run, tmp_path, "resume")
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(losses(run), losses(alone), rtol=1e-4, atol=1e-4)
-    ours, theirs = (load_file(r / "model.safetensors") for r in (run, alone))
-    assert ours.keys() == theirs.keys()
-    for name in theirs:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
+    same_weights(run, alone)
     looks = [json.loads(line) for line in (run / "held-out.jsonl").read_text().splitlines()]
     whole = json.loads((alone / "held-out.jsonl").read_text().splitlines()[-1])
     for band, loss in whole["held out"].items():
