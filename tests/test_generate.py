@@ -134,7 +134,9 @@ def test_an_array_that_can_be_trained_on(make, tmp_path):
         assert file["arr_1"].tolist() == [1, 0, 1, 0, 1]
     from ddpm import load_images
 
-    assert load_images(tmp_path / "a.npz").images.shape == (5, 3, 30, 44)
+    made = load_images(tmp_path / "a.npz")
+    assert made.images.shape == (5, 3, 30, 44)
+    assert [made.classes[label] for label in made.labels] == ["dog", "cat", "dog", "cat", "dog"]
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])

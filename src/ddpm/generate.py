@@ -278,8 +278,8 @@ def write(path: Path, samples: Samples, film: Film | None = None) -> None:
     """Write samples in the form that the path's ending asks for:
 
     .png a grid, .gif or .webp the film, .npz `arr_0` (N, H, W, C) and labels in `arr_1` (the
-    classes' names where these are numbers, else their places), and single PNGs where the path is a
-    folder.
+    classes' names where these are numbers, else their places in `classes`), and single PNGs where
+    the path is a folder.
     """
     images = samples.images
     zoom = zoom_for(images)
@@ -299,6 +299,8 @@ def write(path: Path, samples: Samples, film: Film | None = None) -> None:
                 numbers = all(name.isdecimal() for name in samples.classes)
                 values = [int(name) if numbers else i for i, name in enumerate(samples.classes)]
                 arrays["arr_1"] = np.array(values)[samples.labels.numpy()]
+                if not numbers:
+                    arrays["classes"] = np.array(samples.classes)
             with beside.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
         elif film is not None:

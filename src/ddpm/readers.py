@@ -102,13 +102,13 @@ def read_named(name: str, size: tuple[int, int] | None, root: Path, split: str) 
 
 def read_npz(path: Path, size: tuple[int, int] | None) -> Images:
     """Images under `images`, `arr_0` or `x`: uint8 (N, H, W) or (N, H, W, C); labels likewise
-    under `labels`, `arr_1` or `y`: integers (N,)."""
+    under `labels`, `arr_1` or `y`: integers (N,), or places in `classes` where there are names."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-            array, labels = (
+            array, labels, known = (
                 next((read_array(archive, f"{k}.npy") for k in keys if k in names), None)
-                for keys in (("images", "arr_0", "x"), ("labels", "arr_1", "y"))
+                for keys in (("images", "arr_0", "x"), ("labels", "arr_1", "y"), ("classes",))
             )
     except Exception as error:  # not an archive, cut, encrypted, of objects, of absurd shapes
         raise UserError(f"{path} cannot be read as an npz file: {first_line(error)}") from None
@@ -125,6 +125,11 @@ def read_npz(path: Path, size: tuple[int, int] | None) -> Images:
     if np.shape(labels) != (len(array),) or labels.dtype.kind not in "iu":
         raise UserError(f"{path}: labels must be {len(array)} integers, one an image")
     values, labels = np.unique(labels, return_inverse=True)
+    if known is not None:
+        named = known.dtype.kind == "U" and known.ndim == 1
+        if not named or not 0 <= values[0] <= values[-1] < len(known):
+            raise UserError(f"{path}: `classes` must be the name of each label, from 0 on")
+        values = known[values]
     return from_array(array, labels, tuple(map(str, values)), str(path), size)
 
 
