@@ -34,7 +34,7 @@ from .unet import UNet
 VERSION = 1
 MOST_HEADER = 4_000_000  # bytes of a file's header: the names of a great many classes
 WEIGHTS = Path(__file__).parent / "weights"
-SHIPPED = ("mnist", "cifar10")
+SHIPPED = ("mnist", "cifar10", "celeba64")
 FIXED = (  # for the whole life of a run
     "size", "flip", "labels", "held_out", "seed", "unet", "train.batch",
     "diffusion.schedule", "diffusion.T", "diffusion.target",

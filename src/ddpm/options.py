@@ -59,7 +59,7 @@ class GenerateOptions(SamplingOptions):
 
     checkpoint: tyro.conf.Positional[str | None] = None
     """A run's folder, a .safetensors file, or the name of weights that come with the package:
-    mnist, the default, or cifar10."""
+    mnist, the default, cifar10 or celeba64."""
     n: Count = 16
     """How many images."""
     out: str | None = None
