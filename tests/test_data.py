@@ -303,6 +303,59 @@ def test_damaged_files_of_a_named_set(tmp_path, shared):
         load_images("mnist", root=tmp_path)
 
 
+@pytest.fixture
+def celeba(tmp_path, monkeypatch):
+    """Six faces in the layout that torchvision's CelebA has, the last two of its test split. Their
+    tables are not those whose checksums it knows."""
+    from torchvision.datasets import CelebA
+
+    folder = tmp_path / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    names = [f"{i:06}.jpg" for i in range(1, 7)]
+    for i, name in enumerate(names):
+        noise_image(218, 178, seed=i).save(folder / "img_align_celeba" / name)
+    for table, header, row in (
+        ("list_eval_partition.txt", "", "0"),
+        ("identity_CelebA.txt", "", "1"),
+        ("list_bbox_celeba.txt", "6\nimage_id x_1 y_1 width height\n", "1 2 3 4"),
+        ("list_landmarks_align_celeba.txt", "6\nlefteye_x lefteye_y\n", "1 2"),
+        ("list_attr_celeba.txt", "6\nYoung Smiling\n", "1 -1"),
+    ):
+        rows = [f"{name} {row}" for name in names]
+        if "partition" in table:
+            rows[-2:] = [f"{name} 2" for name in names[-2:]]
+        (folder / table).write_text(header + "\n".join(rows) + "\n")
+    monkeypatch.setattr(CelebA, "_check_integrity", lambda self: True)
+    return tmp_path
+
+
+def test_celeba_is_its_aligned_faces_about_their_middle(celeba):
+    train, test = (load_images("celeba", root=celeba, split=split) for split in ("train", "test"))
+    assert train.images.shape == (4, 3, 64, 64)
+    assert test.images.shape == (2, 3, 64, 64)
+    assert train.labels is None
+    assert train.source == "celeba"
+    face = Image.open(celeba / "celeba" / "img_align_celeba" / "000002.jpg")
+    wanted = torch.from_numpy(fit(face.crop((0, 20, 178, 198)), (64, 64)).copy())
+    assert torch.equal(train.images[1], wanted.permute(2, 0, 1))
+    assert load_images("celeba", (32,), root=celeba).images.shape == (4, 3, 32, 32)
+
+
+def test_celeba_is_decoded_part_by_part_into_a_file(celeba, monkeypatch):
+    added = []
+    add = Spool.add
+    monkeypatch.setattr(Spool, "add", lambda self, x: added.append(self.path) or add(self, x))
+    load_images("celeba", (40,), root=celeba)
+    assert len(added) == 4
+    assert all(added)
+
+
+def test_without_gdown_celeba_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    with pytest.raises(UserError, match=r"ddpm-from-scratch\[celeba\]"):
+        load_images("celeba", root=tmp_path)
+
+
 def test_images_outside_the_class_folders_are_told_of(folder):
     Image.new("RGB", (10, 12), "white").save(folder / "cover.png")
     data = load_images(folder)

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -26,6 +27,7 @@ from ddpm import Edit, UserError, generate, load, load_images, save
 from ddpm.cli import main
 from ddpm.decoding import Room
 from ddpm.demo import charts, making, server, training, uploads, whiteboard
+from ddpm.demo import shelf as shelf_module
 from ddpm.demo.gate import MOST_SENT, Gate
 from ddpm.demo.pictures import png
 from ddpm.demo.shelf import EXAMPLE_STEPS, Shelf
@@ -75,13 +77,21 @@ def test_a_long_walk_has_a_short_film(digits):
 def test_a_film_of_large_images_has_fewer_frames(digits, monkeypatch):
     faces = replace(digits.data, channels=3, height=64, width=64)
     assert making.most_frames(16, digits.data) >= 16
-    assert 8 <= making.most_frames(64, faces) <= 12
+    assert 16 <= making.most_frames(16, faces) <= 24
+    assert 4 <= making.most_frames(64, faces) <= 6
     assert making.most_frames(64, replace(faces, height=4096, width=4096)) == 1
     monkeypatch.setattr(making, "FILM", 4 * 4 * 28 * 28)
     settings = making.settings_of(digits, "ddim", 16, 0, 1, making.ALL)
     *_, page = making.make(digits, settings, 4, seed=3)
     captions = [caption for _, _, caption in frames_of(page)]
     assert [int(caption.split()[1]) for caption in captions] == [0, 4, 8, 12, 16]
+
+
+def test_a_walk_that_takes_too_long_is_ended(digits, monkeypatch):
+    monkeypatch.setattr(making, "LONGEST", 0.0)
+    settings = making.settings_of(digits, "ddim", 10, 0, 1, "7")
+    with pytest.raises(UserError, match="10 steps of 10 before its end"):
+        list(making.make(digits, settings, 1, seed=0, label="7"))
 
 
 def test_what_the_page_cannot_ask_for(digits):
@@ -220,6 +230,8 @@ def test_a_mask_is_where_was_painted(digits):
     assert not mask[:13].any()
     with pytest.raises(UserError, match="paint it again"):
         uploads.read_mask(text_uri(b"no"), digits.data)
+    with pytest.raises(UserError, match="the mask is too large"):
+        uploads.read_mask(data_uri(Image.new("1", (4000, 4000))), digits.data)
 
 
 def test_an_upload_waits_for_room(digits, monkeypatch):
@@ -311,8 +323,26 @@ def test_examples_are_real_digits_where_the_network_learned_them():
     shelf = Shelf(["mnist"], "cpu")
     assert torch.equal(shelf.example("mnist", 2), load_images("mnist5k").images[2 * 97])
     assert torch.equal(shelf.example("mnist", 52), shelf.example("mnist", 2))
+    assert shelf.real("mnist")
     with pytest.raises(UserError, match="there is no model"):
         shelf.example("other", 0)
+
+
+def test_examples_of_a_set_that_is_on_this_machine(digits, tmp_path, monkeypatch):
+    """Else the board says that the network made them."""
+    path = str(tmp_path / "clothes.safetensors")
+    config = replace(digits.config, root=str(tmp_path / "data"))
+    save(path, digits.net, config, replace(digits.data, source="fashion-mnist"), 1, 1)
+    assert not Shelf([path], "cpu").real(path)
+    (tmp_path / "data" / "FashionMNIST" / "raw").mkdir(parents=True)
+    clothes = load_images("mnist5k")
+    monkeypatch.setattr(shelf_module, "load_images", lambda source, root: clothes)
+    shelf = Shelf([path], "cpu")
+    assert shelf.real(path)
+    assert torch.equal(shelf.example(path, 2), clothes.images[2 * 97])
+    for made in (True, False):
+        html = whiteboard.board(digits, clothes.images[0], 250, made=made)
+        assert ("this network made" in html) == made
 
 
 def test_other_examples_are_made_once_in_few_steps(digits, tmp_path):
@@ -356,6 +386,8 @@ def test_a_run_is_looked_at_while_it_trains(tmp_path):
     assert "There is no run" in training.look(tmp_path, "../../etc")
     assert list(training.runs(run)) == ["a"]
     assert training.look(run, "a") == html
+    run = run.rename(tmp_path / "<b>&c")
+    assert "&lt;b&gt;&amp;c: training now" in training.look(tmp_path, "<b>&c")
 
 
 def test_a_run_is_looked_at_anew_when_there_is_something_new(tmp_path):
@@ -382,6 +414,64 @@ def test_a_port_that_is_taken(capsys):
         taken.listen()
         assert main(["demo", "--port", str(taken.getsockname()[1])]) == 1
     assert "try another --port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_a_host_that_is_none(host, capsys):
+    assert main(["demo", "mnist", "--host", host, "--port", str(free_port())]) == 1
+    assert f"on {host} cannot be had" in capsys.readouterr().err
+
+
+def test_an_empty_number_is_the_least():
+    from ddpm.demo.page import Slide
+
+    slide = Slide(3, 16, 8, step=1, label="Images")
+    assert slide.preprocess(None) == 3
+    assert slide.preprocess(5) == 5
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_a_password_keeps_others_out(tmp_path):
+    """Also where a proxy that is not there is set for everything."""
+    import httpx
+
+    port, log = free_port(), tmp_path / "log"
+    words = ["demo", "mnist", "--port", str(port), "--password", "open sesame"]
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), "http://127.0.0.1:9")
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ddpm", *words], stdout=file, stderr=subprocess.STDOUT,
+            cwd=tmp_path, env={**os.environ, **proxies, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while "the demo is at" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, "the demo did not start"
+            time.sleep(0.2)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            page = client.get("/")
+            assert "images out of static" not in page.text
+            asks = {"data": [], "fn_index": 0, "session_hash": "x"}
+            for ask in (
+                client.get("/config"),
+                client.post("/gradio_api/queue/join", json=asks),
+                client.get("/gradio_api/queue/data?session_hash=x"),
+                client.post("/gradio_api/run/predict", json=asks),
+                client.post("/login", data={"username": "ddpm", "password": "wrong"}),
+            ):
+                assert ask.status_code >= 400, ask.url
+            right = {"username": "ddpm", "password": "open sesame"}
+            assert client.post("/login", data=right).status_code == 200
+            assert client.get("/config").status_code == 200
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def test_a_checkpoint_that_is_not_there(capsys):

@@ -212,6 +212,43 @@ def test_the_whiteboard_is_live(page):
     page.wait_for_function("document.body.innerText.includes('(a_t / a_s).sqrt() * x_s')")
 
 
+def test_a_number_may_be_emptied_to_type_another(page, folder):
+    tab(page, "Whiteboard")
+    page.wait_for_selector("#board .numbers", timeout=60_000)
+    number = page.locator("#t input[type=number]")
+    number.fill("")
+    page.wait_for_function("document.querySelector('#board').innerText.includes('1 of 1000')")
+    number.press_sequentially("7")
+    page.wait_for_function("document.querySelector('#board').innerText.includes('7 of 1000')")
+    assert not page.locator(".toast-body").count()
+    assert "Traceback" not in (folder / "log").read_text()
+
+
+NAMELESS = """() => {
+  const named = (e) => e.labels?.length || e.ariaLabel || e.title || e.innerText?.trim()
+    || document.getElementById(e.getAttribute('aria-labelledby'))
+    || e.closest('label')?.innerText.trim() || e.placeholder;
+  return [...document.querySelectorAll('input, select, textarea, button, canvas, img, a')]
+    .filter((e) => e.checkVisibility() && !(e.tagName === 'IMG' ? e.alt : named(e)))
+    .map((e) => e.outerHTML.slice(0, 120));
+}"""
+
+
+def test_every_control_has_a_name(page):
+    page.click("#go")
+    for name, there in (
+        ("Generate", "#stage .film"),
+        ("Whiteboard", "#board .numbers"),
+        ("Between and within", "#go-between"),
+        ("Paint anew", "#canvas canvas"),
+        ("Variations", "#go-vary"),
+        ("Training", "#training .chart"),
+    ):
+        tab(page, name)
+        page.locator(there).wait_for(timeout=60_000)
+        assert page.evaluate(NAMELESS) == [], name
+
+
 def test_uploads_good_and_bad(page, tmp_path):
     tab(page, "Whiteboard")
     page.wait_for_selector("#board .numbers", timeout=60_000)
@@ -304,13 +341,40 @@ def test_a_quick_stroke_is_whole_and_a_new_picture_has_none(page):
     assert set(canvas.evaluate(ROW)) == {0}
 
 
-def test_from_seed_to_seed_and_variations(page):
+def test_painting_with_the_keyboard(page):
+    tab(page, "Between and within")
+    tab(page, "Paint anew")
+    canvas = page.locator("#canvas canvas")
+    canvas.wait_for(timeout=60_000)
+    page.wait_for_function("document.querySelector('#canvas canvas').picture?.complete")
+    canvas.focus()
+    page.keyboard.press("Space")
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Space")
+    painted = canvas.evaluate(ROW)[3::4]
+    middle = len(painted) // 2
+    assert set(painted[middle - 10 : middle + 40]) == {255}
+    assert set(painted[: middle - 60]) == {0}
+    page.wait_for_timeout(1000)
+    page.click("#go-paint")
+    page.wait_for_selector("#stage-paint .film", timeout=90_000)
+
+
+def test_from_seed_to_seed_and_variations(page, tmp_path):
     tab(page, "Between and within")
     page.click("#go-between")
     page.wait_for_selector("#stage-between .film", timeout=60_000)
     tab(page, "Variations")
+    Image.new("L", (50, 50), 255).save(tmp_path / "white.png")
+    choose_file = page.locator("input[type=file]").locator("visible=true")
+    choose_file.set_input_files(tmp_path / "white.png")
+    page.wait_for_function("document.body.innerText.includes('white.png: its middle')")
+    set_number(page, "How far", 0.05)
     page.click("#go-vary")
     page.wait_for_selector("#stage-vary .film", timeout=60_000)
+    sheet = np.asarray(opened(page.locator("#stage-vary img").first.get_attribute("src")))
+    assert sheet[:28, :28].mean() > 200
 
 
 def test_a_run_can_be_watched_while_its_tab_is_open(page, folder):

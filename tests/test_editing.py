@@ -170,6 +170,18 @@ def test_variations_stay_near_or_go_far(digits, seven):
     assert distance(0.1) < 20
 
 
+@pytest.mark.parametrize("spacing", ["even", "quadratic", "root", "log-snr"])
+@pytest.mark.parametrize(("change", "steps"), [(0.02, 1), (0.2, 4), (0.6, 12), (1.0, 20)])
+def test_a_variation_has_its_share_of_the_steps(digits, seven, spacing, change, steps):
+    settings = replace(digits.config.sample, steps=20, spacing=spacing)
+    times = times_of(settings, digits.diffusion, Edit(image=seven, change=change))
+    assert len(times) - 1 == steps
+    assert times[0] == round(1000 * change)
+    assert times[-1] == 0
+    if change == 1:
+        assert times == times_of(settings, digits.diffusion)
+
+
 def half():
     mask = torch.zeros(28, 28, dtype=torch.bool)
     mask[14:] = True

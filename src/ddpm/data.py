@@ -54,9 +54,10 @@ def load_images(
     if len(size) > 2:
         raise UserError(f"size is one number, or height and width, not {size}")
     target = (size[0], size[-1]) if size else None
+    spool: Path | None = None
     if str(source) in NAMED:
         folder = Path(root) / NAMED[str(source)]
-        read = lambda: read_named(str(source), target, Path(root), split)  # noqa: E731
+        read = lambda: read_named(str(source), target, Path(root), split, spool)  # noqa: E731
         stamps = named_stamps(str(source), folder)
     elif str(source).startswith(PREFIX):
         read = lambda: read_hub(str(source), target, split, spool)  # noqa: E731

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from .guidance import guided
 from .images import grid, save_animation, to_float, to_pil, to_uint8, zoom_for
 from .noise import ImageNoise
 from .sampling import Noise, State, named_step, sample, timesteps
+from .schedule import Schedule
 from .team import ALONE, Team
 
 OnState = Callable[[State], None]
@@ -161,13 +163,14 @@ def walk(
 
 
 def times_of(settings: SampleConfig, diffusion: Diffusion, edit: Edit | None = None) -> list[int]:
-    """The times of a walk's states, from the first down to 0. A variation begins on the way."""
+    """The times of a walk's states, from the first down to 0. A variation begins on the way, with
+    its share of the steps, spaced over what is left as they are over the whole."""
     check_steps(settings, diffusion)
-    times = timesteps(diffusion.schedule, settings.steps, settings.spacing)
-    if edit is None or edit.image is None or edit.mask is not None:
-        return times
-    t = max(1, round(edit.change * diffusion.T))
-    return [t, *(s for s in times if s < t)]
+    schedule, steps = diffusion.schedule, settings.steps
+    if edit and edit.image is not None and edit.mask is None:
+        t = max(1, round(edit.change * diffusion.T))
+        schedule, steps = Schedule(schedule.alpha_bar[: t + 1]), ceil(steps * t / diffusion.T)
+    return timesteps(schedule, steps, settings.spacing)
 
 
 def check_edit(edit: Edit | None, data: DataInfo) -> None:

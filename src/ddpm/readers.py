@@ -67,7 +67,9 @@ class Images:
 # ---- named sets and arrays -------------------------------------------------------------------
 
 
-def read_named(name: str, size: tuple[int, int] | None, root: Path, split: str) -> Images:
+def read_named(
+    name: str, size: tuple[int, int] | None, root: Path, split: str, keep: Path | None = None
+) -> Images:
     if name == "mnist5k":
         if split != "train":
             raise UserError("mnist5k has no test split; use mnist")
@@ -81,9 +83,9 @@ def read_named(name: str, size: tuple[int, int] | None, root: Path, split: str) 
 
     try:
         if name == "celeba":
-            faces = datasets.CelebA(str(root), split, download=True)
-            array = np.stack([fit(image, size or (DEFAULT_SIDE,) * 2) for image, _ in tqdm(faces)])
-            return from_array(array, None, (), name, None)
+            names = list(datasets.CelebA(str(root), split, download=True).filename)
+            read = lambda face: read_bytes(root / "celeba" / "img_align_celeba" / face)  # noqa: E731
+            return read_files(root / "celeba", names, read, size or (DEFAULT_SIDE,) * 2, keep)
         kinds = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
         kind = getattr(datasets, kinds[name])
         data = kind(str(root), train=split == "train", download=True)
@@ -93,9 +95,12 @@ def read_named(name: str, size: tuple[int, int] | None, root: Path, split: str) 
         if len(array) != len(targets) or not 0 <= least <= most < len(classes):
             raise ValueError("its labels are not those of its images")
     except Exception as error:  # no network, a full disk, files that are damaged in any way
+        instead = "FOLDER, of other faces" if name == "celeba" else "mnist5k, which needs none"
+        if "gdown" in (reason := first_line(error)):
+            reason = "which needs gdown: pip install 'ddpm-from-scratch[celeba]'"
         raise UserError(
-            f"{name} is not whole in {root} and could not be downloaded ({first_line(error)}); "
-            f"name the folder that has it with --root, or use --data mnist5k, which needs none"
+            f"{name} is not whole in {root} and could not be downloaded ({reason}); "
+            f"name the folder that has it with --root, or use --data {instead}"
         ) from None
     return from_array(array, targets, classes, name, size)
 

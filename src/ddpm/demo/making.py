@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..config import DataInfo, SampleConfig, validated
+from ..errors import UserError
 from ..generate import Edit, network_evaluations, spread, take_turns, times_of, watch
 from ..images import to_uint8
 from ..sampling import State
@@ -18,8 +19,9 @@ from .pictures import download, film, gif, png, side_by_side
 MOST_IMAGES = 64
 MOST_STEPS = 1000
 FRAMES = 40  # of a film at most, after the first
-FILM = 8_000_000  # pixels of all its frames, in every channel: it is kept for each open page
+FILM = 4_000_000  # pixels of all its frames, in every channel: it is kept for each open page
 PAUSE = 0.05  # seconds between frames that are sent while images are made
+LONGEST = 300.0  # seconds of one walk: others wait for it
 
 ALL, NONE = "all in turn", "no class"
 
@@ -60,6 +62,11 @@ def make(
     kept = spread(steps, most_frames(n, checkpoint.data))
     start, sent, frames, states = time.perf_counter(), 0.0, [], []
     for step, state in enumerate(watch(checkpoint, n, range(n), seed, y, settings, edit)):
+        if (seconds := time.perf_counter() - start) > LONGEST:
+            raise UserError(
+                f"This took more than {LONGEST:.0f} seconds, and was ended {steps - step} steps of "
+                f"{steps} before its end, as others may wait: ask for fewer images or steps"
+            )
         send = time.perf_counter() - sent > PAUSE and step < steps
         if not send and step not in kept:
             continue
@@ -70,7 +77,6 @@ def make(
         if send:
             sent = time.perf_counter()
             yield side_by_side(*frame, step / steps)
-    seconds = time.perf_counter() - start
     nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional, edit)
     x, x0, caption = frames[-1]
     caption += f" · seed {seed} · {nfe} evaluations of the network, {seconds:.1f} s"

@@ -6,12 +6,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ..decoding import first_line
 from ..errors import UserError
 from ..generate import generate
 from .shelf import Shelf
 
 WAITING_ROOM = 64  # visitors' wishes in the queue at most
-PAGES = 32  # whose films, masks and images are kept; of more, the one that has been idle longest
+PAGES = 24  # whose films, masks and images are kept; of more, the one that has been idle longest
 
 
 def serve(
@@ -42,6 +43,9 @@ def serve(
         from .page import page
     except ImportError:
         raise UserError("the demo needs gradio: pip install 'ddpm-from-scratch[demo]'") from None
+    for key in ("no_proxy", "NO_PROXY"):  # gradio asks its own page whether it is there
+        known = [name] if (name := os.environ.get(key)) else []
+        os.environ[key] = ",".join([*known, "localhost", "127.0.0.1", "::1", host])
     shelf = Shelf(checkpoints, device)
     first = shelf[shelf.names[0]]  # which the first visitor need not warm
     generate(first, settings=replace(first.config.sample, steps=1), device=shelf.device)
@@ -51,7 +55,8 @@ def serve(
     blocks.queue(max_size=WAITING_ROOM, default_concurrency_limit=4)
     try:
         _, address, _ = blocks.launch(
-            server_name=host, server_port=port, quiet=True, share=False, prevent_thread_lock=True,
+            server_name=f"[{host}]" if ":" in host else host, server_port=port,
+            quiet=True, share=False, prevent_thread_lock=True,
             auth=None if password is None else ("ddpm", password), show_error=True,
             footer_links=[], css_paths=Path(__file__).parent / "style.css", ssr_mode=False,
             pwa=False, enable_monitoring=False, mcp_server=False, run_history=False,
@@ -63,9 +68,9 @@ def serve(
                 font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
             ),
         )  # fmt: skip
-    except OSError as error:
+    except Exception as error:  # a port that is taken, a host that is none, a proxy in between
         raise UserError(
-            f"port {port} on {host} cannot be had ({error}): try another --port"
+            f"port {port} on {host} cannot be had ({first_line(error)}): try another --port"
         ) from None
     if host not in ("127.0.0.1", "localhost", "::1") and not password:
         print(

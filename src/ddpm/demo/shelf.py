@@ -9,7 +9,7 @@ from threading import Lock
 from torch import Tensor
 
 from ..checkpoint import SHIPPED, Checkpoint, load
-from ..data import load_images
+from ..data import NAMED, load_images
 from ..device import best_device
 from ..errors import UserError
 from ..generate import on_device, take_turns, watch
@@ -18,6 +18,7 @@ from ..images import to_uint8
 KEPT = 4  # networks in memory at once
 EXAMPLES = 50  # images to look at with each
 EXAMPLE_STEPS = 20  # to make one of them, at most
+AT_HAND = ("mnist", "mnist5k", "fashion-mnist", "cifar10")  # what anyone may see, and soon read
 
 
 class Shelf:
@@ -31,6 +32,7 @@ class Shelf:
         self.device = device or best_device()
         self._load = lru_cache(maxsize=KEPT)(self._read)
         self._example = lru_cache(maxsize=KEPT * EXAMPLES)(self._look)
+        self._images = lru_cache(maxsize=KEPT)(self._at_hand)
         self._one_at_a_time = Lock()
         for name in self.names:
             self._load(name, stamp(name))
@@ -39,10 +41,15 @@ class Shelf:
         return self._load(name, self._stamp(name))
 
     def example(self, name: str, k: int) -> Tensor:
-        """Image k, uint8 (C, H, W): a real digit where the network learned those, else one of its
-        own. They are made one at a time, and each once, however many ask."""
+        """Image k, uint8 (C, H, W): a `real` one, else one of the network's own. They are made one
+        at a time, and each once, however many ask."""
         with self._one_at_a_time:
             return self._example(name, self._stamp(name), k % EXAMPLES)
+
+    def real(self, name: str) -> bool:
+        """Whether examples are images that the network learned from."""
+        with self._one_at_a_time:
+            return self._images(name, self._stamp(name)) is not None
 
     def _stamp(self, name: str) -> float:
         if name not in self.names:
@@ -54,12 +61,24 @@ class Shelf:
     def _read(self, name: str, stamp: float | None) -> Checkpoint:
         return on_device(load(name), self.device)
 
-    def _look(self, name: str, stamp: float, k: int) -> Tensor:
+    def _at_hand(self, name: str, stamp: float) -> Tensor | None:
+        """The set that the network learned from: one of AT_HAND, if it is on this machine."""
         checkpoint = self._load(name, stamp)
+        data, root = checkpoint.data, Path(checkpoint.config.root)
+        source = "mnist5k" if data.source == "mnist" else data.source
+        if source not in AT_HAND or not (source == "mnist5k" or (root / NAMED[source]).is_dir()):
+            return None
+        try:
+            images = load_images(source, root=root).images
+        except UserError:
+            return None
+        return images if images.shape[1:] == (data.channels, data.height, data.width) else None
+
+    def _look(self, name: str, stamp: float, k: int) -> Tensor:
+        checkpoint, images = self._load(name, stamp), self._images(name, stamp)
+        if images is not None:
+            return images[97 * k % len(images)]
         data, s = checkpoint.data, checkpoint.config.sample
-        shape = (data.channels, data.height, data.width)
-        if data.source in ("mnist", "mnist5k") and shape == (1, 28, 28):
-            return load_images("mnist5k").images[k * 97]
         steps = min(s.steps, EXAMPLE_STEPS, checkpoint.diffusion.T)
         settings = replace(s, sampler="ddim", eta=0.0, steps=steps)
         y = take_turns(k + 1, (), data)

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from html import escape
 from pathlib import Path
 
 from ..config import read_toml
@@ -42,7 +43,9 @@ def look(folder: Path, name: str | None) -> str:
     """The run's curve and its newest grids."""
     run = runs(folder).get(name or "")
     if run is None:
-        return f"<p>There is no run in {folder}: start one with <code>ddpm train</code>.</p>"
+        start = "start one with <code>ddpm train</code>"
+        return f"<p>There is no run in {escape(str(folder))}: {start}.</p>"
+    name = escape(run.name)
     lines = read_lines(run / "metrics.jsonl")
     if not lines:
         return f"<p>{name} has begun; its first steps are on their way.</p>"

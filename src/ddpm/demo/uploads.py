@@ -11,12 +11,14 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
-from ..decoding import ROOM, as_picture, decode, fit, open_image
+from ..decoding import Room, as_picture, decode, fit, open_image
 from ..errors import UserError
 from .pictures import png
 
 MOST_BYTES = 8_000_000
 MOST_PIXELS = 40_000_000
+MOST_PAINTED = 1_000_000  # pixels of a mask: the canvas has a tenth of that
+ROOM = Room(MOST_PIXELS)  # one large image is decoded at a time
 
 UPLOAD = f"""
 element.addEventListener('change', (event) => {{
@@ -29,6 +31,7 @@ element.addEventListener('change', (event) => {{
   const reader = new FileReader();
   reader.onload = () => trigger('upload', {{name: file.name, data: reader.result}});
   reader.readAsDataURL(file);
+  event.target.value = '';  // so that the same file can be chosen again
 }});
 """
 
@@ -179,7 +182,7 @@ def read_mask(data: str, info: DataInfo) -> Tensor:
     """What was painted: bool (H, W), True under the brush."""
     try:
         with open_image(unpacked(data, MOST_BYTES)) as file:
-            if file.size[0] * file.size[1] > MOST_PIXELS:
+            if file.size[0] * file.size[1] > MOST_PAINTED:
                 raise UserError("the mask is too large")
             painted = file.convert("RGBA").getchannel("A")
     except UserError:

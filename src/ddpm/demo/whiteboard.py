@@ -62,6 +62,9 @@ EQUATIONS = (
 )
 
 
+MADE = ", which this network made: its data set is not here"
+
+
 def source(equation: Equation) -> str:
     """The very lines that compute it, without the docstring, which says it again."""
     lines = textwrap.dedent(inspect.getsource(equation.code))
@@ -72,8 +75,9 @@ def source(equation: Equation) -> str:
 
 
 @torch.inference_mode()
-def board(checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0) -> str:
-    """x_0, ε, x_t, the posterior's mean and x̂_0 at time t, the curves, and the numbers."""
+def board(checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0, made: bool = False) -> str:
+    """x_0, ε, x_t, the posterior's mean and x̂_0 at time t, the curves, and the numbers. `made`: the
+    image came out of the network, as no real one is at hand."""
     diffusion, T = checkpoint.diffusion, checkpoint.diffusion.T
     t = min(max(1, int(t)), T)
     device = diffusion.schedule.alpha_bar.device
@@ -85,7 +89,7 @@ def board(checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0) -> str:
     weights = weights_of(diffusion, t)
     error = (seen.x0 - x0).square().mean()
     panes = [
-        pane("x<sub>0</sub>", picture(x0), "the clean image"),
+        pane("x<sub>0</sub>" + MADE * made, picture(x0), "the clean image"),
         pane("ε", picture(eps / 2), "the noise"),
         pane(f"x<sub>{t}</sub>", picture(x_t), f"the image at time {t}"),
         pane("x̂<sub>0</sub>, seen by the network", picture(seen.x0), "the predicted clean image"),
