@@ -416,6 +416,7 @@ def test_a_port_that_is_taken(capsys):
     assert "try another --port" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
 def test_a_host_that_is_none(host, capsys):
     assert main(["demo", "mnist", "--host", host, "--port", str(free_port())]) == 1

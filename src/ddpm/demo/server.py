@@ -68,10 +68,12 @@ def serve(
                 font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
             ),
         )  # fmt: skip
-    except Exception as error:  # a port that is taken, a host that is none, a proxy in between
+    except OSError:
         raise UserError(
-            f"port {port} on {host} cannot be had ({first_line(error)}): try another --port"
+            f"port {port} on {host} cannot be had: try another --port, or --host"
         ) from None
+    except Exception as error:  # what is between the page and its own server, as proxies are
+        raise UserError(f"the page at {host}, port {port}: {first_line(error)}") from None
     if host not in ("127.0.0.1", "localhost", "::1") and not password:
         print(
             "note: anyone who can reach this machine can use the page: --password", file=sys.stderr
