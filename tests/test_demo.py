@@ -423,14 +423,6 @@ def test_a_host_that_is_none(host, capsys):
     assert f"on {host} cannot be had" in capsys.readouterr().err
 
 
-def test_an_empty_number_is_the_least():
-    from ddpm.demo.page import Slide
-
-    slide = Slide(3, 16, 8, step=1, label="Images")
-    assert slide.preprocess(None) == 3
-    assert slide.preprocess(5) == 5
-
-
 def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -70,13 +70,6 @@ def said(fn: Callable[..., Any]) -> Callable[..., Any]:
     return yielding if inspect.isgeneratorfunction(fn) else returning
 
 
-class Slide(gr.Slider):
-    """A slider whose number may be emptied, to type another: it is the least one until then."""
-
-    def preprocess(self, payload: float | None) -> float:
-        return super().preprocess(self.minimum if payload is None else payload)
-
-
 def classes(checkpoint: Checkpoint, none_first: bool = False) -> gr.Dropdown:
     """The choice of class that a network allows."""
     choices = [ALL, NONE, *checkpoint.data.classes] if checkpoint.conditional else [ALL]
@@ -92,8 +85,8 @@ def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             label = classes(first)
-            n = Slide(1, MOST_IMAGES, 16, step=1, label="Images")
-            steps = Slide(1, MOST_STEPS, chosen.steps, step=1, label="Steps")
+            n = gr.Slider(1, MOST_IMAGES, 16, step=1, label="Images")
+            steps = gr.Slider(1, MOST_STEPS, chosen.steps, step=1, label="Steps")
             with gr.Row():
                 go = gr.Button("Generate", variant="primary", elem_id="go")
                 stop = gr.Button("Stop", variant="stop", elem_id="stop")
@@ -101,8 +94,8 @@ def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
                 sampler = gr.Dropdown(
                     ["ddim", "ddpm", "dpm++"], value=chosen.sampler, label="Sampler"
                 )
-                eta = Slide(0, 1, chosen.eta, step=0.05, label="η: noise that ddim adds")
-                guidance = Slide(
+                eta = gr.Slider(0, 1, chosen.eta, step=0.05, label="η: noise that ddim adds")
+                guidance = gr.Slider(
                     0,
                     6,
                     chosen.guidance,
@@ -164,7 +157,7 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
         which = gr.Number(0, precision=0, minimum=0, maximum=EXAMPLES - 1, label="Image number")
         upload = gr.HTML(uploads.upload_html("or an image of yours"), js_on_load=uploads.UPLOAD)
         note = gr.Markdown(elem_classes="note")
-    t = Slide(1, T, T // 4, step=1, label="t: how far towards static", elem_id="t")
+    t = gr.Slider(1, T, T // 4, step=1, label="t: how far towards static", elem_id="t")
     board = gr.HTML(elem_id="board")
 
     def draw(name: str, which: float, own: Tensor | None, t: float) -> str:
@@ -175,11 +168,12 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
     def changed(name: str, own: Tensor | None, t: float) -> tuple[Any, ...]:
         checkpoint = shelf[name]
         T = checkpoint.diffusion.T
-        return *kept(own, checkpoint), Slide(maximum=T, value=min(t, T))
+        return *kept(own, checkpoint), gr.Slider(maximum=T, value=min(t, T))
 
     inputs = [model, which, own, t]
     live: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "concurrency_limit": 2}
-    t.input(said(draw), inputs, board, **live)
+    # Of a number that was emptied, to type another, there is nothing yet.
+    t.input(said(draw), inputs, board, js="(...all) => [...all.slice(0, 3), all[3] ?? 1]", **live)
     taken(upload, shelf, model, own, note).then(said(draw), inputs, board, **QUIET)
     which.input(lambda: (None, ""), None, [own, note], **QUIET).then(
         said(draw), inputs, board, **QUIET
@@ -236,7 +230,7 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         with gr.Row():
             a = gr.Number(1, precision=0, minimum=0, label="From seed")
             b = gr.Number(2, precision=0, minimum=0, label="to seed")
-            n = Slide(3, 16, 8, step=1, label="Images")
+            n = gr.Slider(3, 16, 8, step=1, label="Images")
             label = classes(first, none_first=True)
         found.append(label)
         parts = stage_and_buttons("Walk", "between")
@@ -255,7 +249,7 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         gr.Markdown("Paint over what is to be made anew; the rest stays as it is.")
         canvas = gr.HTML(js_on_load=uploads.PAINT, elem_id="canvas")
         with gr.Row():
-            rounds = Slide(1, 20, 5, step=1, label="Rounds a step: more fits better")
+            rounds = gr.Slider(1, 20, 5, step=1, label="Rounds a step: more fits better")
             seed = gr.Number(0, precision=0, minimum=0, label="Seed")
             label = classes(first, none_first=True)
         found.append(label)
@@ -275,7 +269,7 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
     with gr.Tab("Variations"):
         gr.Markdown("The image goes part of the way to static, and comes back as another.")
         with gr.Row():
-            change = Slide(0.05, 1, 0.6, step=0.05, label="How far")
+            change = gr.Slider(0.05, 1, 0.6, step=0.05, label="How far")
             seed = gr.Number(0, precision=0, minimum=0, label="Seed")
             label = classes(first, none_first=True)
         found.append(label)
