@@ -4,6 +4,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers, small tensors: threads slow them down
+
 import pytest
 import torch
 

@@ -100,7 +100,7 @@ def test_there_and_back(name, tmp_path):
     again = read_diffusers(tmp_path)
     assert again.config == checkpoint.config
     assert again.data == checkpoint.data
-    assert (again.step, again.images) == (7, 70)
+    assert (again.step, again.images, again.weights) == (7, 70, "ema")
     for name, tensor in checkpoint.net.state_dict().items():
         torch.testing.assert_close(again.net.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
 
@@ -178,7 +178,7 @@ def test_the_papers_preset_is_the_papers_network():
     assert (ours.train.batch, ours.train.lr, ours.train.warmup) == (128, 2e-4, 5000)
     assert (ours.train.ema, ours.train.grad_clip, ours.train.decay) == (0.9999, 1.0, 0)
     assert (ours.train.betas, ours.train.weight_decay) == ((0.9, 0.999), 0)
-    assert (ours.flip, ours.labels, ours.steps) == (True, False, 800_000)
+    assert (ours.flip, ours.labels, ours.held_out, ours.steps) == (True, False, 0, 800_000)
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
@@ -186,6 +186,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     their_pipeline(tmp_path / "theirs")
     assert main(["convert", "theirs", "ours.safetensors"]) == 0
     assert load("ours.safetensors").data.channels == 3
+    assert load("ours.safetensors").weights == "as given"  # theirs may be averaged or not
     assert main(["convert", "ours.safetensors", "back"]) == 0
     assert (
         diffusers.DDPMPipeline.from_pretrained("back").scheduler.config.num_train_timesteps == 1000

@@ -74,3 +74,14 @@ def test_the_command_finds_copies(scripted, tmp_path, held_out, capsys):
     assert "nearest training image" in capsys.readouterr().out
     assert main(words) == 1
     assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gray", ["made", "real", "other"])
+def test_copies_of_gray_images_among_coloured_ones(scripted, tmp_path, gray, capsys):
+    where = {"made": 10, "real": 30, "other": 20}
+    for seed, (name, n) in enumerate(where.items()):
+        folder_of(photos(n, seed=seed, channels=1 if name == gray else 3), tmp_path / name)
+    words = ["evaluate", str(tmp_path / "made"), "--data", str(tmp_path / "real"), "--held-out"]
+    words += [str(tmp_path / "other"), "--features", scripted, "--copies", str(tmp_path / "c.png")]
+    assert main(words) == 0
+    assert "nearest training image" in capsys.readouterr().out

@@ -18,7 +18,7 @@ from ddpm.digit_net import CLASSES, digit_net
 from ddpm.evaluate import evaluate, likelihood
 from ddpm.images import to_pil
 from ddpm.judge import Judge, kernel_distance
-from ddpm.score import ratio, read_score
+from ddpm.score import differences, ratio, read_score
 from pictures import folder_of, photos
 
 
@@ -170,6 +170,13 @@ def test_only_scores_that_were_made_alike_are_compared(judge, tmp_path):
         ratio(a, replace(b, protocol=replace(b.protocol, features="inception 0")))
     with pytest.raises(UserError, match="reference is"):
         ratio(a, replace(b, protocol=replace(b.protocol, reference="others")))
+    assert differences(a.protocol, b.protocol) == ""
+    strong, weak = ({"network": x, "steps": 9, "guidance": x} for x in (3.0, 1.0))
+    a, b = (
+        replace(x, protocol=replace(a.protocol, sampling=s)) for x, s in ((a, strong), (b, weak))
+    )
+    assert ratio(a, b) > 1
+    assert differences(a.protocol, b.protocol) == "guidance 3.0 here, 1.0 there"
     a.save(tmp_path / "a.json")
     assert read_score(tmp_path / "a.json") == a
     (tmp_path / "b.json").write_text("[]")
@@ -193,6 +200,51 @@ def test_any_images_by_any_features(scripted, tmp_path):
         frechet_distance(some.moments.gaussian(), rest.moments.gaussian()), rel=1e-6
     )
     assert judge.score(Samples(255 - photos(60), None, ()), {}).distance > same.distance + 1
+
+
+def by_class(n, path):
+    """n images in ten folders, each class in a level of gray of its own."""
+    for i in range(n):
+        folder = path / f"{10 * i // n}"
+        folder.mkdir(parents=True, exist_ok=True)
+        gray = 25 * (10 * i // n)
+        to_pil(torch.full((3, 16, 16), gray, dtype=torch.uint8)).save(folder / f"{i:03}.png")
+    return path
+
+
+@pytest.mark.parametrize("n", [10, 30, 45])
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_floor_has_all_classes_alike(scripted, tmp_path, n, held_out):
+    """Whatever n is: a folder's images lie class by class."""
+    other = by_class(90, tmp_path / "other") if held_out else None
+    judge = Judge(by_class(100, tmp_path / "real"), features=scripted, held_out=other)
+    labels = judge.spare.labels[judge.places(judge.spare, n)]
+    counts = labels.bincount(minlength=10)
+    assert len(labels) == n
+    assert counts.max() - counts.min() <= 1
+    part = judge.see(judge.spare.images[judge.places(judge.spare, n)])
+    assert judge.floor_part(n).n == n
+    np.testing.assert_allclose(judge.floor_part(n).sum, part.moments.sum)
+
+
+def test_what_is_no_number_is_named(tmp_path):
+    class Root(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (10.0 - x.float().flatten(1)[:, :4]).sqrt()
+
+    torch.jit.script(Root()).save(tmp_path / "root.pt")
+    judge = Judge(folder_of(photos(10), tmp_path / "real"), features=str(tmp_path / "root.pt"))
+    with pytest.raises(UserError, match=r"root.pt saw something that is no number in the samples"):
+        judge.score(Samples(photos(6, 1), None, ()), {})
+
+
+def test_a_distance_or_a_floor_of_nothing(judge):
+    real = of_test(judge, 0, 300)
+    score = judge.score(real, {})
+    assert "times the floor" in score.text()
+    assert "times the floor" not in replace(score, floor=0.0).text()
+    with pytest.raises(UserError, match="distance is 0"):
+        ratio(score, replace(score, distance=0.0))
 
 
 def test_files_of_any_kind_give_the_same_score(scripted, tmp_path):
@@ -363,12 +415,20 @@ def test_bad_files_are_named(scripted, tmp_path, capsys):
     to_pil(photos(1, side=24)[0]).save(mixed / "x.png")
     small = str(folder_of(photos(4, side=8), tmp_path / "small"))
     one = str(folder_of(photos(1), tmp_path / "one"))
+    four = str(tmp_path / "four.npz")
+    np.savez(four, images=np.zeros((4, 16, 16, 4), np.uint8))
     (tmp_path / "x.safetensors").write_bytes(b"x")
     (tmp_path / "x.pt").write_bytes(b"x")
     for what, options, says in (
         (str(mixed), [], "differ in size"),
         (small, [], "are 8x8 in 3 channels, and the reference's 16x16"),
         (one, [], "too few samples, 1"),
+        (
+            four,
+            [],
+            "in 4 channels, and the reference's 16x16: only images of one size, gray or RGB",
+        ),
+        (real, ["--split", "test"], "--split is for named sets"),
         (real, ["--held-out", one], "has only one image"),
         (real, ["--held-out", real], "the very images"),
         (real, ["--features", "cifar-net"], "cifar-net sees images of 32x32"),
@@ -403,32 +463,47 @@ def test_no_room_for_features(trusted, tmp_path, monkeypatch):
 
 def test_bits_per_dim_of_the_weights_in_the_box(judge):
     """An untrained network's are far more; how many images pass at once does not count."""
-    checkpoint, batches = load("mnist"), []
-    of = likelihood(checkpoint, judge.held_out, 2, batch=1, on_batch=batches.append)
+    checkpoint, batches, two = load("mnist"), [], torch.arange(2)
+    of = likelihood(checkpoint, judge.held_out, two, batch=1, on_batch=batches.append)
     assert batches == [1, 1]
     assert of.n == 2
     assert 0.5 < of.bits < 4
     assert of.error < of.bits / 4
-    again = likelihood(checkpoint, judge.held_out, 2)
+    again = likelihood(checkpoint, judge.held_out, two)
     assert again.bits == pytest.approx(of.bits, rel=1e-3)
     torch.manual_seed(0)
     fresh = build(checkpoint.config, checkpoint.data)[0].eval()
-    assert likelihood(replace(checkpoint, net=fresh), judge.held_out, 2).bits > 1.5 * of.bits
+    assert likelihood(replace(checkpoint, net=fresh), judge.held_out, two).bits > 1.5 * of.bits
 
 
 def test_likelihood_needs_images_of_the_networks_kind(judge):
     checkpoint, held_out = load("mnist"), judge.held_out
     colour = replace(held_out, images=held_out.images.expand(-1, 3, -1, -1))
     with pytest.raises(UserError, match="not of the network's shape"):
-        likelihood(checkpoint, colour, 2)
+        likelihood(checkpoint, colour, torch.arange(2))
     with pytest.raises(UserError, match="other classes"):
-        likelihood(checkpoint, replace(held_out, classes=("a",) * 10), 2)
+        likelihood(checkpoint, replace(held_out, classes=("a",) * 10), torch.arange(2))
+
+
+def test_held_out_images_that_do_not_fit_are_refused_before_the_work(
+    shared_data, tmp_path, monkeypatch, capsys
+):
+    import ddpm.generate
+
+    monkeypatch.setattr(ddpm.generate, "generate", lambda *a, **k: pytest.fail("it was made"))
+    digits = photos(20, channels=1, side=28)
+    other = str(folder_of(digits, tmp_path / "other"))  # without classes
+    words = ["evaluate", "--n", "20", "--root", str(shared_data), "--held-out", other]
+    assert main([*words, "--likelihood", "2", "--data", "mnist5k"]) == 1
+    assert "other classes than the network" in capsys.readouterr().err
 
 
 def test_the_command_bounds_the_likelihood(shared_data, tmp_path, capsys):
     words = ["evaluate", "--n", "20", "--steps", "2", "--root", str(shared_data)]
     assert main([*words, "--likelihood", "1", "--out", str(tmp_path / "s.json")]) == 0
     assert "bits/dim" in capsys.readouterr().out
-    assert 1 < read_score(tmp_path / "s.json").likelihood.bits < 8
+    score = read_score(tmp_path / "s.json")
+    assert 1 < score.likelihood.bits < 8
+    assert score.likelihood.error is None
     assert main([*words, "--likelihood", "2", "--data", "mnist5k"]) == 1
     assert "name them with --held-out" in capsys.readouterr().err

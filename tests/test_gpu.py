@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from ddpm import UserError, generate, load, train
+from ddpm.device import has_bfloat16
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu.py"
 
@@ -152,7 +153,9 @@ def test_speed_is_measured_beside_the_chip(gpu, tmp_path, monkeypatch, capsys):
     for row in result["rows"]:
         assert row["images_per_second"] > 0
         assert row["flop"] / 2 == pytest.approx(2.55e9, rel=0.02)  # as docs/results.md has it
-        assert 0 < row["share"] < 1.5
+        assert row["share"] > 0
+        if has_bfloat16("cpu"):  # else the product that it is a share of is emulated
+            assert row["share"] < 1.5
     assert "no-such-library is not installed" in capsys.readouterr().err
 
 

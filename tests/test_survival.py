@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from ddpm import UserError, load, train
 from ddpm.folders import keep_as
 
-KILLS = 50
+KILLS = int(os.environ.get("DDPM_KILLS", 0)) or 15
 
 
 def tensors(run):
@@ -35,7 +35,7 @@ def go(config, run, resume):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are forked from a server")
-def test_killed_fifty_times_it_ends_with_the_same_weights(tiny_dropout, tmp_path):
+def test_killed_many_times_it_ends_with_the_same_weights(tiny_dropout, tmp_path):
     """At moments drawn at random: while it reads, steps, writes, renames or draws."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ddpm.train"])

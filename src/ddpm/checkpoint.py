@@ -33,6 +33,7 @@ from .unet import UNet
 
 VERSION = 1
 MOST_HEADER = 4_000_000  # bytes of a file's header: the names of a great many classes
+Weights = Literal["ema", "as given"]  # averaged; or from elsewhere, where who knows
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = ("mnist", "cifar10", "celeba64")
 FIXED = (  # for the whole life of a run
@@ -49,7 +50,7 @@ class Header:
     """What model.safetensors says of itself."""
 
     version: Version
-    weights: Literal["ema"]
+    weights: Weights
     step: Whole
     images: Whole
     data: DataInfo
@@ -90,6 +91,7 @@ class Checkpoint:
     data: DataInfo
     step: int
     images: int
+    weights: Weights = "ema"
 
     @property
     def conditional(self) -> bool:
@@ -122,10 +124,11 @@ def save(
     step: int,
     images: int,
     write: bool = True,
+    weights: Weights = "ema",
 ) -> None:
-    """Write a checkpoint, whole or not at all. `net`: the average of the weights, as a rule. Where
-    several processes have parts of it all of them call this, and one of them is to `write`."""
-    header = Header(VERSION, "ema", step, images, data, config)
+    """Write a checkpoint, whole or not at all. `weights`: which those of `net` are. Where several
+    processes have parts of it all of them call this, and one of them is to `write`."""
+    header = Header(VERSION, weights, step, images, data, config)
     save_tensors(Path(path), net.state_dict(), header, write)
 
 
@@ -147,6 +150,7 @@ def load(path: str | Path) -> Checkpoint:
         header.data,
         header.step,
         header.images,
+        header.weights,
     )
 
 

@@ -172,7 +172,7 @@ def convert_command(options: ConvertOptions) -> int:
             raise UserError(f"{out} will be a checkpoint of ours: end it in .safetensors")
         check_file(out, overwrite=False)
         c = read_diffusers(source)
-        save(out, c.net, c.config, c.data, c.step, c.images)
+        save(out, c.net, c.config, c.data, c.step, c.images, weights=c.weights)
         print(f"{out}: try ddpm generate {out}")
     else:
         checkpoint = load(options.source)

@@ -218,7 +218,7 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> None:
     for sub in ("unet", "scheduler"):
         require_writable(folder / sub)
     c = checkpoint
-    header = Header(VERSION, "ema", c.step, c.images, c.data, c.config)
+    header = Header(VERSION, c.weights, c.step, c.images, c.data, c.config)
     about = {"format": "pt", "ddpm": json.dumps(asdict(header))}
     state = {name: t.detach().cpu() for name, t in c.net.state_dict().items()}
     with replacing(folder / "unet" / WEIGHTS) as beside:
@@ -329,8 +329,9 @@ def read_diffusers(folder: Path) -> Checkpoint:
         raise UserError(f"{path} is damaged: its weights do not fit its own config") from None
     net, diffusion = rebuild(path, config, data, ours)
     net = net.eval().requires_grad_(False)
-    step, images = (header.step, header.images) if header else (0, 0)
-    return Checkpoint(net, diffusion, config, data, step, images)
+    if header:
+        return Checkpoint(net, diffusion, config, data, header.step, header.images, header.weights)
+    return Checkpoint(net, diffusion, config, data, 0, 0, "as given")
 
 
 def our_header(text: str, path: Path) -> Header:

@@ -1,5 +1,6 @@
 """Are the samples copies? For each the training image that is nearest, beside what is usual."""
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,22 @@ def nearest(
                 index[rows] = torch.where(better, at + first, index[rows])
     distance = (best.clamp(min=0) / images[0].numel()).sqrt() * 127.5
     return Nearest(distance.cpu(), index.cpu())
+
+
+def alike(*sets: Tensor) -> list[Tensor]:
+    """Sets of images (N, C, H, W), the gray ones as RGB where one of them is in colour."""
+    channels = max(images.shape[1] for images in sets)
+    return [images.expand(-1, channels, -1, -1) for images in sets]
+
+
+def seconds(n: int, training: Tensor, flip: bool, device: torch.device | str) -> float:
+    """How long `nearest` takes for n images, from a few that are timed."""
+    few, some = training[:100], training[:1000]
+    nearest(few, some, flip=flip, device=device)
+    start = time.perf_counter()
+    nearest(few, some, flip=flip, device=device)
+    each = (time.perf_counter() - start) / (len(few) * len(some))
+    return each * n * len(training)
 
 
 def centred(images: Tensor, device: torch.device | str) -> Tensor:

@@ -54,7 +54,8 @@ def score_samples(
     settings = settings or checkpoint.config.sample
     nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
     how = {
-        "network": weights_hash(checkpoint), "weights": "ema", "images": checkpoint.images,
+        "network": weights_hash(checkpoint), "weights": checkpoint.weights,
+        "images": checkpoint.images,
         **asdict(settings), "nfe": nfe, "seed": seed,
     }  # fmt: skip
     return judge.score(samples, how)
@@ -64,6 +65,16 @@ def check_network(checkpoint: Checkpoint, judge: Judge) -> None:
     """Raises UserError where the judge could not score what the network makes."""
     data = checkpoint.data
     judge.check((data.channels, data.height, data.width), "this network's")
+
+
+def check_held_out(checkpoint: Checkpoint, images: Images) -> None:
+    """Raises UserError for images whose likelihood the network cannot tell."""
+    data = checkpoint.data
+    shape = (data.channels, data.height, data.width)
+    if tuple(images.images.shape[1:]) != shape:
+        raise UserError(f"the held-out images are not of the network's shape, {shape}")
+    if data.classes and images.classes != data.classes:
+        raise UserError("the held-out images have other classes than the network was trained with")
 
 
 def weights_hash(checkpoint: Checkpoint) -> str:
@@ -77,7 +88,7 @@ def weights_hash(checkpoint: Checkpoint) -> str:
 def likelihood(
     checkpoint: Checkpoint,
     images: Images,
-    n: int,
+    places: Tensor,
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -85,17 +96,14 @@ def likelihood(
     on_batch: Callable[[int], object] | None = None,
     team: Team = ALONE,
 ) -> Likelihood:
-    """Bits/dim of the first n of these images, by the bound over all T steps: T evaluations each.
+    """Bits/dim of the images at places (N,), by the bound over all T steps, T evaluations each.
 
     Given their classes, where the network knows these. Raises UserError for images of another
     shape, or with other classes.
     """
+    check_held_out(checkpoint, images)
     data, diffusion = checkpoint.data, checkpoint.diffusion.to(device)
     shape = (data.channels, data.height, data.width)
-    if tuple(images.images.shape[1:]) != shape:
-        raise UserError(f"the held-out images are not of the network's shape, {shape}")
-    if data.classes and images.classes != data.classes:
-        raise UserError("the held-out images have other classes than the network was trained with")
     net = place(copy.deepcopy(checkpoint.net), device)  # the caller's stays as it is
     variance = checkpoint.config.sample.variance
 
@@ -113,9 +121,8 @@ def likelihood(
             on_batch(len(index))
         return (bound.total.cpu(),)
 
-    parts = torch.arange(min(n, len(images))).split(batch)
-    total = torch.cat([bound for (bound,) in team.share(parts, bits)])
-    error = total.std().item() / len(total) ** 0.5 if len(total) > 1 else float("inf")
+    total = torch.cat([bound for (bound,) in team.share(places.split(batch), bits)])
+    error = total.std().item() / len(total) ** 0.5 if len(total) > 1 else None
     return Likelihood(total.mean().item(), error, len(total), variance)
 
 

@@ -1,6 +1,7 @@
 """Feature networks: the eyes that samples and real images are seen with."""
 
 import hashlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ def eyes_for(name: str | None, shape: tuple[int, ...], device: torch.device | st
     if name == "cifar-net":
         return own(name, cifar_net.WEIGHTS, device)
     if name == "inception":
+        check_fidelity()
         return inception(inception_weights(), device)
     path = Path(name)
     if not path.is_file():
@@ -67,6 +69,7 @@ def eyes_for(name: str | None, shape: tuple[int, ...], device: torch.device | st
     if path.suffix == ".safetensors":
         return own(path.name, path, device)
     if path.suffix == ".pth":
+        check_fidelity()
         return inception(path, device)
     return scripted(path, shape, device)
 
@@ -98,12 +101,8 @@ def inception(path: Path, device: torch.device | str) -> Eyes:
             f"is {digest}, not {INCEPTION_HASH}; download it again from "
             f"{INCEPTION_URL}"
         )
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except ImportError:
-        raise UserError(
-            "Inception features need torch-fidelity: pip install 'ddpm-from-scratch[eval]'"
-        ) from None
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     net = FeatureExtractorInceptionV3(
         "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
     ).to(device)
@@ -113,6 +112,14 @@ def inception(path: Path, device: torch.device | str) -> Eyes:
         return features, logits
 
     return Eyes("inception", digest[:16], look)
+
+
+def check_fidelity() -> None:
+    """Raises UserError where torch-fidelity is missing, before anything is downloaded for it."""
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise UserError(
+            "Inception features need torch-fidelity: pip install 'ddpm-from-scratch[eval]'"
+        )
 
 
 def inception_weights() -> Path:

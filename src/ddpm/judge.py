@@ -22,12 +22,14 @@ from .errors import UserError
 from .features import eyes_for
 from .folders import replacing
 from .generate import Samples
+from .hub import PREFIX
 from .metrics import Moments, frechet_distance
 from .readers import Images
 from .score import Protocol, Score
 from .team import ALONE, Team
 
 PART = 250  # images that pass through a feature network at once
+LOOK = 2  # raised when features are computed in another way: what is kept is seen anew
 SUBSETS = 100  # of features, whose kernel distances are averaged
 LEAST_FOR_INCEPTION = 10  # samples: its score is of ten parts
 
@@ -60,11 +62,13 @@ class Judge:
         team: Team = ALONE,
     ):
         self.device, self.team = torch.device(device), team
-        named = str(source) in SPLIT
+        named, hub = str(source) in SPLIT, str(source).startswith(PREFIX)
 
         def read(what: str | Path, split: str) -> Images:
             return load_images(what, size, root, split)
 
+        # Those of a named set are shuffled; a folder's lie class by class.
+        self.shuffled = named if held_out is None else str(held_out) in SPLIT
         self.real = self.training = read(source, split)
         self.held_out: Images | None = None
         self.unseen: Images | None
@@ -72,7 +76,7 @@ class Judge:
             self.held_out = read(held_out, "test" if str(held_out) in SPLIT else "train")
         elif named:
             self.held_out = read(source, "test" if split == "train" else "train")
-        if named and split == "test":
+        if (named or hub) and split == "test":
             self.training, self.unseen = read(source, "train"), self.real
         else:
             self.unseen = self.held_out
@@ -86,7 +90,7 @@ class Judge:
             raise UserError(f"{held_out} holds the very images of {source}: none is held out")
         shape = tuple(self.real.images.shape[1:])
         self.eyes = eyes_for(features, shape, self.device)
-        self.split = split if named else ""
+        self.split = split if named or hub else ""
         self.check(shape, "the reference's")
         if self.held_out is not None:
             self.check(tuple(self.held_out.images.shape[1:]), "the held-out")
@@ -155,18 +159,17 @@ class Judge:
         known = read_moments(kept)
         if self.team.all(known is not None) and known is not None:
             return known
-        if self.held_out is None:
-            part = self.see(self.real.images[self.spread(n)], "floor").moments
-        else:
-            part = self.see(self.held_out.images[:n], "floor").moments
+        part = self.see(self.spare.images[self.places(self.spare, n)], "floor").moments
         if self.team.main:
             write_moments(kept, part)
         return part
 
-    def spread(self, n: int) -> Tensor:
-        """The places of n images, of half of them at most, spread evenly over the reference."""
-        n = min(n, len(self.real) // 2)
-        return torch.arange(0, len(self.real), len(self.real) // n)[:n]
+    def places(self, images: Images, n: int) -> Tensor:
+        """Of n of these real images, all classes alike: the first, or spread evenly over them."""
+        n = min(n, len(images))
+        if self.shuffled and images is not self.real:
+            return torch.arange(n)
+        return torch.arange(n) * len(images) // n
 
     def as_asked(self, samples: Samples, logits: Tensor | None) -> float | None:
         if samples.labels is None or logits is None:
@@ -219,6 +222,12 @@ class Judge:
         try:
             with bar, features_file(keep, folder) if keep else nullcontext() as file:
                 for features, *more in self.team.share(images.split(PART), self.look):
+                    if not features.isfinite().all():
+                        raise UserError(
+                            f"{self.eyes.name} saw something that is no number in the {what} "
+                            f"{moments.n:,} to {moments.n + len(features) - 1:,}: nothing can be "
+                            f"said of their distance"
+                        )
                     moments.add(features)
                     if logits:
                         told += more
@@ -247,9 +256,11 @@ class Judge:
         features, _ = self.eyes(few)
         each = (time.perf_counter() - start) / len(few)
         floor = self.floor_images(n)
-        known = self.kept(self.real).exists(), self.kept(self.spare, floor).exists()
+        reference, inception = self.kept(self.real), self.eyes.name == "inception"
+        files = [reference, reference.with_suffix(".features")] if inception else [reference]
+        known = all(f.exists() for f in files), self.kept(self.spare, floor).exists()
         fresh = n + (not known[0]) * len(self.real) + (not known[1]) * floor
-        inception, N, D = self.eyes.name == "inception", len(self.real), features.shape[1]
+        N, D = len(self.real), features.shape[1]
         neighbours = seconds_of_neighbours(n + N, D) if inception else 0.0
         return each * fresh / self.team.size + neighbours
 
@@ -258,9 +269,10 @@ class Judge:
 
     def kept(self, images: Images, n: int | None = None) -> Path:
         """Where the cache has what these images look like, or the n of them that make a floor."""
-        of_what = f"{self.eyes.hash} {images.fingerprint} {self.device.type}"
+        of_what = f"{LOOK} {self.eyes.hash} {images.fingerprint} {self.device.type}"
         if n is not None:
-            of_what += f" {n} {'spread' if images is self.real else 'first'}"
+            places = self.places(images, n)
+            of_what += f" {n} {'first' if int(places[-1]) == n - 1 else 'spread'}"
         key = hashlib.sha256(of_what.encode()).hexdigest()[:24]
         return cache_folder() / f"{'reference' if n is None else 'floor'}-{key}.safetensors"
 
@@ -355,4 +367,4 @@ def features_file(keep: Path | bool, folder: Path) -> Any:
 
 def map_features(file: Any, n: int) -> Tensor:
     """Float32 features of n images in a file, which stays on disk until they are used."""
-    return torch.from_numpy(np.memmap(file, np.float32, "r+").reshape(n, -1))
+    return torch.from_numpy(np.memmap(file, np.float32, "c").reshape(n, -1))

@@ -102,10 +102,11 @@ class EvaluateOptions(SamplingOptions):
     data: str | None = None
     """The real images, as in training, never mirrored. By default those the network was trained on;
     for a file of 28x28 digits, mnist."""
-    root: str = "data"
-    """Where the named sets lie, or are downloaded to."""
-    split: Literal["train", "test"] = "train"
-    """Of a named set: which part to hold the images against. The other part makes the floor."""
+    root: str | None = None
+    """Where the named sets lie, or are downloaded to: by default as in training, or data."""
+    split: Literal["train", "test"] | None = None
+    """Of a named set: which part to hold the images against, train if not said. The other part
+    makes the floor."""
     held_out: str | None = None
     """Other real images, to make the floor (of a named set its test split): by default the other
     part of a named set, and where there is none some of the real images against the rest."""

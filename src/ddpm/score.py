@@ -10,6 +10,7 @@ from .errors import UserError
 from .folders import read_text, replacing
 
 MOST_BYTES = 1_000_000  # of a score's file
+WHICH = ("network", "file", "fingerprint", "images")  # of a protocol's sampling: what was scored
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Protocol:
 @dataclass(frozen=True)
 class Likelihood:
     """−log p(x_0) in bits/dim, bounded from above: the mean over n images that were held out, its
-    standard error, and the variance of p(x_s | x_t)."""
+    standard error (of one image none), and the variance of p(x_s | x_t)."""
 
     bits: float
-    error: float
+    error: float | None
     n: int
     variance: str
 
@@ -44,8 +45,9 @@ class Score:
 
     distance   Fréchet distance of features, samples against the reference; in Inception features
                it is the FID
-    floor      the same of `floor_n` real images: the first of those held out, or, where there are
-               none, images spread over the reference, against the rest of it
+    floor      the same of `floor_n` real images: of those held out, or, where there are none, of
+               the reference against the rest of it. They are the first of a named set, and are
+               spread evenly over any other, whose images may lie class by class
     as_asked   share of samples that are classified as their label says; None where nothing was
                asked or the feature network knows other classes
     kid        Kernel Inception Distance, and half the width of its 95 % interval   [these five in
@@ -74,7 +76,9 @@ class Score:
         """The score for a person to read."""
         p = self.protocol
         name = "FID" if p.features.startswith("inception ") else "Fréchet distance"
-        times = f", {self.distance / self.floor:.2f} times the floor" if self.floor_n == p.n else ""
+        times = ""
+        if self.floor_n == p.n and self.floor > 0:
+            times = f", {self.distance / self.floor:.2f} times the floor"
         lines = [
             f"{name:19}{self.distance:.4f}{times}",
             f"{'floor':19}{self.floor:.4f}, of {self.floor_n:,} real images",
@@ -87,8 +91,9 @@ class Score:
             lines.append(f"{'as asked':19}{self.as_asked:.2%}")
         if self.likelihood is not None:
             of = self.likelihood
+            error = "" if of.error is None else f" ± {of.error:.3f}"
             lines.append(
-                f"{'bits/dim':19}{of.bits:.3f} ± {of.error:.3f} at most, of {of.n:,} held-out "
+                f"{'bits/dim':19}{of.bits:.3f}{error} at most, of {of.n:,} held-out "
                 f"images, variance {of.variance}"
             )
         if self.copies is not None:
@@ -117,6 +122,8 @@ def read_score(path: Path) -> Score:
 def ratio(a: Score, b: Score) -> float:
     """a's distance over b's. Raises UserError where they were not made in the same way."""
     check_alike(a.protocol, b.protocol)
+    if b.distance <= 0:
+        raise UserError("the other score's distance is 0: nothing can be held against that")
     return a.distance / b.distance
 
 
@@ -127,3 +134,11 @@ def check_alike(a: Protocol, b: Protocol) -> None:
         x, y = getattr(a, name), getattr(b, name)
         if x != y:
             raise UserError(f"these scores are not to be compared: {name} is {x} here, {y} there")
+
+
+def differences(a: Protocol, b: Protocol) -> str:
+    """How the samples of two scores were made in different ways, settings that both name alone;
+    which network, or file, made them is no way."""
+    ways = [k for k in a.sampling if k in b.sampling and k not in WHICH]
+    unlike = [k for k in ways if a.sampling[k] != b.sampling[k]]
+    return "; ".join(f"{k} {a.sampling[k]} here, {b.sampling[k]} there" for k in unlike)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_command(options: EvaluateOptions) -> int:
-    from .score import ratio, read_score
+    from .score import differences, ratio, read_score
 
     what = options.what or "mnist"
     for name, ending in (("out", ".json"), ("copies", ".png")):
@@ -43,6 +43,8 @@ def evaluate_command(options: EvaluateOptions) -> int:
         score.save(Path(options.out))
     if other:
         print(f"{'against':19}{ratio(score, other):.3f} times the distance in {options.against}")
+        if unlike := differences(score.protocol, other.protocol):
+            print(f"{'':19}made otherwise: {unlike}")
     return 0
 
 
@@ -79,12 +81,13 @@ def score_images(what: str, options: EvaluateOptions, other: "Score | None") -> 
     if data is None:
         raise UserError(f"which real images is {what} to be held against? Name them with --data")
     samples = Samples(images.images, images.labels, images.classes)
-    judge = judge_for(data, options, options.size, device, team)
+    judge = judge_for(data, options, options.root or "data", options.size, device, team)
     how = {"file": images.source, "fingerprint": images.fingerprint[:16]}
     protocol = judge.protocol(len(images), how)
     if other:
         check_alike(protocol, other.protocol)
-    tell(judge.seconds(len(images)), team)
+    copying = seconds_of_copies(len(images), judge, options, flip=False)
+    tell(judge.seconds(len(images)) + copying, team)
     score = judge.score(samples, how)
     team.disband()
     return with_copies(score, samples, judge, options, flip=False) if team.main else None
@@ -93,7 +96,13 @@ def score_images(what: str, options: EvaluateOptions, other: "Score | None") -> 
 def score_network(what: str, options: EvaluateOptions, other: "Score | None") -> "Score | None":
     """Make images and score them, to be compared with `other`. Of several processes the main one
     has the score."""
-    from .evaluate import check_network, likelihood, score_samples, seconds_an_evaluation
+    from .evaluate import (
+        check_held_out,
+        check_network,
+        likelihood,
+        score_samples,
+        seconds_an_evaluation,
+    )
     from .generate import generate, network_evaluations
     from .score import check_alike
     from .team import assemble
@@ -104,9 +113,18 @@ def score_network(what: str, options: EvaluateOptions, other: "Score | None") ->
     if not (options.data or checkpoint.data.fingerprint):
         raise UserError(f"{what} does not say what it was trained on: name images with --data")
     judge = judge_for(
-        options.data or config.data, options, options.size or config.size, device, team
-    )
+        options.data or config.data, options, options.root or config.root,
+        options.size or config.size, device, team,
+    )  # fmt: skip
     check_network(checkpoint, judge)
+    if options.likelihood and judge.unseen is not None:
+        check_held_out(checkpoint, judge.unseen)
+    if options.copies and judge.training.fingerprint != checkpoint.data.fingerprint and team.main:
+        print(
+            f"note: {what} was not trained on these very images, {judge.training.source}: copies "
+            f"are looked for in these",
+            file=sys.stderr,
+        )
     n = options.n or 10_000
     protocol = judge.protocol(n, {})
     if other:
@@ -114,7 +132,8 @@ def score_network(what: str, options: EvaluateOptions, other: "Score | None") ->
     evaluations = n * network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
     evaluations += (options.likelihood or 0) * checkpoint.diffusion.T
     each = seconds_an_evaluation(checkpoint, device, batch) / team.size
-    tell(judge.seconds(n) + evaluations * each, team)
+    copying = seconds_of_copies(n, judge, options, config.flip)
+    tell(judge.seconds(n) + evaluations * each + copying, team)
     tell_of_average(checkpoint, team)
     with steps_bar(n, batch, settings.steps, team) as bar:
         samples = generate(
@@ -124,9 +143,10 @@ def score_network(what: str, options: EvaluateOptions, other: "Score | None") ->
     score = score_samples(checkpoint, judge, samples, seed, settings)
     if options.likelihood:
         assert judge.unseen is not None
-        with images_bar(options.likelihood, team) as bar:
+        places = judge.places(judge.unseen, options.likelihood)
+        with images_bar(len(places), team) as bar:
             bound = likelihood(
-                checkpoint, judge.unseen, options.likelihood, seed=seed, device=device,
+                checkpoint, judge.unseen, places, seed=seed, device=device,
                 batch=batch, on_batch=bar.update, team=team,
             )  # fmt: skip
         score = replace(score, likelihood=bound)
@@ -135,13 +155,22 @@ def score_network(what: str, options: EvaluateOptions, other: "Score | None") ->
 
 
 def judge_for(
-    data: str, options: EvaluateOptions, size: tuple[int, ...], device: str, team: "Team"
+    data: str,
+    options: EvaluateOptions,
+    root: str,
+    size: tuple[int, ...],
+    device: str,
+    team: "Team",
 ) -> "Judge":
+    from .data import SPLIT
+    from .hub import PREFIX
     from .judge import Judge
 
+    if options.split and data not in SPLIT and not data.startswith(PREFIX):
+        raise UserError(f"--split is for named sets, and {data} is not one: leave it out")
     with team.main_first():  # who decodes the images for all
         judge = Judge(
-            data, root=options.root, split=options.split, held_out=options.held_out, size=size,
+            data, root=root, split=options.split or "train", held_out=options.held_out, size=size,
             features=options.features, device=device, team=team,
         )  # fmt: skip
     tell_notes(judge.real, team)
@@ -166,23 +195,31 @@ def tell(seconds: float, team: "Team") -> None:
         print(f"this will take about {clock(seconds)}", file=sys.stderr, flush=True)
 
 
+def seconds_of_copies(n: int, judge: "Judge", options: EvaluateOptions, flip: bool) -> float:
+    """How long it will take to look for copies of n samples, and of as many real images."""
+    from .copies import seconds
+
+    return 2 * seconds(n, judge.training.images, flip, judge.device) if options.copies else 0.0
+
+
 def with_copies(
     score: "Score", samples: "Samples", judge: "Judge", options: EvaluateOptions, flip: bool
 ) -> "Score":
     """The score and, where it is asked for, how near the samples are to the training images."""
     if options.copies is None:
         return score
-    from .copies import nearest, pairs, report, share_of_copies
+    from .copies import alike, nearest, pairs, report, share_of_copies
     from .folders import replacing
 
-    training, n = judge.training.images, len(samples.images)
-    made = nearest(samples.images, training, flip=flip, device=judge.device)
-    if judge.unseen is not None:
-        real = nearest(judge.unseen.images[:n], training, flip=flip, device=judge.device)
-    else:
-        places = judge.spread(n)
-        real = nearest(training[places], training, flip=flip, itself=places, device=judge.device)
+    others = judge.training if judge.unseen is None else judge.unseen
+    places = judge.places(others, len(samples.images))
+    images, training, real_ones = alike(
+        samples.images, judge.training.images, others.images[places]
+    )
+    made = nearest(images, training, flip=flip, device=judge.device)
+    itself = places if others is judge.training else None
+    real = nearest(real_ones, training, flip=flip, itself=itself, device=judge.device)
     with replacing(Path(options.copies)) as beside:
-        pairs(samples.images, training, made).save(beside, "png")
+        pairs(images, training, made).save(beside, "png")
     print(f"{report(made, real)}\nthe nearest are in {options.copies}")
     return replace(score, copies=share_of_copies(made, real))
