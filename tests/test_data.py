@@ -471,7 +471,7 @@ def test_a_set_that_was_downloaded_is_kept(tmp_path, monkeypatch):
     """By the process that downloaded it: the others then find it."""
     read = []
 
-    def downloaded(name, size, root, split):
+    def downloaded(name, size, root, split, keep):
         folder = root / "MNIST" / "raw"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "images").write_bytes(b"digits")

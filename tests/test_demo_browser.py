@@ -400,7 +400,7 @@ def test_two_visitors_at_once(browser, address):
     for visitor in visitors:
         visitor.goto(address)
         visitor.wait_for_selector("#go", timeout=60_000)
-        set_number(visitor, "Steps", 150)
+        set_number(visitor, "Steps", 60)
     for visitor in visitors:
         visitor.click("#go")
     visitors[1].wait_for_function(
@@ -428,7 +428,7 @@ def test_eight_visitors_are_told_and_served(browser, address):
     for visitor in visitors:
         visitor.goto(address)
         visitor.wait_for_selector("#go", timeout=60_000)
-        set_number(visitor, "Steps", 50)
+        set_number(visitor, "Steps", 25)
     for visitor in visitors:
         visitor.evaluate(VISIT)
     for visitor in visitors:

@@ -488,9 +488,8 @@ def test_likelihood_needs_images_of_the_networks_kind(judge):
 def test_held_out_images_that_do_not_fit_are_refused_before_the_work(
     shared_data, tmp_path, monkeypatch, capsys
 ):
-    import ddpm.generate
-
-    monkeypatch.setattr(ddpm.generate, "generate", lambda *a, **k: pytest.fail("it was made"))
+    module = sys.modules["ddpm.generate"]  # `ddpm.generate` is the function
+    monkeypatch.setattr(module, "generate", lambda *a, **k: pytest.fail("it was made"))
     digits = photos(20, channels=1, side=28)
     other = str(folder_of(digits, tmp_path / "other"))  # without classes
     words = ["evaluate", "--n", "20", "--root", str(shared_data), "--held-out", other]
