@@ -34,6 +34,15 @@ OPTIONS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
+TABS = (  # and what is there when one has opened
+    ("Generate", "#stage .film"),
+    ("Whiteboard", "#board .numbers"),
+    ("Between and within", "#go-between"),
+    ("Paint anew", "#canvas canvas"),
+    ("Variations", "#go-vary"),
+    ("Training", "#training .chart"),
+)
+
 
 @pytest.fixture(scope="module")
 def browser():
@@ -236,14 +245,7 @@ NAMELESS = """() => {
 
 def test_every_control_has_a_name(page):
     page.click("#go")
-    for name, there in (
-        ("Generate", "#stage .film"),
-        ("Whiteboard", "#board .numbers"),
-        ("Between and within", "#go-between"),
-        ("Paint anew", "#canvas canvas"),
-        ("Variations", "#go-vary"),
-        ("Training", "#training .chart"),
-    ):
+    for name, there in TABS:
         tab(page, name)
         page.locator(there).wait_for(timeout=60_000)
         assert page.evaluate(NAMELESS) == [], name
@@ -493,14 +495,7 @@ def test_on_a_phone(browser, address):
     phone.goto(address)
     phone.wait_for_selector("#go", timeout=60_000)
     phone.click("#go")
-    for name, there in (
-        ("Generate", "#stage .film"),
-        ("Whiteboard", "#board .numbers"),
-        ("Between and within", "#go-between"),
-        ("Paint anew", "#canvas canvas"),
-        ("Variations", "#go-vary"),
-        ("Training", "#training .chart"),
-    ):
+    for name, there in TABS:
         tab(phone, name)
         phone.locator(there).wait_for(timeout=60_000)
         assert phone.evaluate("document.documentElement.scrollWidth") <= 375
