@@ -18,7 +18,7 @@ from ddpm.digit_net import CLASSES, digit_net
 from ddpm.evaluate import evaluate, likelihood
 from ddpm.images import to_pil
 from ddpm.judge import Judge, kernel_distance
-from ddpm.score import differences, ratio, read_score
+from ddpm.score import ratio, read_score
 from pictures import folder_of, photos
 
 
@@ -122,6 +122,18 @@ def test_the_command_scores_the_weights_in_the_box(shared_data, capsys):
     assert "there is no checkpoint at nowhere" in capsys.readouterr().err
 
 
+def test_the_command_compares_what_was_made_alike(shared_data, tmp_path, monkeypatch, capsys):
+    words = ["evaluate", "mnist", "--n", "20", "--root", str(shared_data)]
+    score = str(tmp_path / "a.json")
+    assert main([*words, "--steps", "2", "--out", score]) == 0
+    assert main([*words, "--steps", "2", "--against", score]) == 0
+    assert "1.000 times the distance" in capsys.readouterr().out
+    module = sys.modules["ddpm.generate"]  # `ddpm.generate` is the function
+    monkeypatch.setattr(module, "generate", lambda *a, **k: pytest.fail("it was made"))
+    assert main([*words, "--steps", "3", "--against", score]) == 1
+    assert "not to be compared: steps is 3 here, 2 there" in capsys.readouterr().err
+
+
 def test_one_digit_is_no_set(judge):
     with pytest.raises(UserError, match="too few samples, 1: digit-net needs 2"):
         judge.score(of_test(judge, 0, 1), {})
@@ -170,13 +182,16 @@ def test_only_scores_that_were_made_alike_are_compared(judge, tmp_path):
         ratio(a, replace(b, protocol=replace(b.protocol, features="inception 0")))
     with pytest.raises(UserError, match="reference is"):
         ratio(a, replace(b, protocol=replace(b.protocol, reference="others")))
-    assert differences(a.protocol, b.protocol) == ""
-    strong, weak = ({"network": x, "steps": 9, "guidance": x} for x in (3.0, 1.0))
-    a, b = (
-        replace(x, protocol=replace(a.protocol, sampling=s)) for x, s in ((a, strong), (b, weak))
+    weak = {"network": "x", "images": 1, "steps": 9, "guidance": 1.0, "seed": 0}
+    a, b = (replace(x, protocol=replace(x.protocol, sampling=weak)) for x in (a, b))
+    better = replace(
+        b, protocol=replace(b.protocol, sampling={**weak, "network": "y", "images": 2})
     )
-    assert ratio(a, b) > 1
-    assert differences(a.protocol, b.protocol) == "guidance 3.0 here, 1.0 there"
+    assert ratio(a, better) > 1
+    for name, value in (("steps", 10), ("guidance", 3.0), ("seed", 1)):
+        other = replace(b, protocol=replace(b.protocol, sampling={**weak, name: value}))
+        with pytest.raises(UserError, match=f"{name} is {weak[name]} here, {value} there"):
+            ratio(a, other)
     a.save(tmp_path / "a.json")
     assert read_score(tmp_path / "a.json") == a
     (tmp_path / "b.json").write_text("[]")

@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,13 +53,16 @@ def score_samples(
 ) -> Score:
     """Score samples that `generate` made of a checkpoint with this seed and these settings."""
     settings = settings or checkpoint.config.sample
+    return judge.score(samples, made_by(checkpoint, settings, seed))
+
+
+def made_by(checkpoint: Checkpoint, settings: SampleConfig, seed: int) -> dict[str, Any]:
+    """What a score says of how its samples were made."""
     nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
-    how = {
+    return {
         "network": weights_hash(checkpoint), "weights": checkpoint.weights,
-        "images": checkpoint.images,
-        **asdict(settings), "nfe": nfe, "seed": seed,
+        "images": checkpoint.images, **asdict(settings), "nfe": nfe, "seed": seed,
     }  # fmt: skip
-    return judge.score(samples, how)
 
 
 def check_network(checkpoint: Checkpoint, judge: Judge) -> None:

@@ -128,17 +128,17 @@ def ratio(a: Score, b: Score) -> float:
 
 
 def check_alike(a: Protocol, b: Protocol) -> None:
-    """Raises UserError where distances are not to be compared: other numbers, features or
-    references give other distances for the same samples."""
+    """Raises UserError where distances are not to be compared: other numbers, features, references
+    or ways to make samples give other distances for the same network. Only what was scored may
+    differ: the network, or the file."""
     for name in ("n", "features", "reference"):
-        x, y = getattr(a, name), getattr(b, name)
-        if x != y:
-            raise UserError(f"these scores are not to be compared: {name} is {x} here, {y} there")
+        refuse_unlike(name, getattr(a, name), getattr(b, name))
+    for name in [k for k in a.sampling if k in b.sampling and k not in WHICH]:
+        refuse_unlike(name, a.sampling[name], b.sampling[name])
 
 
-def differences(a: Protocol, b: Protocol) -> str:
-    """How the samples of two scores were made in different ways, settings that both name alone;
-    which network, or file, made them is no way."""
-    ways = [k for k in a.sampling if k in b.sampling and k not in WHICH]
-    unlike = [k for k in ways if a.sampling[k] != b.sampling[k]]
-    return "; ".join(f"{k} {a.sampling[k]} here, {b.sampling[k]} there" for k in unlike)
+def refuse_unlike(name: str, here: object, there: object) -> None:
+    if here != there:
+        raise UserError(
+            f"these scores are not to be compared: {name} is {here} here, {there} there"
+        )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_command(options: EvaluateOptions) -> int:
-    from .score import differences, ratio, read_score
+    from .score import ratio, read_score
 
     what = options.what or "mnist"
     for name, ending in (("out", ".json"), ("copies", ".png")):
@@ -43,8 +43,6 @@ def evaluate_command(options: EvaluateOptions) -> int:
         score.save(Path(options.out))
     if other:
         print(f"{'against':19}{ratio(score, other):.3f} times the distance in {options.against}")
-        if unlike := differences(score.protocol, other.protocol):
-            print(f"{'':19}made otherwise: {unlike}")
     return 0
 
 
@@ -100,6 +98,7 @@ def score_network(what: str, options: EvaluateOptions, other: "Score | None") ->
         check_held_out,
         check_network,
         likelihood,
+        made_by,
         score_samples,
         seconds_an_evaluation,
     )
@@ -126,7 +125,7 @@ def score_network(what: str, options: EvaluateOptions, other: "Score | None") ->
             file=sys.stderr,
         )
     n = options.n or 10_000
-    protocol = judge.protocol(n, {})
+    protocol = judge.protocol(n, made_by(checkpoint, settings, seed))
     if other:
         check_alike(protocol, other.protocol)
     evaluations = n * network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
