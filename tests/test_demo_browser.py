@@ -316,16 +316,22 @@ def test_paint_anew(page):
     assert (first[15:] != second[15:]).any()
 
 
-# The middle row of the mask: four numbers a pixel, the last of them 255 where it is painted.
-ROW = "c => [...c.mask.getContext('2d').getImageData(0, c.height / 2, c.width, 1).data]"
-
-
-def test_a_quick_stroke_is_whole_and_a_new_picture_has_none(page):
+def canvas_to_paint_on(page):
+    """Once its picture is there."""
     tab(page, "Between and within")
     tab(page, "Paint anew")
     canvas = page.locator("#canvas canvas")
     canvas.wait_for(timeout=60_000)
     page.wait_for_function("document.querySelector('#canvas canvas').picture?.complete")
+    return canvas
+
+
+# The middle row of the mask: four numbers a pixel, the last of them 255 where it is painted.
+ROW = "c => [...c.mask.getContext('2d').getImageData(0, c.height / 2, c.width, 1).data]"
+
+
+def test_a_quick_stroke_is_whole_and_a_new_picture_has_none(page):
+    canvas = canvas_to_paint_on(page)
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     y = box["y"] + box["height"] / 2
@@ -344,11 +350,7 @@ def test_a_quick_stroke_is_whole_and_a_new_picture_has_none(page):
 
 
 def test_painting_with_the_keyboard(page):
-    tab(page, "Between and within")
-    tab(page, "Paint anew")
-    canvas = page.locator("#canvas canvas")
-    canvas.wait_for(timeout=60_000)
-    page.wait_for_function("document.querySelector('#canvas canvas').picture?.complete")
+    canvas = canvas_to_paint_on(page)
     canvas.focus()
     page.keyboard.press("Space")
     for _ in range(4):
