@@ -67,8 +67,8 @@ class Ours:
     def __init__(self, network: Network, channels: int, classes: int, machine: Machine = CPU):
         from ddpm import EMA, build
         from ddpm.config import Config, DataInfo, DiffusionConfig, TrainConfig
-        from ddpm.device import place
-        from ddpm.train import adamw, train_step
+        from ddpm.training.train import adamw, train_step
+        from ddpm.utils.device import place
 
         self.train_step, self.config = train_step, TrainConfig()
         width, mults = (128, (1, 2, 2, 2)) if network == "paper" else (32, (1, 2, 2))

@@ -209,8 +209,8 @@ def learn(
     y = torch.arange(n) % 10
     if entry.kind is None:
         from ddpm import generate, load, preset, train
-        from ddpm.folders import free_name
-        from ddpm.generate import network_evaluations
+        from ddpm.generation.generate import network_evaluations
+        from ddpm.utils.files import free_name
 
         config = replace(preset("mnist"), root=root, minutes=minutes)
         result = train(config, free_name(runs / f"ours-{minutes:g}"), device="cpu")
@@ -247,8 +247,8 @@ def learn(
 
 def digits(options: Digits) -> None:
     from ddpm import Samples, grid
-    from ddpm.digit_net import CLASSES
-    from ddpm.judge import Judge
+    from ddpm.evaluation.digit_net import CLASSES
+    from ddpm.evaluation.reference import Judge
 
     judge = Judge("mnist", root=options.root)
     rows = []

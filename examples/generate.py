@@ -8,7 +8,7 @@ import sys
 from torch import Tensor
 
 from ddpm import ImageNoise, Prediction, ddpm_step, grid, load, sample, timesteps, to_uint8
-from ddpm.generate import take_turns
+from ddpm.generation.generate import take_turns
 
 path = sys.argv[1] if len(sys.argv) > 1 else "digits.safetensors"
 checkpoint = load(path)

@@ -14,7 +14,7 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 
 from ddpm import load_images
-from ddpm.images import to_pil
+from ddpm.utils.images import to_pil
 
 BATCH = 20
 

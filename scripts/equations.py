@@ -12,18 +12,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "equations.md"
 ROOMS = {
-    "schedule": "The noise schedule",
-    "diffusion": "The forward process, its posterior and the loss",
-    "likelihood": "The variational bound",
-    "sampling": "The reverse process",
-    "editing": "Between images, near one, and into its gaps",
-    "guidance": "Classifier-free guidance",
-    "layers": "The layers",
-    "unet": "The network",
-    "ema": "The average of the weights",
-    "train": "The training step",
-    "generate": "Guidance in an interval",
-    "metrics": "The distance between samples and data",
+    "core/schedule": "The noise schedule",
+    "core/diffusion": "The forward process, its posterior and the loss",
+    "core/likelihood": "The variational bound",
+    "core/sampling": "The reverse process",
+    "core/editing": "Between images, near one, and into its gaps",
+    "core/guidance": "Classifier-free guidance",
+    "core/layers": "The layers",
+    "core/unet": "The network",
+    "core/ema": "The average of the weights",
+    "training/train": "The training step",
+    "generation/generate": "Guidance in an interval",
+    "evaluation/metrics": "The distance between samples and data",
 }
 PAPERS = {
     "DDPM": "Ho, Jain and Abbeel 2020, Denoising Diffusion Probabilistic Models (arXiv 2006.11239)",

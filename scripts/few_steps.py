@@ -16,9 +16,9 @@ import tyro
 
 from ddpm import load
 from ddpm.config import Spacing
-from ddpm.device import best_device
-from ddpm.evaluate import evaluate, weights_hash
-from ddpm.judge import Judge
+from ddpm.evaluation.evaluate import evaluate, weights_hash
+from ddpm.evaluation.reference import Judge
+from ddpm.utils.device import best_device
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "ddpm": {"sampler": "ddpm", "eta": 0.0},

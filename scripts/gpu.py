@@ -39,10 +39,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm import UserError, load, preset, save
-from ddpm.checkpoint import build_net
+from ddpm.checkpoint.checkpoint import build_net
 from ddpm.config import DataInfo
-from ddpm.device import best_device, check_device
-from ddpm.folders import replacing, require_writable
+from ddpm.utils.device import best_device, check_device
+from ddpm.utils.files import replacing, require_writable
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -205,7 +205,7 @@ class Halve:
 
 def train(options: Train, words: list[str]) -> int:
     """The exit code: 0 if the run has come to its end, or to the end of this command's minutes."""
-    from ddpm.cli import main as ddpm
+    from ddpm.cli.main import main as ddpm
 
     goes_on = (options.run / "config.toml").exists()
     alarm = threading.Timer(60 * options.minutes, os.kill, (os.getpid(), signal.SIGINT))

@@ -12,9 +12,9 @@ from itertools import product
 import tyro
 
 from ddpm import load
-from ddpm.device import best_device
-from ddpm.evaluate import evaluate
-from ddpm.judge import Judge
+from ddpm.evaluation.evaluate import evaluate
+from ddpm.evaluation.reference import Judge
+from ddpm.utils.device import best_device
 
 
 @dataclass

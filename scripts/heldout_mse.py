@@ -13,7 +13,7 @@ import tyro
 from torch import Tensor
 
 from ddpm import load, load_images, to_float
-from ddpm.device import best_device
+from ddpm.utils.device import best_device
 
 
 @dataclass

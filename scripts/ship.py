@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import tyro
 
 from ddpm import load, preset, save
-from ddpm.checkpoint import WEIGHTS
-from ddpm.generate import with_options
+from ddpm.checkpoint.checkpoint import WEIGHTS
+from ddpm.generation.generate import with_options
 
 
 @dataclass

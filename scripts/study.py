@@ -17,9 +17,9 @@ import tyro
 
 from ddpm import load, preset, train
 from ddpm.config import Config, to_dict, validated
-from ddpm.evaluate import evaluate
-from ddpm.folders import free_name
-from ddpm.judge import Judge
+from ddpm.evaluation.evaluate import evaluate
+from ddpm.evaluation.reference import Judge
+from ddpm.utils.files import free_name
 
 MNIST: dict[str, dict[str, Any]] = {
     "preset": {},

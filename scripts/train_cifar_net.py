@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm import Images, UserError, load_images, to_float
-from ddpm.cifar_net import CLASSES, WEIGHTS, CifarNet
-from ddpm.data import SPLIT
-from ddpm.device import best_device
+from ddpm.data.load import SPLIT
+from ddpm.evaluation.cifar_net import CLASSES, WEIGHTS, CifarNet
+from ddpm.utils.device import best_device
 
 
 @dataclass

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm import load_images, to_float
-from ddpm.device import best_device
-from ddpm.digit_net import WEIGHTS, DigitNet
+from ddpm.evaluation.digit_net import WEIGHTS, DigitNet
+from ddpm.utils.device import best_device
 
 
 @dataclass

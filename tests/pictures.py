@@ -2,7 +2,7 @@
 
 import torch
 
-from ddpm.images import to_pil
+from ddpm.utils.images import to_pil
 
 
 def photos(n, seed=0, side=16, channels=3):

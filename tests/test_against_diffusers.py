@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ddpm import Diffusion, UNet, cosine, ddim_step, ddpm_step, linear, preset
-from ddpm.checkpoint import build_net
+from ddpm.checkpoint.checkpoint import build_net
 from ddpm.config import DataInfo
-from ddpm.layers import ResBlock
+from ddpm.core.layers import ResBlock
 
 diffusers = pytest.importorskip("diffusers")
 

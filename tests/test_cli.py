@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from ddpm import load
-from ddpm.cli import main, read_train_options
+from ddpm.cli.main import main, read_train_options
 from ddpm.config import Config, preset, presets, read_toml, to_dict, validated, write_toml
-from ddpm.errors import UserError
+from ddpm.utils.errors import UserError
 
 TINY = [
     "--unet.channels", "8", "--unet.blocks", "1", "--unet.groups", "4", "--unet.patch", "4",
@@ -22,7 +22,7 @@ TINY = [
 
 def test_help_is_there_at_once_and_without_torch():
     code = (
-        "import sys; from ddpm.cli import main; assert main(['--help']) == 0;"
+        "import sys; from ddpm.cli.main import main; assert main(['--help']) == 0;"
         "assert 'torch' not in sys.modules and 'accelerate' not in sys.modules"
     )
     begun = time.perf_counter()
@@ -34,7 +34,7 @@ def test_help_is_there_at_once_and_without_torch():
 
 def test_digits_come_without_waiting_for_torchs_compiler(tmp_path):
     code = (
-        "import sys; from ddpm.cli import main;"
+        "import sys; from ddpm.cli.main import main;"
         "assert main(['generate', '--n', '1', '--steps', '1', '--out', 'digit.png']) == 0;"
         "assert not {'torch._dynamo', 'sympy', 'torchvision', 'accelerate'} & set(sys.modules)"
     )

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddpm import UserError, load, preset
-from ddpm.checkpoint import Checkpoint, build_diffusion, build_net
-from ddpm.cli import main
+from ddpm.checkpoint.checkpoint import Checkpoint, build_diffusion, build_net
+from ddpm.checkpoint.diffusers import WEIGHTS, our_config, read_diffusers, write_diffusers
+from ddpm.cli.main import main
 from ddpm.config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig
-from ddpm.convert import WEIGHTS, our_config, read_diffusers, write_diffusers
 
 diffusers = pytest.importorskip("diffusers")
 

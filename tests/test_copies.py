@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ddpm import load_images
-from ddpm.cli import main
-from ddpm.copies import nearest, pairs, report, share_of_copies
-from ddpm.score import read_score
+from ddpm.cli.main import main
+from ddpm.evaluation.memorization import nearest, pairs, report, share_of_copies
+from ddpm.evaluation.report import read_score
 from pictures import folder_of, photos
 
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from ddpm import Batches, Images, UserError, load_images, to_float, to_uint8
-from ddpm.decoding import decode, fit
-from ddpm.readers import labels_of
-from ddpm.spool import Spool
+from ddpm.data.decode import decode, fit
+from ddpm.data.folder import labels_of
+from ddpm.data.spool import Spool
 
 
 def png(image, **options):
@@ -478,7 +478,7 @@ def test_a_set_that_was_downloaded_is_kept(tmp_path, monkeypatch):
         read.append(name)
         return Images(torch.zeros(3, 1, 28, 28, dtype=torch.uint8), None, (), name)
 
-    monkeypatch.setattr("ddpm.data.read_named", downloaded)
+    monkeypatch.setattr("ddpm.data.load.read_named", downloaded)
     for _ in range(2):
         assert len(load_images("mnist", root=tmp_path)) == 3
     assert read == ["mnist"]

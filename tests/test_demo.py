@@ -24,13 +24,13 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from ddpm import Edit, UserError, generate, load, load_images, save
-from ddpm.cli import main
-from ddpm.decoding import Room
-from ddpm.demo import charts, making, server, training, uploads, whiteboard
-from ddpm.demo import shelf as shelf_module
+from ddpm.cli.main import main
+from ddpm.data.decode import Room
+from ddpm.demo import equations, runs, server, stream, uploads
+from ddpm.demo import models as models_module
 from ddpm.demo.gate import MOST_SENT, Gate
-from ddpm.demo.pictures import png
-from ddpm.demo.shelf import EXAMPLE_STEPS, Shelf
+from ddpm.demo.html import Line, chart, png
+from ddpm.demo.models import EXAMPLE_STEPS, Shelf
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def frames_of(page):
 
 
 def test_images_come_live_and_then_as_a_film(digits):
-    settings = making.settings_of(digits, "ddim", 16, 0.7, 2.0, making.ALL)
-    pages = list(making.make(digits, settings, 4, seed=3))
+    settings = stream.settings_of(digits, "ddim", 16, 0.7, 2.0, stream.ALL)
+    pages = list(stream.make(digits, settings, 4, seed=3))
     assert "step 0 of 16" in pages[0]
     assert len(pages) > 1
     frames = frames_of(pages[-1])
@@ -69,45 +69,45 @@ def test_images_come_live_and_then_as_a_film(digits):
 
 
 def test_a_long_walk_has_a_short_film(digits):
-    settings = making.settings_of(digits, "ddim", 200, 0, 1, "7")
-    *_, page = making.make(digits, settings, 1, seed=0, label="7")
-    assert 20 < len(frames_of(page)) <= making.FRAMES + 1
+    settings = stream.settings_of(digits, "ddim", 200, 0, 1, "7")
+    *_, page = stream.make(digits, settings, 1, seed=0, label="7")
+    assert 20 < len(frames_of(page)) <= stream.FRAMES + 1
 
 
 def test_a_film_of_large_images_has_fewer_frames(digits, monkeypatch):
     faces = replace(digits.data, channels=3, height=64, width=64)
-    assert making.most_frames(16, digits.data) >= 16
-    assert 16 <= making.most_frames(16, faces) <= 24
-    assert 4 <= making.most_frames(64, faces) <= 6
-    assert making.most_frames(64, replace(faces, height=4096, width=4096)) == 1
-    monkeypatch.setattr(making, "FILM", 4 * 4 * 28 * 28)
-    settings = making.settings_of(digits, "ddim", 16, 0, 1, making.ALL)
-    *_, page = making.make(digits, settings, 4, seed=3)
+    assert stream.most_frames(16, digits.data) >= 16
+    assert 16 <= stream.most_frames(16, faces) <= 24
+    assert 4 <= stream.most_frames(64, faces) <= 6
+    assert stream.most_frames(64, replace(faces, height=4096, width=4096)) == 1
+    monkeypatch.setattr(stream, "FILM", 4 * 4 * 28 * 28)
+    settings = stream.settings_of(digits, "ddim", 16, 0, 1, stream.ALL)
+    *_, page = stream.make(digits, settings, 4, seed=3)
     captions = [caption for _, _, caption in frames_of(page)]
     assert [int(caption.split()[1]) for caption in captions] == [0, 4, 8, 12, 16]
 
 
 def test_a_walk_that_takes_too_long_is_ended(digits, monkeypatch):
-    monkeypatch.setattr(making, "LONGEST", 0.0)
-    settings = making.settings_of(digits, "ddim", 10, 0, 1, "7")
+    monkeypatch.setattr(stream, "LONGEST", 0.0)
+    settings = stream.settings_of(digits, "ddim", 10, 0, 1, "7")
     with pytest.raises(UserError, match="10 steps of 10 before its end"):
-        list(making.make(digits, settings, 1, seed=0, label="7"))
+        list(stream.make(digits, settings, 1, seed=0, label="7"))
 
 
 def test_what_the_page_cannot_ask_for(digits):
     with pytest.raises(UserError, match="eta"):
-        making.settings_of(digits, "ddim", 10, 3.0, 1, making.ALL)
-    assert making.settings_of(digits, "ddpm", 10**6, 0, 1, making.ALL).steps == 1000
-    assert making.settings_of(digits, "ddpm", 10, 0, 3, making.NONE).guidance == 0
+        stream.settings_of(digits, "ddim", 10, 3.0, 1, stream.ALL)
+    assert stream.settings_of(digits, "ddpm", 10**6, 0, 1, stream.ALL).steps == 1000
+    assert stream.settings_of(digits, "ddpm", 10, 0, 3, stream.NONE).guidance == 0
 
 
 @pytest.mark.parametrize(
-    ("label", "asked"), [(making.NONE, ()), (making.ALL, tuple("0123456789")), ("7", ("7",))]
+    ("label", "asked"), [(stream.NONE, ()), (stream.ALL, tuple("0123456789")), ("7", ("7",))]
 )
 def test_an_edit_is_shown_too_with_the_class_that_is_asked(digits, label, asked):
-    settings = making.settings_of(digits, "ddim", 4, 0.7, 2, label)
+    settings = stream.settings_of(digits, "ddim", 4, 0.7, 2, label)
     edit = Edit(towards=2)
-    *_, page = making.make(digits, settings, 3, 1, label, edit)
+    *_, page = stream.make(digits, settings, 3, 1, label, edit)
     made = generate(load("mnist"), 3, seed=1, labels=asked, settings=settings, edit=edit)
     assert frames_of(page)[-1][0] == png(made.images)
 
@@ -123,20 +123,20 @@ def test_an_edit_is_shown_too_with_the_class_that_is_asked(digits, label, asked)
 def test_steps_and_evaluations_are_those_of_the_edit(digits, edit, steps, nfe):
     if edit.towards is None:
         edit = replace(edit, image=load_images("mnist5k").images[0])
-    settings = replace(making.settings_of(digits, "ddim", 4, 0, 1, making.NONE), spacing="even")
-    *_, page = making.make(digits, settings, 2, 0, making.NONE, edit)
+    settings = replace(stream.settings_of(digits, "ddim", 4, 0, 1, stream.NONE), spacing="even")
+    *_, page = stream.make(digits, settings, 2, 0, stream.NONE, edit)
     frames = frames_of(page)
     assert frames[0][2].startswith(f"step 0 of {steps} ")
     assert f"step {steps} of {steps} · t = 0 " in frames[-1][2]
     assert f" {nfe} evaluations" in frames[-1][2]
 
 
-# ---- whiteboard ------------------------------------------------------------------------------
+# ---- equations -------------------------------------------------------------------------------
 
 
 def test_the_board_shows_the_numbers_of_the_schedule(digits):
     image = torch.zeros(1, 28, 28, dtype=torch.uint8)
-    html = whiteboard.board(digits, image, 250)
+    html = equations.board(digits, image, 250)
     assert "250 of 1000" in html
     assert f"{digits.diffusion.schedule.at(250):.5f}" in html
     assert html.count("<img") == 5
@@ -144,14 +144,14 @@ def test_the_board_shows_the_numbers_of_the_schedule(digits):
     a_s, a_t = (digits.diffusion.schedule.at(t) for t in (249, 250))
     for weight in (a_s.sqrt() * (1 - a_t / a_s), (a_t / a_s).sqrt() * (1 - a_s)):
         assert f"<td>{weight / (1 - a_t):.4f}</td>" in html
-    assert "1000 of 1000" in whiteboard.board(digits, image, 5000)
-    assert "1 of 1000" in whiteboard.board(digits, image, -3)
+    assert "1000 of 1000" in equations.board(digits, image, 5000)
+    assert "1 of 1000" in equations.board(digits, image, -3)
 
 
 def test_the_curves_are_those_of_the_posterior_and_made_once(digits):
     diffusion = digits.diffusion
-    lines = whiteboard.over_time(diffusion)
-    assert lines is whiteboard.over_time(diffusion)
+    lines = equations.over_time(diffusion)
+    assert lines is equations.over_time(diffusion)
     at_991 = [dict(line.points)[991] for line in lines]
     x0, x_t = torch.randn(2, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     posterior = diffusion.q_posterior(x0, x_t, 990, 991)
@@ -162,8 +162,8 @@ def test_the_curves_are_those_of_the_posterior_and_made_once(digits):
 
 
 def test_the_code_shown_is_the_code_that_runs():
-    for equation in whiteboard.EQUATIONS:
-        shown = whiteboard.source(equation)
+    for equation in equations.EQUATIONS:
+        shown = equations.source(equation)
         assert shown.startswith("def ")
         assert '"""' not in shown
         assert "return" in shown
@@ -171,16 +171,16 @@ def test_the_code_shown_is_the_code_that_runs():
 
 
 def test_charts_are_whole_svg():
-    line = charts.Line("a", [(1, 1e-3), (2, 0.0), (5, float("inf"))])
-    figure = charts.chart("x<sub>t</sub>", [line, line], log=True, mark=2)
+    line = Line("a", [(1, 1e-3), (2, 0.0), (5, float("inf"))])
+    figure = chart("x<sub>t</sub>", [line, line], log=True, mark=2)
     svg = ElementTree.fromstring(figure[figure.index("<svg") : figure.index("</svg>") + 6])
     assert svg.get("aria-label") == "xt"
     assert len(svg.findall("circle")) == 2
-    assert "nothing yet" in charts.chart("empty", [charts.Line("a", [])])
-    zero = charts.Line("b", [(1, 0.0), (2, 1e-3), (3, 1e-1)])
-    assert "1e-03" in charts.chart("x", [zero], log=True, mark=1)
-    assert "1e-12" not in charts.chart("x", [zero], log=True, mark=1)
-    assert "polyline" in charts.chart("x", [zero, charts.Line("c", [(1, 0.0)])], log=True, mark=1)
+    assert "nothing yet" in chart("empty", [Line("a", [])])
+    zero = Line("b", [(1, 0.0), (2, 1e-3), (3, 1e-1)])
+    assert "1e-03" in chart("x", [zero], log=True, mark=1)
+    assert "1e-12" not in chart("x", [zero], log=True, mark=1)
+    assert "polyline" in chart("x", [zero, Line("c", [(1, 0.0)])], log=True, mark=1)
 
 
 # ---- uploads ---------------------------------------------------------------------------------
@@ -336,12 +336,12 @@ def test_examples_of_a_set_that_is_on_this_machine(digits, tmp_path, monkeypatch
     assert not Shelf([path], "cpu").real(path)
     (tmp_path / "data" / "FashionMNIST" / "raw").mkdir(parents=True)
     clothes = load_images("mnist5k")
-    monkeypatch.setattr(shelf_module, "load_images", lambda source, root: clothes)
+    monkeypatch.setattr(models_module, "load_images", lambda source, root: clothes)
     shelf = Shelf([path], "cpu")
     assert shelf.real(path)
     assert torch.equal(shelf.example(path, 2), clothes.images[2 * 97])
     for made in (True, False):
-        html = whiteboard.board(digits, clothes.images[0], 250, made=made)
+        html = equations.board(digits, clothes.images[0], 250, made=made)
         assert ("this network made" in html) == made
 
 
@@ -358,50 +358,50 @@ def test_other_examples_are_made_once_in_few_steps(digits, tmp_path):
     made = generate(path, 4, settings=settings).images[3]
     assert (image.int() - made.int()).abs().max() <= 2
     seen.clear()
-    whiteboard.board(shelf[path], shelf.example(path, 3), 250)
+    equations.board(shelf[path], shelf.example(path, 3), 250)
     assert seen == [1]
 
 
 def open_bytes(name):
-    from ddpm.checkpoint import WEIGHTS
+    from ddpm.checkpoint.checkpoint import WEIGHTS
 
     return (WEIGHTS / f"{name}.safetensors").read_bytes()
 
 
 def test_a_run_is_looked_at_while_it_trains(tmp_path):
-    assert "There is no run" in training.look(tmp_path, None)
+    assert "There is no run" in runs.look(tmp_path, None)
     run = tmp_path / "a"
     (run / "samples").mkdir(parents=True)
     (run / "config.toml").write_text("")
-    assert list(training.runs(tmp_path)) == ["a"]
-    assert "has begun" in training.look(tmp_path, "a")
+    assert list(runs.runs(tmp_path)) == ["a"]
+    assert "has begun" in runs.look(tmp_path, "a")
     lines = [{"step": i, "images": 8 * i, "seconds": i, "loss": 1 / i} for i in range(1, 2000)]
     torn = '{"step": 2000, "ima'
     (run / "metrics.jsonl").write_text("\n".join([*map(json.dumps, lines), torn]))
     Image.new("L", (8, 8)).save(run / "samples" / "0000001-ema.png")
-    html = training.look(tmp_path, "a")
+    html = runs.look(tmp_path, "a")
     assert "training now" in html
     assert "step 1,999" in html
     assert html.count("<img") == 1
-    assert "There is no run" in training.look(tmp_path, "../../etc")
-    assert list(training.runs(run)) == ["a"]
-    assert training.look(run, "a") == html
+    assert "There is no run" in runs.look(tmp_path, "../../etc")
+    assert list(runs.runs(run)) == ["a"]
+    assert runs.look(run, "a") == html
     run = run.rename(tmp_path / "<b>&c")
-    assert "&lt;b&gt;&amp;c: training now" in training.look(tmp_path, "<b>&c")
+    assert "&lt;b&gt;&amp;c: training now" in runs.look(tmp_path, "<b>&c")
 
 
 def test_a_run_is_looked_at_anew_when_there_is_something_new(tmp_path):
     run, metrics = tmp_path / "a", tmp_path / "a" / "metrics.jsonl"
     (run / "samples").mkdir(parents=True)
     metrics.write_text("")
-    stamps = [training.stamp(run), training.stamp(run)]
+    stamps = [runs.stamp(run), runs.stamp(run)]
     assert stamps[0] == stamps[1]
     (run / "samples" / "0000001-ema.png").write_bytes(b"")
-    stamps.append(training.stamp(run))
+    stamps.append(runs.stamp(run))
     os.utime(metrics, (1e9, metrics.stat().st_mtime + 1))
-    stamps.append(training.stamp(run))
+    stamps.append(runs.stamp(run))
     os.utime(metrics, (1e9, 1e9))
-    stamps.append(training.stamp(run))
+    stamps.append(runs.stamp(run))
     assert len(set(stamps)) == 4
 
 
@@ -489,7 +489,7 @@ def test_the_warm_up_is_one_step(monkeypatch, capsys):
 
 def test_without_gradio_a_word():
     code = (
-        "import sys; sys.modules['gradio'] = None; from ddpm.cli import main; "
+        "import sys; sys.modules['gradio'] = None; from ddpm.cli.main import main; "
         "sys.exit(main(['demo']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -7,7 +7,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from ddpm.device import keep_freed_memory
+from ddpm.utils.device import keep_freed_memory
 
 def faults(n):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

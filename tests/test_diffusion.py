@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpm import Diffusion, Schedule, cosine, linear, sigmoid
-from ddpm.schedule import SCHEDULES
+from ddpm.core.schedule import SCHEDULES
 
 TARGETS = ("eps", "x0", "v")
 

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from ddpm import Images, UserError, load_images
-from ddpm.advice import about_images, mirror_accuracy
-from ddpm.cli import main
+from ddpm.cli.main import main
 from ddpm.config import preset
-from ddpm.doctor import about_files, contact_sheet, cost, lost_share, survey
+from ddpm.data.inspect import about_images, mirror_accuracy
+from ddpm.training.benchmark import about_files, contact_sheet, cost, lost_share, survey
 from pictures import photos
 
 

@@ -24,9 +24,9 @@ from ddpm import (
     slerp,
     timesteps,
 )
-from ddpm.cli import main
-from ddpm.generate import Film, network_evaluations, take_turns, times_of, watch
-from ddpm.likelihood import closed_form_gaussian
+from ddpm.cli.main import main
+from ddpm.core.likelihood import closed_form_gaussian
+from ddpm.generation.generate import Film, network_evaluations, take_turns, times_of, watch
 
 
 def doubles(T=100):

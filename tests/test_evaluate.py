@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import Samples, UserError, build, features, frechet_distance, load, train
-from ddpm.cli import main
+from ddpm import Samples, UserError, build, frechet_distance, load, train
+from ddpm.cli.main import main
 from ddpm.config import SampleConfig
-from ddpm.digit_net import CLASSES, digit_net
-from ddpm.evaluate import evaluate, likelihood
-from ddpm.images import to_pil
-from ddpm.judge import Judge, kernel_distance
-from ddpm.score import ratio, read_score
+from ddpm.evaluation import features
+from ddpm.evaluation.digit_net import CLASSES, digit_net
+from ddpm.evaluation.evaluate import evaluate, likelihood
+from ddpm.evaluation.reference import Judge, kernel_distance
+from ddpm.evaluation.report import ratio, read_score
+from ddpm.utils.images import to_pil
 from pictures import folder_of, photos
 
 
@@ -128,7 +129,7 @@ def test_the_command_compares_what_was_made_alike(shared_data, tmp_path, monkeyp
     assert main([*words, "--steps", "2", "--out", score]) == 0
     assert main([*words, "--steps", "2", "--against", score]) == 0
     assert "1.000 times the distance" in capsys.readouterr().out
-    module = sys.modules["ddpm.generate"]  # `ddpm.generate` is the function
+    module = sys.modules["ddpm.generation.generate"]  # `ddpm.generate` is the function
     monkeypatch.setattr(module, "generate", lambda *a, **k: pytest.fail("it was made"))
     assert main([*words, "--steps", "3", "--against", score]) == 1
     assert "not to be compared: steps is 3 here, 2 there" in capsys.readouterr().err
@@ -468,7 +469,7 @@ def test_no_room_for_features(trusted, tmp_path, monkeypatch):
     """/dev/full stands for a disk without room."""
     judge = Judge(folder_of(photos(6), tmp_path / "real"), features=trusted)
     full = lambda **k: Path("/dev/full").open("w+b")  # noqa: E731, SIM115
-    monkeypatch.setattr(sys.modules["ddpm.judge"], "TemporaryFile", full)
+    monkeypatch.setattr(sys.modules["ddpm.evaluation.reference"], "TemporaryFile", full)
     with pytest.raises(UserError, match=r"No space left on device.*DDPM_CACHE"):
         judge.score(Samples(photos(12, 1), None, ()), {})
 
@@ -503,7 +504,7 @@ def test_likelihood_needs_images_of_the_networks_kind(judge):
 def test_held_out_images_that_do_not_fit_are_refused_before_the_work(
     shared_data, tmp_path, monkeypatch, capsys
 ):
-    module = sys.modules["ddpm.generate"]  # `ddpm.generate` is the function
+    module = sys.modules["ddpm.generation.generate"]  # `ddpm.generate` is the function
     monkeypatch.setattr(module, "generate", lambda *a, **k: pytest.fail("it was made"))
     digits = photos(20, channels=1, side=28)
     other = str(folder_of(digits, tmp_path / "other"))  # without classes

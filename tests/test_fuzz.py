@@ -28,7 +28,7 @@ from PIL import Image, features
 from safetensors.torch import load_file, save, save_file
 
 from ddpm import load, load_images
-from ddpm.checkpoint import (
+from ddpm.checkpoint.checkpoint import (
     VERSION,
     BatchHeader,
     Header,
@@ -38,13 +38,13 @@ from ddpm.checkpoint import (
     load_state,
     save_state,
 )
-from ddpm.checkpoint import save as save_checkpoint
+from ddpm.checkpoint.checkpoint import save as save_checkpoint
+from ddpm.checkpoint.diffusers import WEIGHTS, read_diffusers, write_diffusers
 from ddpm.config import Config, DataInfo, read_toml, to_dict, validated
-from ddpm.convert import WEIGHTS, read_diffusers, write_diffusers
-from ddpm.ema import EMA
-from ddpm.readers import SUFFIXES
-from ddpm.replay import replay
-from ddpm.train import adamw
+from ddpm.core.ema import EMA
+from ddpm.data.folder import SUFFIXES
+from ddpm.training.replay import replay
+from ddpm.training.train import adamw
 from promise import SECONDS, promised
 
 CASES = int(os.environ.get("DDPM_FUZZ", 0)) or 80

@@ -12,11 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ddpm import UserError, build, generate, load, save
-from ddpm.checkpoint import VERSION
-from ddpm.cli import main
+from ddpm.checkpoint.checkpoint import VERSION
+from ddpm.cli.main import main
 from ddpm.config import DataInfo, SampleConfig
-from ddpm.generate import network_evaluations, walk
-from ddpm.noise import ImageNoise
+from ddpm.generation.generate import network_evaluations, walk
+from ddpm.utils.random import ImageNoise
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +321,7 @@ def test_without_a_checkpoint_the_weights_in_the_box_are_used(tmp_path, monkeypa
 
 
 def test_the_weights_in_the_box_are_small_and_say_what_they_are():
-    from ddpm.checkpoint import SHIPPED, WEIGHTS
+    from ddpm.checkpoint.checkpoint import SHIPPED, WEIGHTS
 
     megabytes = {"mnist": 4, "cifar10": 40, "celeba64": 40}
     sources = {"celeba64": "celeba"}

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from ddpm import UserError, generate, load, train
-from ddpm.device import has_bfloat16
+from ddpm.utils.device import has_bfloat16
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu.py"
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ddpm import Batches, Diffusion, Images, cosine, linear, load, preset, train
-from ddpm.advice import about_average
-from ddpm.cli import main
-from ddpm.heldout import BANDS, HeldOut, rising, set_apart, times_in_bands
+from ddpm.cli.main import main
+from ddpm.data.inspect import about_average
+from ddpm.training.validation import BANDS, HeldOut, rising, set_apart, times_in_bands
 from pictures import folder_of, photos
 
 

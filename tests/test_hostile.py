@@ -16,15 +16,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from ddpm import UserError, decoding, load, load_images
-from ddpm.checkpoint import VERSION, BatchHeader, Header, build, digest, save
+from ddpm import UserError, load, load_images
+from ddpm.checkpoint.checkpoint import VERSION, BatchHeader, Header, build, digest, save
+from ddpm.checkpoint.diffusers import WEIGHTS, read_diffusers
 from ddpm.config import Config, DataInfo, read_toml, validated
-from ddpm.convert import WEIGHTS, read_diffusers
-from ddpm.decoding import Room
-from ddpm.errors import plain
-from ddpm.replay import replay
-from ddpm.run import logged_step
-from ddpm.score import read_score
+from ddpm.data import decode as decoding
+from ddpm.data.decode import Room
+from ddpm.evaluation.report import read_score
+from ddpm.training.log import logged_step
+from ddpm.training.replay import replay
+from ddpm.utils.errors import plain
 from promise import promised
 
 
@@ -67,7 +68,7 @@ def test_a_jpeg_of_many_scans(tmp_path):
 def test_large_images_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
     side, most, at_once = 1500, 2, [0]
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setattr("ddpm.decoding.ROOM", Room(most * side * side))
+    monkeypatch.setattr("ddpm.data.decode.ROOM", Room(most * side * side))
     decode, lock = decoding.decode, Lock()
 
     def watched(data):
@@ -78,7 +79,7 @@ def test_large_images_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
             at_once.append(at_once[-1] - 1)
         return image
 
-    monkeypatch.setattr("ddpm.decoding.decode", watched)
+    monkeypatch.setattr("ddpm.data.decode.decode", watched)
     for i in range(24):
         Image.new("RGB", (side, side)).save(tmp_path / f"{i}.png")
     with promised():
@@ -209,7 +210,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_a_file_without_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("ddpm.decoding.MOST_BYTES", 1000)
+    monkeypatch.setattr("ddpm.data.decode.MOST_BYTES", 1000)
     (tmp_path / "a.png").write_bytes(bytes(1001))
     refused("more than 1,000 bytes", load_images, tmp_path)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddpm import Diffusion, Schedule, UNet, linear, timesteps
-from ddpm.likelihood import (
+from ddpm.core.likelihood import (
     closed_form_gaussian,
     discretized_log_likelihood,
     variational_bound,

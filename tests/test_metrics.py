@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from ddpm.metrics import Gaussian, Moments, frechet_distance, moments
+from ddpm.evaluation.metrics import Gaussian, Moments, frechet_distance, moments
 
 
 def covariance(rng, d):

@@ -20,8 +20,8 @@ from ddpm import (
     sigmoid,
     timesteps,
 )
-from ddpm.likelihood import closed_form_gaussian
-from ddpm.sampling import named_step
+from ddpm.core.likelihood import closed_form_gaussian
+from ddpm.core.sampling import named_step
 
 STEPS = {
     "ddpm": ddpm_step,

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ddpm import UserError, load, train
-from ddpm.folders import keep_as
+from ddpm.utils.files import keep_as
 
 KILLS = int(os.environ.get("DDPM_KILLS", 0)) or 15
 
@@ -38,7 +38,7 @@ def go(config, run, resume):
 def test_killed_many_times_it_ends_with_the_same_weights(tiny_dropout, tmp_path):
     """At moments drawn at random: while it reads, steps, writes, renames or draws."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ddpm.train"])
+    context.set_forkserver_preload(["ddpm.training.train"])
     config = replace(tiny_dropout, steps=12, held_out=8)
     config = replace(config, train=replace(config.train, save_minutes=1e-6))  # at every step
     threads = torch.get_num_threads()
@@ -91,7 +91,7 @@ def test_a_damaged_state_is_found_and_the_one_before_serves(tiny, tmp_path, dama
         data = bytearray(len(data))
     state.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:  # the disk is full when the next is to be written
-        patch.setattr("ddpm.checkpoint.save_file", full_disk)
+        patch.setattr("ddpm.checkpoint.checkpoint.save_file", full_disk)
         with pytest.raises(OSError, match="No space left"):
             train(replace(config, steps=8), run, device="cpu", resume=True)
     assert "going on from the checkpoint before it" in capsys.readouterr().err
@@ -144,7 +144,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_word_and_keeps_the_checkpoint(
     tiny, tmp_path, monkeypatch
 ):
     """Writing fails half-way, as on a full disk; what was there stays."""
-    from ddpm import checkpoint
+    from ddpm.checkpoint import checkpoint
 
     run = tmp_path / "run"
     train(tiny, run, device="cpu")
@@ -167,7 +167,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_word_and_keeps_the_checkpoint(
 
 
 def test_a_folder_that_is_removed_while_it_trains(tiny, tmp_path, monkeypatch):
-    module = sys.modules["ddpm.train"]
+    module = sys.modules["ddpm.training.train"]
     honest = module.train_step
 
     def removing(*args):

@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 from ddpm import UserError, load, train
-from ddpm.cli import main
+from ddpm.cli.main import main
 from ddpm.config import write_toml
-from ddpm.team import Team
+from ddpm.utils.distributed import Team
 
 PROGRAM = """
 import sys
 from pathlib import Path
 from ddpm import train
 from ddpm.config import read_toml
-from ddpm.errors import UserError
+from ddpm.utils.errors import UserError
 try:
     train(read_toml(Path(sys.argv[1])), sys.argv[2], device="cpu", resume="resume" in sys.argv)
 except UserError as error:

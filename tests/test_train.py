@@ -28,12 +28,12 @@ from ddpm import (
     load_images,
     train,
 )
-from ddpm.checkpoint import before as before_it
+from ddpm.checkpoint.checkpoint import before as before_it
 from ddpm.config import TrainConfig, preset, read_toml
-from ddpm.ema import warm_decay
-from ddpm.noise import derive_seed
-from ddpm.run import budget_spent, hold
-from ddpm.train import adamw, learning_rate, start, train_step
+from ddpm.core.ema import warm_decay
+from ddpm.training.log import budget_spent, hold
+from ddpm.training.train import adamw, learning_rate, start, train_step
+from ddpm.utils.random import derive_seed
 
 
 def steps(config, n):
@@ -277,7 +277,7 @@ def test_no_float64_in_training_or_sampling(tiny, tmp_path, schedule, sampler):
 
 
 def test_without_bfloat16_a_run_is_in_float32_and_says_so(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["ddpm.train"], "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(sys.modules["ddpm.training.train"], "has_bfloat16", lambda device: False)
     config = replace(tiny, train=replace(tiny.train, precision="bf16"))
     train(config, tmp_path / "run", device="cpu")
     assert read_toml(tmp_path / "run" / "config.toml").train.precision == "no"
@@ -286,7 +286,7 @@ def test_without_bfloat16_a_run_is_in_float32_and_says_so(tiny, tmp_path, monkey
 
 @pytest.mark.parametrize("precision", ["bf16", "no"])
 def test_mixed_precision_keeps_float32_weights(tiny, tmp_path, precision, monkeypatch):
-    monkeypatch.setattr(sys.modules["ddpm.train"], "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(sys.modules["ddpm.training.train"], "has_bfloat16", lambda device: True)
     config = replace(tiny, train=replace(tiny.train, precision=precision))
     train(config, tmp_path / "run")
     state = tensors(tmp_path / "run")
@@ -429,7 +429,7 @@ def test_a_full_disk_is_a_sentence_and_the_old_checkpoint_stays(tiny, tmp_path):
     train(tiny, tmp_path / "run")
     before = tensors(tmp_path / "run")
     code = (
-        "import resource, signal, sys; from ddpm.cli import main;"
+        "import resource, signal, sys; from ddpm.cli.main import main;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
         "sys.exit(main(['train', '--resume', '--steps', '6', '--out', sys.argv[1]]))"

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from ddpm import Diffusion, UserError, load, train
-from ddpm.cli import main
-from ddpm.replay import replay
+from ddpm.cli.main import main
+from ddpm.training.replay import replay
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def poisoned(monkeypatch):
     """A loss that is no number at the steps in a set."""
     steps, seen = set(), {"step": -1}
     honest = Diffusion.simple_loss
-    module = sys.modules["ddpm.train"]
+    module = sys.modules["ddpm.training.train"]
     keyed = module.derive_seed
 
     def derive_seed(seed, purpose, index=0):
@@ -85,7 +85,7 @@ def test_after_many_the_run_goes_back_and_is_more_careful(tiny, tmp_path, poison
 def test_trouble_that_passes(tiny, tmp_path, poisoned, capsys):
     """The second time there, the numbers are good: the run ends as if nothing had been, with half
     the rate from there on."""
-    module = sys.modules["ddpm.keep"]
+    module = sys.modules["ddpm.training.state"]
     back = module.load_state
 
     def heal(*args):
@@ -128,7 +128,7 @@ def test_replay_is_the_step_that_was(tiny_dropout, tmp_path, poisoned):
 
 
 def test_replay_names_weights_images_and_layers(tiny, tmp_path, poisoned):
-    from ddpm.checkpoint import BatchHeader, load_tensors, save_tensors
+    from ddpm.checkpoint.checkpoint import BatchHeader, load_tensors, save_tensors
 
     poisoned |= {1}
     train(tiny, tmp_path / "run", device="cpu")

@@ -15,8 +15,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ddpm.cli import main
-from ddpm.images import to_pil
+from ddpm.cli.main import main
+from ddpm.utils.images import to_pil
 from pictures import folder_of, photos
 
 DOC = Path(__file__).parents[1] / "docs" / "troubleshooting.md"

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ddpm import UNet, build, preset
-from ddpm.checkpoint import build_net
+from ddpm.checkpoint.checkpoint import build_net
 from ddpm.config import DataInfo
-from ddpm.layers import Attention, Down, Up, timestep_embedding
+from ddpm.core.layers import Attention, Down, Up, timestep_embedding
 
 SMALL = {"channels": 16, "mults": (1, 2, 2), "blocks": 1, "attention": (2,), "groups": 8}
 

@@ -3,58 +3,75 @@
 The names below are loaded when they are first used, so that importing the package costs nothing.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint, build, load, save
+    from .checkpoint.checkpoint import Checkpoint, build, load, save
     from .config import Config, preset
-    from .data import Batches, Images, load_images
-    from .diffusion import Diffusion, Prediction
-    from .editing import inpaint, slerp
-    from .ema import EMA
-    from .errors import UserError
-    from .evaluate import evaluate
-    from .generate import Edit, Samples, generate
-    from .guidance import drop_labels, guided
-    from .images import grid, to_float, to_uint8
-    from .judge import Judge
-    from .likelihood import variational_bound
-    from .metrics import frechet_distance
-    from .noise import ImageNoise
-    from .sampling import ddim_step, ddpm_step, dpmpp_step, sample, timesteps
-    from .schedule import Schedule, cosine, linear, sigmoid
-    from .score import Score
-    from .train import train
-    from .unet import UNet
+    from .core.diffusion import Diffusion, Prediction
+    from .core.editing import inpaint, slerp
+    from .core.ema import EMA
+    from .core.guidance import drop_labels, guided
+    from .core.likelihood import variational_bound
+    from .core.sampling import ddim_step, ddpm_step, dpmpp_step, sample, timesteps
+    from .core.schedule import Schedule, cosine, linear, sigmoid
+    from .core.unet import UNet
+    from .data.load import Batches, Images, load_images
+    from .evaluation.evaluate import evaluate
+    from .evaluation.metrics import frechet_distance
+    from .evaluation.reference import Judge
+    from .evaluation.report import Score
+    from .generation.generate import Edit, Samples, generate
+    from .training.train import train
+    from .utils.errors import UserError
+    from .utils.images import grid, to_float, to_uint8
+    from .utils.random import ImageNoise
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "checkpoint": ("Checkpoint", "build", "load", "save"),
-    "config": ("Config", "preset"),
-    "data": ("Batches", "Images", "load_images"),
-    "diffusion": ("Diffusion", "Prediction"),
-    "editing": ("inpaint", "slerp"),
-    "ema": ("EMA",),
-    "errors": ("UserError",),
-    "evaluate": ("evaluate",),
-    "generate": ("Edit", "Samples", "generate"),
-    "guidance": ("drop_labels", "guided"),
-    "judge": ("Judge",),
-    "likelihood": ("variational_bound",),
-    "images": ("grid", "to_float", "to_uint8"),
-    "metrics": ("frechet_distance",),
-    "noise": ("ImageNoise",),
-    "sampling": ("ddim_step", "ddpm_step", "dpmpp_step", "sample", "timesteps"),
-    "schedule": ("Schedule", "cosine", "linear", "sigmoid"),
-    "score": ("Score",),
-    "train": ("train",),
-    "unet": ("UNet",),
+_MODULES = {
+    "Schedule": "core.schedule",
+    "linear": "core.schedule",
+    "cosine": "core.schedule",
+    "sigmoid": "core.schedule",
+    "Diffusion": "core.diffusion",
+    "Prediction": "core.diffusion",
+    "UNet": "core.unet",
+    "drop_labels": "core.guidance",
+    "guided": "core.guidance",
+    "sample": "core.sampling",
+    "timesteps": "core.sampling",
+    "ddpm_step": "core.sampling",
+    "ddim_step": "core.sampling",
+    "dpmpp_step": "core.sampling",
+    "ImageNoise": "utils.random",
+    "slerp": "core.editing",
+    "inpaint": "core.editing",
+    "variational_bound": "core.likelihood",
+    "Images": "data.load",
+    "Batches": "data.load",
+    "load_images": "data.load",
+    "to_float": "utils.images",
+    "to_uint8": "utils.images",
+    "grid": "utils.images",
+    "Config": "config",
+    "preset": "config",
+    "EMA": "core.ema",
+    "train": "training.train",
+    "Checkpoint": "checkpoint.checkpoint",
+    "build": "checkpoint.checkpoint",
+    "save": "checkpoint.checkpoint",
+    "load": "checkpoint.checkpoint",
+    "Samples": "generation.generate",
+    "generate": "generation.generate",
+    "Edit": "generation.generate",
+    "Judge": "evaluation.reference",
+    "Score": "evaluation.report",
+    "evaluate": "evaluation.evaluate",
+    "frechet_distance": "evaluation.metrics",
+    "UserError": "utils.errors",
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [  # noqa: RUF022  (in the order of the papers)
     "Schedule", "linear", "cosine", "sigmoid",
@@ -69,23 +86,11 @@ __all__ = [  # noqa: RUF022  (in the order of the papers)
 ]  # fmt: skip
 
 
-class _Package(ModuleType):
-    """`ddpm.train`, `ddpm.generate` and `ddpm.evaluate` are the functions, even once their modules
-    are loaded: the import system sets a module of that name on the package; this puts back the
-    function."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and name in ("train", "generate", "evaluate"):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _HOME:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
-
-    def __dir__(self) -> list[str]:
-        return sorted([*globals(), *__all__])
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from .errors import UserError
-from .folders import read_text, replacing
+from .utils.errors import UserError
+from .utils.files import read_text, replacing
 
 STRICT = ConfigDict(extra="forbid")
 

@@ -9,13 +9,16 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
-from ..checkpoint import Checkpoint
-from ..errors import UserError
-from ..generate import Edit
-from . import training, uploads, whiteboard
-from .making import ALL, MOST_IMAGES, MOST_STEPS, NONE, make, seed_of, settings_of
-from .pictures import SCRUB
-from .shelf import EXAMPLES, Shelf
+from ..checkpoint.checkpoint import Checkpoint
+from ..generation.generate import Edit
+from ..utils.errors import UserError
+from . import equations, uploads
+from .html import SCRUB
+from .models import EXAMPLES, Shelf
+from .runs import look as run_view
+from .runs import runs as runs_in
+from .runs import stamp
+from .stream import ALL, MOST_IMAGES, MOST_STEPS, NONE, make, seed_of, settings_of
 
 WAITING = '<div class="waiting">Press the button, and images come out of static here.</div>'
 # One walk at a time has the processor; who waits is told the place in the queue.
@@ -163,7 +166,7 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
     def draw(name: str, which: float, own: Tensor | None, t: float) -> str:
         mine = own is not None and fits(own, shelf[name])
         image, made = own_or_example(shelf, name, which, own), not (mine or shelf.real(name))
-        return whiteboard.board(shelf[name], image, int(t), made=made)
+        return equations.board(shelf[name], image, int(t), made=made)
 
     def changed(name: str, own: Tensor | None, t: float) -> tuple[Any, ...]:
         checkpoint = shelf[name]
@@ -182,10 +185,10 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
         said(draw), inputs, board, **QUIET
     )
     blocks.load(said(draw), inputs, board, **QUIET)
-    for equation in whiteboard.EQUATIONS:
+    for equation in equations.EQUATIONS:
         gr.Markdown(f"### {equation.title}\n\n$$ {equation.tex} $$")
         with gr.Accordion(f"The lines that compute it: {equation.code.__qualname__}", open=False):
-            gr.Code(whiteboard.source(equation), language="python", interactive=False)
+            gr.Code(equations.source(equation), language="python", interactive=False)
 
 
 def taken(
@@ -311,21 +314,21 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
 
 def training_tab(tab: gr.Tab, runs: Path) -> gr.Timer:
     """Returns the clock at whose ticks the tab is drawn anew: to run while the tab is open."""
-    names = list(training.runs(runs))
+    names = list(runs_in(runs))
     run = gr.Dropdown(names, value=names[0] if names else None, label=f"Run in {runs.name}/")
     view, seen = gr.HTML(elem_id="training"), gr.State(None)
     clock = gr.Timer(5, active=False)
 
     def look(name: str | None, seen: Any) -> tuple[Any, ...]:
-        found = training.runs(runs)
+        found = runs_in(runs)
         name = name if name in found else next(iter(found), None)
         choice = (list(found), name)
-        there = training.stamp(found[name]) if name else None
+        there = stamp(found[name]) if name else None
         if seen == (choice, there):  # nothing is sent again
             return gr.skip(), gr.skip(), gr.skip()
         same = seen is not None and seen[0] == choice
         box = gr.skip() if same else gr.Dropdown(choice[0], value=name)
-        return box, training.look(runs, name), (choice, there)
+        return box, run_view(runs, name), (choice, there)
 
     for event in (tab.select, clock.tick, run.input):
         event(look, [run, seen], [run, view, seen], **QUIET)

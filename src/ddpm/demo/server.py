@@ -6,11 +6,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..decoding import first_line
-from ..errors import UserError
-from ..generate import generate
-from .shelf import Shelf
+from ..data.decode import first_line
+from ..generation.generate import generate
+from ..utils.errors import UserError
+from .models import Shelf
 
+STATIC = Path(__file__).parent / "static"
 WAITING_ROOM = 64  # visitors' wishes in the queue at most
 PAGES = 24  # whose films, masks and images are kept; of more, the one that has been idle longest
 
@@ -58,7 +59,7 @@ def serve(
             server_name=f"[{host}]" if ":" in host else host, server_port=port,
             quiet=True, share=False, prevent_thread_lock=True,
             auth=None if password is None else ("ddpm", password), show_error=True,
-            footer_links=[], css_paths=Path(__file__).parent / "style.css", ssr_mode=False,
+            footer_links=[], css_paths=STATIC / "style.css", ssr_mode=False,
             pwa=False, enable_monitoring=False, mcp_server=False, run_history=False,
             max_file_size=1,  # bytes: uploads travel in events, never through gradio's files
             state_session_capacity=PAGES,

@@ -11,9 +11,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
-from ..decoding import Room, as_picture, decode, fit, open_image
-from ..errors import UserError
-from .pictures import png
+from ..data.decode import Room, as_picture, decode, fit, open_image
+from ..utils.errors import UserError
+from .html import png
 
 MOST_BYTES = 8_000_000
 MOST_PIXELS = 40_000_000

@@ -1,0 +1,146 @@
+"""A checkpoint's scores: its samples before a judge, its likelihood, and copies among them."""
+
+import copy
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..config import SampleConfig
+from ..core.diffusion import Prediction
+from ..core.likelihood import variational_bound
+from ..data.folder import Images
+from ..generation.generate import OnState, Samples, generate, network_evaluations
+from ..utils.device import place
+from ..utils.distributed import ALONE, Team
+from ..utils.errors import UserError
+from ..utils.images import to_float
+from ..utils.random import ImageNoise
+from .reference import Judge
+from .report import Likelihood, Score
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    judge: Judge,
+    n: int = 10_000,
+    *,
+    seed: int = 0,
+    settings: SampleConfig | None = None,
+    batch: int = 64,
+    on_state: OnState | None = None,
+) -> Score:
+    """Make n images with a checkpoint, as `generate` does, and score them."""
+    check_network(checkpoint, judge)
+    samples = generate(
+        checkpoint, n, seed=seed, settings=settings, device=judge.device, batch=batch,
+        on_state=on_state, team=judge.team,
+    )  # fmt: skip
+    return score_samples(checkpoint, judge, samples, seed, settings)
+
+
+def score_samples(
+    checkpoint: Checkpoint,
+    judge: Judge,
+    samples: Samples,
+    seed: int = 0,
+    settings: SampleConfig | None = None,
+) -> Score:
+    """Score samples that `generate` made of a checkpoint with this seed and these settings."""
+    settings = settings or checkpoint.config.sample
+    return judge.score(samples, made_by(checkpoint, settings, seed))
+
+
+def made_by(checkpoint: Checkpoint, settings: SampleConfig, seed: int) -> dict[str, Any]:
+    """What a score says of how its samples were made."""
+    nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
+    return {
+        "network": weights_hash(checkpoint), "weights": checkpoint.weights,
+        "images": checkpoint.images, **asdict(settings), "nfe": nfe, "seed": seed,
+    }  # fmt: skip
+
+
+def check_network(checkpoint: Checkpoint, judge: Judge) -> None:
+    """Raises UserError where the judge could not score what the network makes."""
+    data = checkpoint.data
+    judge.check((data.channels, data.height, data.width), "this network's")
+
+
+def check_held_out(checkpoint: Checkpoint, images: Images) -> None:
+    """Raises UserError for images whose likelihood the network cannot tell."""
+    data = checkpoint.data
+    shape = (data.channels, data.height, data.width)
+    if tuple(images.images.shape[1:]) != shape:
+        raise UserError(f"the held-out images are not of the network's shape, {shape}")
+    if data.classes and images.classes != data.classes:
+        raise UserError("the held-out images have other classes than the network was trained with")
+
+
+def weights_hash(checkpoint: Checkpoint) -> str:
+    """The first 16 digits of a SHA-256 of all weights, in order."""
+    digest = hashlib.sha256()
+    for tensor in checkpoint.net.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def likelihood(
+    checkpoint: Checkpoint,
+    images: Images,
+    places: Tensor,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    batch: int = 64,
+    on_batch: Callable[[int], object] | None = None,
+    team: Team = ALONE,
+) -> Likelihood:
+    """Bits/dim of the images at places (N,), by the bound over all T steps, T evaluations each.
+
+    Given their classes, where the network knows these. Raises UserError for images of another
+    shape, or with other classes.
+    """
+    check_held_out(checkpoint, images)
+    data, diffusion = checkpoint.data, checkpoint.diffusion.to(device)
+    shape = (data.channels, data.height, data.width)
+    net = place(copy.deepcopy(checkpoint.net), device)  # the caller's stays as it is
+    variance = checkpoint.config.sample.variance
+
+    def bits(index: Tensor) -> tuple[Tensor]:
+        x0 = to_float(images.images[index]).to(device)
+        y = images.labels[index].to(device) if data.classes and images.labels is not None else None
+
+        def denoise(x_t: Tensor, t: int) -> Prediction:
+            return diffusion.predict(net, x_t, t, y)
+
+        noise = ImageNoise(seed, index.tolist(), shape, device)
+        times = list(range(diffusion.T, -1, -1))
+        bound = variational_bound(diffusion, denoise, x0, noise, times, variance)
+        if on_batch:
+            on_batch(len(index))
+        return (bound.total.cpu(),)
+
+    total = torch.cat([bound for (bound,) in team.share(places.split(batch), bits)])
+    error = total.std().item() / len(total) ** 0.5 if len(total) > 1 else None
+    return Likelihood(total.mean().item(), error, len(total), variance)
+
+
+@torch.inference_mode()
+def seconds_an_evaluation(
+    checkpoint: Checkpoint, device: torch.device | str = "cpu", batch: int = 64
+) -> float:
+    """How long one image takes to pass through the network once, in batches: one is timed."""
+    net, data = place(copy.deepcopy(checkpoint.net), device), checkpoint.data
+    x = torch.randn(batch, data.channels, data.height, data.width, device=device)
+    t, y = torch.ones(batch, dtype=torch.long, device=device), None
+    if data.classes:
+        y = torch.zeros_like(t)
+    net(x, t, y).sum().item()
+    start = time.perf_counter()
+    net(x, t, y).sum().item()  # which waits for the device
+    return (time.perf_counter() - start) / batch
