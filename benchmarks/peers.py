@@ -218,7 +218,7 @@ def learn(
         begun = time.perf_counter()
         images = generate(checkpoint, n).images
         return {
-            "images": result.images, "samples": images, "labels": y,
+            "images": result.images_seen, "samples": images, "labels": y,
             "sampling_seconds": time.perf_counter() - begun,
             "parameters": sum(p.numel() for p in checkpoint.net.parameters()),
             "nfe": network_evaluations(config.sample, checkpoint.diffusion, True),
@@ -248,9 +248,9 @@ def learn(
 def digits(options: Digits) -> None:
     from ddpm import Samples, grid
     from ddpm.evaluation.digit_net import CLASSES
-    from ddpm.evaluation.reference import Judge
+    from ddpm.evaluation.reference import Reference
 
-    judge = Judge("mnist", root=options.root)
+    reference = Reference("mnist", root=options.root)
     rows = []
     for minutes in options.minutes:
         for entry in ENTRIES:
@@ -264,12 +264,12 @@ def digits(options: Digits) -> None:
                 learn, entry, minutes, n, options.root, options.runs, torch.get_num_threads()
             )
             samples = Samples(done["samples"], done["labels"], CLASSES)
-            score = judge.score(samples, {"library": entry.name})
+            report = reference.score(samples, {"library": entry.name})
             settings = asdict(entry.settings) if entry.settings else "preset mnist"
             rows.append({
                 "library": entry.name, "minutes": minutes, "parameters": done["parameters"],
-                "images": done["images"], "n": n, "nfe": done["nfe"], "distance": score.distance,
-                "floor": score.floor, "as_asked": score.as_asked,
+                "images": done["images"], "n": n, "nfe": done["nfe"], "distance": report.distance,
+                "floor": report.floor, "as_asked": report.as_asked,
                 "sampling_ms": 1000 * done["sampling_seconds"] / n, "settings": settings,
             })  # fmt: skip
             print(json.dumps(rows[-1]), flush=True)

@@ -1,4 +1,4 @@
-"""Algorithm 2: from static to images, one reverse step after another.
+"""Algorithm 2: from noise to images, one reverse step after another.
 
 python examples/generate.py [checkpoint] [steps]
 """
@@ -8,7 +8,7 @@ import sys
 from torch import Tensor
 
 from ddpm import ImageNoise, Prediction, ddpm_step, grid, load, sample, timesteps, to_uint8
-from ddpm.generation.generate import take_turns
+from ddpm.generation.generate import cycle_labels
 
 path = sys.argv[1] if len(sys.argv) > 1 else "digits.safetensors"
 checkpoint = load(path)
@@ -16,7 +16,7 @@ net, diffusion, data = checkpoint.net, checkpoint.diffusion, checkpoint.data
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 100
 
 n = 20
-y = take_turns(n, labels=(), data=data)  # every class in turn, or None
+y = cycle_labels(n, labels=(), data=data)  # every class in turn, or None
 noise = ImageNoise(seed=0, indices=range(n), shape=(data.channels, data.height, data.width))
 
 

@@ -1,4 +1,4 @@
-"""How many images are faces, in the eyes of MTCNN?
+"""How many images are faces, by MTCNN?
 
     python scripts/count_faces.py samples.npz --n 100
 

@@ -1,4 +1,4 @@
-"""Eyes for faces: what the last network of MTCNN sees in an image, for `ddpm evaluate --features`.
+"""Features of faces, from the last network of MTCNN, for `ddpm evaluate --features`.
 
     python scripts/face_features.py onet.pt
     ddpm evaluate runs/faces --features onet.pt

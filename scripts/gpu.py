@@ -42,7 +42,7 @@ from ddpm import UserError, load, preset, save
 from ddpm.checkpoint.checkpoint import build_net
 from ddpm.config import DataInfo
 from ddpm.utils.device import best_device, check_device
-from ddpm.utils.files import replacing, require_writable
+from ddpm.utils.files import atomic_write, require_writable
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -164,7 +164,7 @@ def join(manifest: Path, out: Path | None = None) -> Path:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{manifest} is not a manifest of parts: {error}") from None
     require_writable(out.parent)
-    with replacing(out) as beside, beside.open("wb") as file:
+    with atomic_write(out) as beside, beside.open("wb") as file:
         for i, (part, digest) in enumerate(rows, 1):
             if not part.is_file():
                 raise UserError(f"part {i} of {len(rows)}, {part}, is missing: send it")
@@ -230,8 +230,8 @@ def train(options: Train, words: list[str]) -> int:
 def halve(options: Halve) -> None:
     c = load(options.run)
     require_writable(options.out.parent)
-    save(options.out, c.net.half(), c.config, c.data, c.step, c.images)
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {c.images:,} images")
+    save(options.out, c.net.half(), c.config, c.data, c.step, c.images_seen)
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {c.images_seen:,} images")
 
 
 # ---- predict ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import tyro
 
 from ddpm import load
 from ddpm.evaluation.evaluate import evaluate
-from ddpm.evaluation.reference import Judge
+from ddpm.evaluation.reference import Reference
 from ddpm.utils.device import best_device
 
 
@@ -34,7 +34,9 @@ class Options:
 
 def main(options: Options) -> None:
     checkpoint = load(options.checkpoint)
-    judge = Judge(options.data, root=options.root, features=options.features, device=best_device())
+    reference = Reference(
+        options.data, root=options.root, features=options.features, device=best_device()
+    )
     sample = checkpoint.config.sample
     print("| steps | η | guidance | above | evaluations | distance / floor | as asked |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
@@ -44,11 +46,11 @@ def main(options: Options) -> None:
         if guidance in (0, 1) and above != options.above[0]:
             continue  # the same: there is no second evaluation
         settings = replace(sample, steps=steps, eta=eta, guidance=guidance, guidance_above=above)
-        score = evaluate(checkpoint, judge, options.n, settings=settings)
-        asked = "" if score.as_asked is None else f"{score.as_asked:.1%}"
+        report = evaluate(checkpoint, reference, options.n, settings=settings)
+        asked = "" if report.as_asked is None else f"{report.as_asked:.1%}"
         print(
-            f"| {steps} | {eta} | {guidance} | {above} | {score.protocol.sampling['nfe']} "
-            f"| {score.distance / score.floor:.2f} | {asked} |",
+            f"| {steps} | {eta} | {guidance} | {above} | {report.protocol.sampling['nfe']} "
+            f"| {report.distance / report.floor:.2f} | {asked} |",
             flush=True,
         )
 

@@ -49,7 +49,9 @@ def main(options: Options) -> None:
                 found.append(diffusion.simple_loss(net, x0, t, torch.randn_like(x0), labels))
         return torch.cat(found)
 
-    print(f"{checkpoint.images:,} training images; {len(data):,} held out; {options.draws} draws")
+    print(
+        f"{checkpoint.images_seen:,} training images; {len(data):,} held out; {options.draws} draws"
+    )
     kinds: dict[str, Tensor | None] = {"without labels": None}
     if info.classes and data.labels is not None:
         kinds["with labels"] = data.labels

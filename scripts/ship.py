@@ -1,4 +1,4 @@
-"""Put a run's weights into the box: rounded to half precision, which halves the file.
+"""Bundle a run's weights with the package: rounded to half precision, which halves the file.
 
     python scripts/ship.py runs/mnist-long --name mnist --eta 0.6 --guidance 1.6
 
@@ -36,9 +36,9 @@ def main(options: Options) -> None:
     config = replace(checkpoint.config, data=like.data, root="data", sample=sample)
     data = replace(checkpoint.data, source=like.data)
     path = WEIGHTS / f"{options.name}.safetensors"
-    save(path, checkpoint.net.half(), config, data, checkpoint.step, checkpoint.images)
+    save(path, checkpoint.net.half(), config, data, checkpoint.step, checkpoint.images_seen)
     path.chmod(0o644)
-    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {checkpoint.images:,} images")
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {checkpoint.images_seen:,} images")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import tyro
 from ddpm import load, preset, train
 from ddpm.config import Config, to_dict, validated
 from ddpm.evaluation.evaluate import evaluate
-from ddpm.evaluation.reference import Judge
+from ddpm.evaluation.reference import Reference
 from ddpm.utils.files import free_name
 
 MNIST: dict[str, dict[str, Any]] = {
@@ -35,10 +35,10 @@ MNIST: dict[str, dict[str, Any]] = {
     "stratified times": {"diffusion": {"time_sampling": "stratified"}},
     "logit-normal times": {"diffusion": {"weight": "simple", "time_sampling": "logit-normal"}},
     "unweighted": {"diffusion": {"weight": "simple", "time_sampling": "uniform"}},
-    "no floor": {"diffusion": {"floor": 0.0}},
-    "floor 0.1": {"diffusion": {"floor": 0.1}},
-    "floor 1": {"diffusion": {"floor": 1.0}},
-    "target eps, no floor": {"diffusion": {"target": "eps", "floor": 0.0}},
+    "no min_weight": {"diffusion": {"min_weight": 0.0}},
+    "min_weight 0.1": {"diffusion": {"min_weight": 0.1}},
+    "min_weight 1": {"diffusion": {"min_weight": 1.0}},
+    "target eps, no min_weight": {"diffusion": {"target": "eps", "min_weight": 0.0}},
     "target x0": {"diffusion": {"target": "x0"}},
     "linear schedule": {"diffusion": {"schedule": "linear"}},
     "sigmoid schedule": {"diffusion": {"schedule": "sigmoid"}},
@@ -71,7 +71,7 @@ CIFAR10: dict[str, dict[str, Any]] = {
     "float32": {"train": {"precision": "no"}},
     "uniform times": {"diffusion": {"time_sampling": "uniform"}},
     "unweighted": {"diffusion": {"weight": "simple", "time_sampling": "uniform"}},
-    "floor 1": {"diffusion": {"floor": 1.0}},
+    "min_weight 1": {"diffusion": {"min_weight": 1.0}},
 }
 VARIANTS = {"mnist": MNIST, "cifar10-cpu": CIFAR10}
 
@@ -109,7 +109,7 @@ def main(options: Options) -> None:
         preset(options.preset), root=options.root, minutes=options.minutes, seed=options.seed
     )
     base = replace(base, data=options.data or base.data)
-    judge = Judge(base.data, root=options.root, features=options.features)
+    reference = Reference(base.data, root=options.root, features=options.features)
     variants = VARIANTS[options.preset]
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "scores.jsonl"
@@ -124,11 +124,11 @@ def main(options: Options) -> None:
         if not result.finished:
             break
         checkpoint = load(result.out)
-        row: dict[str, Any] = {**key, "images": result.images, "loss": result.loss}
+        row: dict[str, Any] = {**key, "images": result.images_seen, "loss": result.loss}
         row["parameters"] = sum(p.numel() for p in checkpoint.net.parameters())
-        with_class = evaluate(checkpoint, judge, options.n)
+        with_class = evaluate(checkpoint, reference, options.n)
         settings = replace(config.sample, guidance=0.0)
-        without = evaluate(checkpoint, judge, options.n, settings=settings)
+        without = evaluate(checkpoint, reference, options.n, settings=settings)
         row |= {"distance": with_class.distance, "as_asked": with_class.as_asked,
                 "unconditional": without.distance, "floor": without.floor}  # fmt: skip
         done.append(row)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm import Images, UserError, load_images, to_float
+from ddpm import ImageDataset, UserError, load_images, to_float
 from ddpm.data.load import SPLIT
 from ddpm.evaluation.cifar_net import CLASSES, WEIGHTS, CifarNet
 from ddpm.utils.device import best_device
@@ -43,7 +43,7 @@ class Options:
     out: Path = WEIGHTS
 
 
-def held_apart(options: Options) -> tuple[Images, Tensor, Tensor]:
+def held_apart(options: Options) -> tuple[ImageDataset, Tensor, Tensor]:
     """All images, and the places of those to learn from and of those to be tested on."""
     data = load_images(options.data, root=options.root)
     if data.classes != CLASSES or data.images.shape[1:] != (3, 32, 32):
@@ -55,7 +55,7 @@ def held_apart(options: Options) -> tuple[Images, Tensor, Tensor]:
         assert test.labels is not None
         both = torch.cat([data.images, test.images]), torch.cat([data.labels, test.labels])
         return (
-            Images(*both, data.classes, "cifar10"),
+            ImageDataset(*both, data.classes, "cifar10"),
             torch.arange(n),
             torch.arange(n, n + len(test)),
         )
@@ -107,7 +107,7 @@ def follow(average: dict[str, Tensor], net: nn.Module, done: float) -> None:
 
 
 @torch.inference_mode()
-def accuracy(net: nn.Module, data: Images, places: Tensor, device: str) -> float:
+def accuracy(net: nn.Module, data: ImageDataset, places: Tensor, device: str) -> float:
     assert data.labels is not None
     net.eval()
     told = [net(to_float(data.images[i]).to(device))[1].argmax(1).cpu() for i in places.split(500)]

@@ -100,7 +100,7 @@ def test_there_and_back(name, tmp_path):
     again = read_diffusers(tmp_path)
     assert again.config == checkpoint.config
     assert again.data == checkpoint.data
-    assert (again.step, again.images, again.weights) == (7, 70, "ema")
+    assert (again.step, again.images_seen, again.weights) == (7, 70, "ema")
     for name, tensor in checkpoint.net.state_dict().items():
         torch.testing.assert_close(again.net.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
 

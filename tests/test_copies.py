@@ -6,8 +6,8 @@ import torch
 
 from ddpm import load_images
 from ddpm.cli.main import main
-from ddpm.evaluation.memorization import nearest, pairs, report, share_of_copies
-from ddpm.evaluation.report import read_score
+from ddpm.evaluation.memorization import memorized_share, nearest, nearest_report, pairs
+from ddpm.evaluation.report import read_report
 from pictures import folder_of, photos
 
 
@@ -45,9 +45,9 @@ def test_copies_are_counted():
     places = torch.arange(0, 400, 4)
     usual = nearest(real[places], real, itself=places)
     noisy = (real[:50].float() + 0.5).clamp(0, 255).to(torch.uint8)
-    assert share_of_copies(nearest(noisy, real), usual) == 1
-    assert share_of_copies(nearest(photos(50, seed=1), real), usual) < 0.1
-    assert "50% are nearer than" in report(nearest(noisy, real), usual)
+    assert memorized_share(nearest(noisy, real), usual) == 1
+    assert memorized_share(nearest(photos(50, seed=1), real), usual) < 0.1
+    assert "50% are nearer than" in nearest_report(nearest(noisy, real), usual)
 
 
 def test_the_picture_has_pairs():
@@ -64,12 +64,12 @@ def test_the_command_finds_copies(scripted, tmp_path, held_out, capsys):
     copied = torch.cat([load_images(real).images[:10], photos(10, seed=2)])
     np.savez(tmp_path / "x.npz", images=copied.permute(0, 2, 3, 1).numpy())
     words = ["evaluate", str(tmp_path / "x.npz"), "--data", str(real), "--features", scripted]
-    words += ["--copies", str(tmp_path / "c.png"), "--out", str(tmp_path / "s.json")]
+    words += ["--memorization", str(tmp_path / "c.png"), "--out", str(tmp_path / "s.json")]
     if held_out:
         words += ["--held-out", str(folder_of(photos(40, seed=3), tmp_path / "other"))]
     assert main(words) == 0
-    assert read_score(tmp_path / "s.json").copies >= 0.5
-    assert read_score(tmp_path / "s.json").floor_n == 20
+    assert read_report(tmp_path / "s.json").memorization >= 0.5
+    assert read_report(tmp_path / "s.json").floor_n == 20
     assert (tmp_path / "c.png").stat().st_size > 1000
     assert "nearest training image" in capsys.readouterr().out
     assert main(words) == 1
@@ -82,6 +82,12 @@ def test_copies_of_gray_images_among_coloured_ones(scripted, tmp_path, gray, cap
     for seed, (name, n) in enumerate(where.items()):
         folder_of(photos(n, seed=seed, channels=1 if name == gray else 3), tmp_path / name)
     words = ["evaluate", str(tmp_path / "made"), "--data", str(tmp_path / "real"), "--held-out"]
-    words += [str(tmp_path / "other"), "--features", scripted, "--copies", str(tmp_path / "c.png")]
+    words += [
+        str(tmp_path / "other"),
+        "--features",
+        scripted,
+        "--memorization",
+        str(tmp_path / "c.png"),
+    ]
     assert main(words) == 0
     assert "nearest training image" in capsys.readouterr().out

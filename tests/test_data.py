@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm import Batches, Images, UserError, load_images, to_float, to_uint8
+from ddpm import Batches, ImageDataset, UserError, load_images, to_float, to_uint8
 from ddpm.data.decode import decode, fit
 from ddpm.data.folder import labels_of
 from ddpm.data.spool import Spool
@@ -386,7 +386,7 @@ def test_pixels_survive_the_way_to_floats_and_back():
 def numbered(n):
     """Images whose pixels are their number."""
     images = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 1, 8, 8)
-    return Images(images, torch.arange(n), tuple(map(str, range(n))), "numbers")
+    return ImageDataset(images, torch.arange(n), tuple(map(str, range(n))), "numbers")
 
 
 def test_batches_go_through_every_image_once_an_epoch():
@@ -414,7 +414,7 @@ def test_a_batch_may_be_larger_than_the_set():
 def test_flips_mirror_about_half_and_only_left_to_right():
     ramp = torch.arange(8, dtype=torch.uint8).expand(200, 1, 8, 8)
     ramp = ramp + 10 * torch.arange(8, dtype=torch.uint8)[:, None]
-    data = Images(ramp, None, (), "ramp")
+    data = ImageDataset(ramp, None, (), "ramp")
     torch.manual_seed(0)
     x0, y = Batches(data, batch=200, flip=True)(0)
     images = to_uint8(x0)
@@ -476,7 +476,7 @@ def test_a_set_that_was_downloaded_is_kept(tmp_path, monkeypatch):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "images").write_bytes(b"digits")
         read.append(name)
-        return Images(torch.zeros(3, 1, 28, 28, dtype=torch.uint8), None, (), name)
+        return ImageDataset(torch.zeros(3, 1, 28, 28, dtype=torch.uint8), None, (), name)
 
     monkeypatch.setattr("ddpm.data.load.read_named", downloaded)
     for _ in range(2):

@@ -25,17 +25,17 @@ from starlette.middleware import Middleware
 
 from ddpm import Edit, UserError, generate, load, load_images, save
 from ddpm.cli.main import main
-from ddpm.data.decode import Room
+from ddpm.data.decode import PixelBudget
 from ddpm.demo import equations, runs, server, stream, uploads
 from ddpm.demo import models as models_module
-from ddpm.demo.gate import MOST_SENT, Gate
+from ddpm.demo.gate import MAX_SENT, Gate
 from ddpm.demo.html import Line, chart, png
-from ddpm.demo.models import EXAMPLE_STEPS, Shelf
+from ddpm.demo.models import EXAMPLE_STEPS, ModelStore
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return Shelf(["mnist"], "cpu")["mnist"]
+    return ModelStore(["mnist"], "cpu")["mnist"]
 
 
 def data_uri(image, kind="png", **options):
@@ -237,12 +237,12 @@ def test_a_mask_is_where_was_painted(digits):
 def test_an_upload_waits_for_room(digits, monkeypatch):
     asked = []
 
-    class Noted(Room):
-        def taken(self, n):
+    class Noted(PixelBudget):
+        def reserve(self, n):
             asked.append(n)
-            return super().taken(n)
+            return super().reserve(n)
 
-    monkeypatch.setattr(uploads, "ROOM", Noted(10_000))
+    monkeypatch.setattr(uploads, "PIXEL_BUDGET", Noted(10_000))
     uploads.read_upload("a.png", data_uri(noise()), digits.data)
     assert asked == [64 * 64]
 
@@ -296,9 +296,9 @@ def test_large_requests_are_refused_as_they_come():
         return len(body)
 
     assert posted(app, "/join", [b"[1,", b"2]"]) == (200, 2)
-    assert posted(app, "/join", [b" " * 10**6] * 100) == (413, MOST_SENT // 10**6 + 1)
+    assert posted(app, "/join", [b" " * 10**6] * 100) == (413, MAX_SENT // 10**6 + 1)
     assert posted(app, "/gradio_api/deep_link", [b"[1]"]) == (404, 0)
-    assert MOST_SENT > uploads.MOST_BYTES * 4 / 3 + 10**6
+    assert MAX_SENT > uploads.MAX_BYTES * 4 / 3 + 10**6
 
 
 # ---- models and runs -------------------------------------------------------------------------
@@ -307,25 +307,25 @@ def test_large_requests_are_refused_as_they_come():
 def test_a_checkpoint_that_vanishes_or_changes(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(open_bytes("mnist"))
-    shelf = Shelf([str(path)], "cpu")
-    first = shelf[str(path)]
-    assert shelf[str(path)] is first
+    store = ModelStore([str(path)], "cpu")
+    first = store[str(path)]
+    assert store[str(path)] is first
     path.unlink()
     with pytest.raises(UserError, match="no longer there"):
-        _ = shelf[str(path)]
+        _ = store[str(path)]
     path.write_bytes(open_bytes("mnist"))
-    assert shelf[str(path)] is not first
+    assert store[str(path)] is not first
     with pytest.raises(UserError, match="there is no model"):
-        _ = shelf["other"]
+        _ = store["other"]
 
 
 def test_examples_are_real_digits_where_the_network_learned_them():
-    shelf = Shelf(["mnist"], "cpu")
-    assert torch.equal(shelf.example("mnist", 2), load_images("mnist5k").images[2 * 97])
-    assert torch.equal(shelf.example("mnist", 52), shelf.example("mnist", 2))
-    assert shelf.real("mnist")
+    store = ModelStore(["mnist"], "cpu")
+    assert torch.equal(store.example("mnist", 2), load_images("mnist5k").images[2 * 97])
+    assert torch.equal(store.example("mnist", 52), store.example("mnist", 2))
+    assert store.real("mnist")
     with pytest.raises(UserError, match="there is no model"):
-        shelf.example("other", 0)
+        store.example("other", 0)
 
 
 def test_examples_of_a_set_that_is_on_this_machine(digits, tmp_path, monkeypatch):
@@ -333,13 +333,13 @@ def test_examples_of_a_set_that_is_on_this_machine(digits, tmp_path, monkeypatch
     path = str(tmp_path / "clothes.safetensors")
     config = replace(digits.config, root=str(tmp_path / "data"))
     save(path, digits.net, config, replace(digits.data, source="fashion-mnist"), 1, 1)
-    assert not Shelf([path], "cpu").real(path)
+    assert not ModelStore([path], "cpu").real(path)
     (tmp_path / "data" / "FashionMNIST" / "raw").mkdir(parents=True)
     clothes = load_images("mnist5k")
     monkeypatch.setattr(models_module, "load_images", lambda source, root: clothes)
-    shelf = Shelf([path], "cpu")
-    assert shelf.real(path)
-    assert torch.equal(shelf.example(path, 2), clothes.images[2 * 97])
+    store = ModelStore([path], "cpu")
+    assert store.real(path)
+    assert torch.equal(store.example(path, 2), clothes.images[2 * 97])
     for made in (True, False):
         html = equations.board(digits, clothes.images[0], 250, made=made)
         assert ("this network made" in html) == made
@@ -348,17 +348,17 @@ def test_examples_of_a_set_that_is_on_this_machine(digits, tmp_path, monkeypatch
 def test_other_examples_are_made_once_in_few_steps(digits, tmp_path):
     path = str(tmp_path / "other.safetensors")
     save(path, digits.net, digits.config, replace(digits.data, source="other"), 1, 1)
-    shelf = Shelf([path], "cpu")
-    net, seen = shelf[path].net, []
+    store = ModelStore([path], "cpu")
+    net, seen = store[path].net, []
     forward = net.forward
     net.forward = lambda x, *rest: seen.append(len(x)) or forward(x, *rest)
-    image = shelf.example(path, 3)
+    image = store.example(path, 3)
     assert 0 < len(seen) <= EXAMPLE_STEPS
     settings = replace(digits.config.sample, sampler="ddim", eta=0.0)
     made = generate(path, 4, settings=settings).images[3]
     assert (image.int() - made.int()).abs().max() <= 2
     seen.clear()
-    equations.board(shelf[path], shelf.example(path, 3), 250)
+    equations.board(store[path], store.example(path, 3), 250)
     assert seen == [1]
 
 

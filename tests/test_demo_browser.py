@@ -58,7 +58,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run in colour of T = 100, hardly trained, and a copy of the weights in the box that may
+    """A run in colour of T = 100, hardly trained, and a copy of the bundled weights that may
     vanish."""
     folder = tmp_path_factory.mktemp("demo")
     unet = UNetConfig(channels=8, mults=(1, 2), blocks=1, attention=(), groups=4)
@@ -201,7 +201,7 @@ def test_another_model_has_other_classes_and_colours(page):
     choose(page, "Model", "runs/colour")
     page.wait_for_timeout(1000)
     choose(page, "Class", "1")
-    set_number(page, "Images", 2)
+    set_number(page, "ImageDataset", 2)
     page.click("#go")
     page.wait_for_selector("#stage .film", timeout=60_000)
     assert opened(page.locator("#stage img").first.get_attribute("src")).mode == "RGB"
@@ -448,7 +448,7 @@ def test_a_closed_tab_stops_its_work(browser, address, page):
     leaving.goto(address)
     leaving.wait_for_selector("#go", timeout=60_000)
     set_number(leaving, "Steps", 1000)
-    set_number(leaving, "Images", 64)
+    set_number(leaving, "ImageDataset", 64)
     leaving.click("#go")
     leaving.wait_for_selector("#stage .way", timeout=60_000)
     leaving.close()

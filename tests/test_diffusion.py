@@ -33,7 +33,7 @@ def test_cosine_is_equation_17_until_beta_is_clipped():
     assert cosine().alpha_bar[-1] > 0
 
 
-def test_sigmoid_runs_from_data_to_static_symmetrically():
+def test_sigmoid_runs_from_data_to_noise_symmetrically():
     alpha_bar = sigmoid().alpha_bar
     assert alpha_bar[500] == pytest.approx(0.5, abs=1e-4)
     torch.testing.assert_close(alpha_bar[:999], 1 - alpha_bar.flip(0)[:999], rtol=0, atol=2e-4)
@@ -152,8 +152,8 @@ def test_times_for_each_image_and_one_for_all_agree(generator):
     torch.testing.assert_close(each.beta.flatten(), all_.beta.expand(3))
 
 
-@pytest.mark.parametrize("floor", [0.0, 0.5])
-def test_min_snr_is_one_weight_on_x0_whatever_the_target(floor, generator):
+@pytest.mark.parametrize("min_weight", [0.0, 0.5])
+def test_min_snr_is_one_weight_on_x0_whatever_the_target(min_weight, generator):
     x0, eps, guess = torch.randn(3, 16, 1, 4, 4, generator=generator, dtype=torch.float64)
     t = torch.arange(60, 1000, 60)[:16]
     plain = exact(linear())
@@ -162,9 +162,9 @@ def test_min_snr_is_one_weight_on_x0_whatever_the_target(floor, generator):
     # One and the same guess at x_0, told in the terms of each target.
     guess_eps = (x_t - a.sqrt() * guess) / (1 - a).sqrt()
     told = {"x0": guess, "eps": guess_eps, "v": a.sqrt() * guess_eps - (1 - a).sqrt() * guess}
-    expected = plain.schedule.snr(t).clamp(floor, 5) * (guess - x0).square().flatten(1).mean(1)
+    expected = plain.schedule.snr(t).clamp(min_weight, 5) * (guess - x0).square().flatten(1).mean(1)
     for target in TARGETS:
-        diffusion = replace(plain, target=target, weight="min-snr", floor=floor)
+        diffusion = replace(plain, target=target, weight="min-snr", min_weight=min_weight)
         loss = diffusion.simple_loss(lambda x, t, y, out=told[target]: out, x0, t, eps)
         torch.testing.assert_close(loss, expected)
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm import Images, UserError, load_images
+from ddpm import ImageDataset, UserError, load_images
 from ddpm.cli.main import main
 from ddpm.config import preset
-from ddpm.data.inspect import about_images, mirror_accuracy
+from ddpm.data.inspect import inspection_notes, mirror_accuracy
 from ddpm.training.benchmark import about_files, contact_sheet, cost, lost_share, survey
 from pictures import photos
 
@@ -68,13 +68,13 @@ def test_mirror_images_are_told_where_they_can_be():
 
 def test_advice():
     digits = load_images("mnist5k")
-    assert any("leave it out" in line for line in about_images(digits, flip=True))
-    assert about_images(digits, flip=False) == []
-    few = Images(digits.images[:200], None, (), "few")
-    assert any("learn them by heart" in line for line in about_images(few, flip=False))
+    assert any("leave it out" in line for line in inspection_notes(digits, flip=True))
+    assert inspection_notes(digits, flip=False) == []
+    few = ImageDataset(digits.images[:200], None, (), "few")
+    assert any("learn them by heart" in line for line in inspection_notes(few, flip=False))
     keep = (digits.labels != 3) | (torch.arange(5000) % 50 == 0)
-    uneven = Images(digits.images[keep], digits.labels[keep], digits.classes, "uneven")
-    assert any("of 3," in line for line in about_images(uneven, flip=False))
+    uneven = ImageDataset(digits.images[keep], digits.labels[keep], digits.classes, "uneven")
+    assert any("of 3," in line for line in inspection_notes(uneven, flip=False))
 
 
 def test_the_cost_is_measured(tiny):

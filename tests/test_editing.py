@@ -26,7 +26,13 @@ from ddpm import (
 )
 from ddpm.cli.main import main
 from ddpm.core.likelihood import closed_form_gaussian
-from ddpm.generation.generate import Film, network_evaluations, take_turns, times_of, watch
+from ddpm.generation.generate import (
+    AnimationRecorder,
+    cycle_labels,
+    network_evaluations,
+    times_of,
+    trajectories,
+)
 
 
 def doubles(T=100):
@@ -209,8 +215,8 @@ def test_what_a_walk_costs_is_known_before_it(kind, seven):
     forward = checkpoint.net.forward
     checkpoint.net.forward = lambda x, *rest: seen.append(len(x)) or forward(x, *rest)
     settings = replace(checkpoint.config.sample, steps=8, guidance=2.0, guidance_above=0.5)
-    y = take_turns(2, (), checkpoint.data)
-    states = list(watch(checkpoint, 2, range(2), 0, y, settings, edit))
+    y = cycle_labels(2, (), checkpoint.data)
+    states = list(trajectories(checkpoint, 2, range(2), 0, y, settings, edit))
     assert [state.t for state in states] == times_of(settings, checkpoint.diffusion, edit)
     nfe = network_evaluations(settings, checkpoint.diffusion, True, edit)
     assert sum(seen) == 2 * nfe
@@ -220,10 +226,13 @@ def test_what_a_walk_costs_is_known_before_it(kind, seven):
 def test_a_film_of_a_variation_ends_with_the_images(digits, seven):
     edit, settings = Edit(image=seven), replace(digits.config.sample, steps=8)
     steps = len(times_of(settings, digits.diffusion, edit)) - 1
-    for film, frames in ((Film(steps), steps + 1), (Film(8, most=1), 2)):
-        made = generate(digits, 3, settings=settings, edit=edit, batch=2, on_state=film.take)
-        assert len(film.frames()) == frames
-        assert torch.equal(film.frames()[-1], made.images)
+    for animation, frames in (
+        (AnimationRecorder(steps), steps + 1),
+        (AnimationRecorder(8, most=1), 2),
+    ):
+        made = generate(digits, 3, settings=settings, edit=edit, batch=2, on_state=animation.take)
+        assert len(animation.frames()) == frames
+        assert torch.equal(animation.frames()[-1], made.images)
     assert steps < 8
 
 

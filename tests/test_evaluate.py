@@ -17,89 +17,91 @@ from ddpm.config import SampleConfig
 from ddpm.evaluation import features
 from ddpm.evaluation.digit_net import CLASSES, digit_net
 from ddpm.evaluation.evaluate import evaluate, likelihood
-from ddpm.evaluation.reference import Judge, kernel_distance
-from ddpm.evaluation.report import ratio, read_score
+from ddpm.evaluation.reference import Reference, kernel_distance
+from ddpm.evaluation.report import ratio, read_report
 from ddpm.utils.images import to_pil
 from pictures import folder_of, photos
 
 
 @pytest.fixture(scope="module")
-def judge(shared_data):
-    return Judge("mnist", root=shared_data)
+def reference(shared_data):
+    return Reference("mnist", root=shared_data)
 
 
-def of_test(judge, first, last):
-    return Samples(judge.held_out.images[first:last], judge.held_out.labels[first:last], CLASSES)
+def of_test(reference, first, last):
+    return Samples(
+        reference.held_out.images[first:last], reference.held_out.labels[first:last], CLASSES
+    )
 
 
-def test_the_digit_net_is_small_and_right_on_digits_it_has_not_seen(judge):
+def test_the_digit_net_is_small_and_right_on_digits_it_has_not_seen(reference):
     assert sum(p.numel() for p in digit_net().parameters()) < 250_000
-    told = judge.see(judge.held_out.images, logits=True).logits.argmax(1)
-    assert (told == judge.held_out.labels).float().mean() >= 0.995
+    found = reference.extract(reference.held_out.images, logits=True).logits.argmax(1)
+    assert (found == reference.held_out.labels).float().mean() >= 0.995
 
 
-def test_real_digits_are_at_the_floor(judge):
-    score = judge.score(of_test(judge, 0, 1000), {})
+def test_real_digits_are_at_the_floor(reference):
+    score = reference.score(of_test(reference, 0, 1000), {})
     assert score.distance == pytest.approx(score.floor)
     assert score.floor_n == 1000
     assert score.as_asked > 0.98
 
 
-def test_the_worse_the_digits_the_larger_the_distance(judge):
-    real, noise = of_test(judge, 0, 1000), torch.Generator().manual_seed(0)
+def test_the_worse_the_digits_the_larger_the_distance(reference):
+    real, noise = of_test(reference, 0, 1000), torch.Generator().manual_seed(0)
     distances = []
     for amount in (0, 60, 120, 240):
         noisy = real.images + amount * torch.randn(real.images.shape, generator=noise)
         images = noisy.clamp(0, 255).to(torch.uint8)
-        distances.append(judge.score(replace(real, images=images), {}).distance)
+        distances.append(reference.score(replace(real, images=images), {}).distance)
     assert distances == sorted(distances)
     assert distances[1] > 1.2 * distances[0]
 
 
-def test_as_asked_counts_labels(judge):
-    real = of_test(judge, 0, 500)
+def test_as_asked_counts_labels(reference):
+    real = of_test(reference, 0, 500)
     wrong = replace(real, labels=(real.labels + 1) % 10)
-    assert judge.score(wrong, {}).as_asked < 0.02
-    assert judge.score(replace(real, labels=None), {}).as_asked is None
+    assert reference.score(wrong, {}).as_asked < 0.02
+    assert reference.score(replace(real, labels=None), {}).as_asked is None
     sevens = real.images[real.labels == 7]
     few = Samples(sevens, torch.zeros(len(sevens), dtype=torch.long), ("7",))
-    assert judge.score(few, {}).as_asked > 0.9
+    assert reference.score(few, {}).as_asked > 0.9
 
 
-def test_a_network_is_scored_with_its_protocol(judge):
+def test_a_network_is_scored_with_its_protocol(reference):
     checkpoint = load("mnist")
     settings = SampleConfig(steps=3, guidance=2.0)
-    score = evaluate(checkpoint, judge, 20, seed=5, settings=settings, batch=8)
+    score = evaluate(checkpoint, reference, 20, seed=5, settings=settings, batch=8)
     assert score.protocol.n == 20
     assert score.protocol.sampling["nfe"] == 6
     assert score.protocol.sampling["seed"] == 5
     assert score.as_asked is not None
-    without = evaluate(checkpoint, judge, 20, settings=replace(settings, guidance=0.0))
+    without = evaluate(checkpoint, reference, 20, settings=replace(settings, guidance=0.0))
     assert without.as_asked is None
     assert without.protocol.sampling["nfe"] == 3
 
 
-def test_the_weights_in_the_box_are_good(judge):
-    score = evaluate(load("mnist"), judge, 500)
+def test_the_bundled_weights_are_good(reference):
+    score = evaluate(load("mnist"), reference, 500)
     assert score.as_asked >= 0.99
     assert score.distance < 2.5 * score.floor
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 32, 32), (3, 28, 28)])
-def test_what_is_not_digits_is_refused(judge, shape):
+def test_what_is_not_digits_is_refused(reference, shape):
     images = torch.zeros(4, *shape, dtype=torch.uint8)
     with pytest.raises(UserError, match="digit-net sees images of 28x28 in 1 channel, and"):
-        judge.score(Samples(images, None, ()), {})
+        reference.score(Samples(images, None, ()), {})
 
 
-def test_classes_that_the_eyes_do_not_know_are_not_counted(judge):
-    images = judge.held_out.images[:20]
+def test_classes_that_the_eyes_do_not_know_are_not_counted(reference):
+    images = reference.held_out.images[:20]
     other = Samples(images, torch.zeros(20, dtype=torch.long), ("cat", "dog"))
-    assert judge.score(other, {}).as_asked is None
+    assert reference.score(other, {}).as_asked is None
 
 
-def test_the_command_scores_files(judge, shared_data, tmp_path, capsys):
-    real = of_test(judge, 0, 300)
+def test_the_command_scores_files(reference, shared_data, tmp_path, capsys):
+    real = of_test(reference, 0, 300)
     np.savez(tmp_path / "x.npz", images=real.images[:, 0].numpy(), labels=real.labels.numpy())
     words = ["evaluate", str(tmp_path / "x.npz"), "--root", str(shared_data)]
     assert main([*words, "--out", str(tmp_path / "score.json")]) == 0
@@ -114,7 +116,7 @@ def test_the_command_scores_files(judge, shared_data, tmp_path, capsys):
     assert "end it in .json" in capsys.readouterr().err
 
 
-def test_the_command_scores_the_weights_in_the_box(shared_data, capsys):
+def test_the_command_scores_the_bundled_weights(shared_data, capsys):
     assert main(["evaluate", "--n", "20", "--steps", "4", "--root", str(shared_data)]) == 0
     text = capsys.readouterr().out
     for word in ("Fréchet distance", "floor", "as asked", "20 samples", "digit-net", "nfe"):
@@ -135,50 +137,53 @@ def test_the_command_compares_what_was_made_alike(shared_data, tmp_path, monkeyp
     assert "not to be compared: steps is 3 here, 2 there" in capsys.readouterr().err
 
 
-def test_one_digit_is_no_set(judge):
+def test_one_digit_is_no_set(reference):
     with pytest.raises(UserError, match="too few samples, 1: digit-net needs 2"):
-        judge.score(of_test(judge, 0, 1), {})
+        reference.score(of_test(reference, 0, 1), {})
 
 
-def test_the_reference_and_the_floor_are_kept(judge, shared_data, monkeypatch):
-    floor = judge.floor(100)
-    monkeypatch.setattr(Judge, "see", lambda *a: pytest.fail("computed again"))
-    again = Judge("mnist", root=shared_data)
-    np.testing.assert_array_equal(again.reference.moments.sum, judge.reference.moments.sum)
-    assert again.floor(100) == judge.floor(100) == floor
+def test_the_reference_and_the_floor_are_kept(reference, shared_data, monkeypatch):
+    floor = reference.floor(100)
+    monkeypatch.setattr(Reference, "see", lambda *a: pytest.fail("computed again"))
+    again = Reference("mnist", root=shared_data)
+    np.testing.assert_array_equal(again.stats.moments.sum, reference.stats.moments.sum)
+    assert again.floor(100) == reference.floor(100) == floor
 
 
-def test_what_was_learned_is_not_held_out(judge, shared_data):
+def test_what_was_learned_is_not_held_out(reference, shared_data):
     """Whatever split the samples are held against, or names the floor."""
-    assert judge.training is judge.real
-    assert judge.unseen is judge.held_out
-    other = Judge("mnist", root=shared_data, split="test")
-    assert other.training.fingerprint == judge.real.fingerprint
-    assert other.unseen.fingerprint == judge.held_out.fingerprint
-    small = Judge("mnist5k", root=shared_data, held_out="mnist")
-    assert small.held_out.fingerprint == judge.held_out.fingerprint
+    assert reference.training is reference.real
+    assert reference.unseen is reference.held_out
+    other = Reference("mnist", root=shared_data, split="test")
+    assert other.training.fingerprint == reference.real.fingerprint
+    assert other.unseen.fingerprint == reference.held_out.fingerprint
+    small = Reference("mnist5k", root=shared_data, held_out="mnist")
+    assert small.held_out.fingerprint == reference.held_out.fingerprint
     assert small.unseen is small.held_out
     with pytest.raises(UserError, match="the very images of mnist"):
-        Judge("mnist", root=shared_data, split="test", held_out="mnist")
-    assert other.protocol(100, {}).held_out.split()[-1] == judge.real.fingerprint[:16]
+        Reference("mnist", root=shared_data, split="test", held_out="mnist")
+    assert other.protocol(100, {}).held_out.split()[-1] == reference.real.fingerprint[:16]
 
 
 def test_a_damaged_reference_is_made_again(shared_data, tmp_path, monkeypatch):
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path))
-    first = Judge("mnist", root=shared_data, split="test").reference
+    first = Reference("mnist", root=shared_data, split="test").stats
     (kept,) = tmp_path.glob("reference-*")
     kept.write_bytes(b"torn")
-    again = Judge("mnist", root=shared_data, split="test").reference
+    again = Reference("mnist", root=shared_data, split="test").stats
     np.testing.assert_allclose(again.moments.outer, first.moments.outer)
 
 
-def test_only_scores_that_were_made_alike_are_compared(judge, tmp_path):
-    worse = replace(of_test(judge, 0, 300), images=of_test(judge, 0, 300).images // 2)
-    a, b = judge.score(worse, {"file": "a"}), judge.score(of_test(judge, 0, 300), {"file": "b"})
+def test_only_scores_that_were_made_alike_are_compared(reference, tmp_path):
+    worse = replace(of_test(reference, 0, 300), images=of_test(reference, 0, 300).images // 2)
+    a, b = (
+        reference.score(worse, {"file": "a"}),
+        reference.score(of_test(reference, 0, 300), {"file": "b"}),
+    )
     assert ratio(a, b) == pytest.approx(a.distance / b.distance)
     assert ratio(a, b) > 1
     with pytest.raises(UserError, match="n is 300 here, 200 there"):
-        ratio(a, judge.score(of_test(judge, 0, 200), {}))
+        ratio(a, reference.score(of_test(reference, 0, 200), {}))
     with pytest.raises(UserError, match="features is"):
         ratio(a, replace(b, protocol=replace(b.protocol, features="inception 0")))
     with pytest.raises(UserError, match="reference is"):
@@ -194,10 +199,10 @@ def test_only_scores_that_were_made_alike_are_compared(judge, tmp_path):
         with pytest.raises(UserError, match=f"{name} is {weak[name]} here, {value} there"):
             ratio(a, other)
     a.save(tmp_path / "a.json")
-    assert read_score(tmp_path / "a.json") == a
+    assert read_report(tmp_path / "a.json") == a
     (tmp_path / "b.json").write_text("[]")
     with pytest.raises(UserError, match=r"b\.json"):
-        read_score(tmp_path / "b.json")
+        read_report(tmp_path / "b.json")
 
 
 # ---- images that are not digits --------------------------------------------------------------
@@ -205,17 +210,20 @@ def test_only_scores_that_were_made_alike_are_compared(judge, tmp_path):
 
 def test_any_images_by_any_features(scripted, tmp_path):
     """The floor of a set without another split: some of it against the rest."""
-    judge = Judge(folder_of(photos(60), tmp_path / "real"), features=scripted)
-    same = judge.score(Samples(photos(60), None, ()), {})
+    reference = Reference(folder_of(photos(60), tmp_path / "real"), features=scripted)
+    same = reference.score(Samples(photos(60), None, ()), {})
     assert same.distance == pytest.approx(0, abs=1e-6 * photos(60).float().var().item())
     assert same.floor_n == 30
-    some, rest = judge.see(photos(60)[::3][:20]), judge.see(photos(60)[torch.arange(60) % 3 > 0])
-    floor, n = judge.floor(20)
+    some, rest = (
+        reference.extract(photos(60)[::3][:20]),
+        reference.extract(photos(60)[torch.arange(60) % 3 > 0]),
+    )
+    floor, n = reference.floor(20)
     assert n == 20
     assert floor == pytest.approx(
         frechet_distance(some.moments.gaussian(), rest.moments.gaussian()), rel=1e-6
     )
-    assert judge.score(Samples(255 - photos(60), None, ()), {}).distance > same.distance + 1
+    assert reference.score(Samples(255 - photos(60), None, ()), {}).distance > same.distance + 1
 
 
 def by_class(n, path):
@@ -233,14 +241,14 @@ def by_class(n, path):
 def test_a_floor_has_all_classes_alike(scripted, tmp_path, n, held_out):
     """Whatever n is: a folder's images lie class by class."""
     other = by_class(90, tmp_path / "other") if held_out else None
-    judge = Judge(by_class(100, tmp_path / "real"), features=scripted, held_out=other)
-    labels = judge.spare.labels[judge.places(judge.spare, n)]
+    reference = Reference(by_class(100, tmp_path / "real"), features=scripted, held_out=other)
+    labels = reference.spare.labels[reference.places(reference.spare, n)]
     counts = labels.bincount(minlength=10)
     assert len(labels) == n
     assert counts.max() - counts.min() <= 1
-    part = judge.see(judge.spare.images[judge.places(judge.spare, n)])
-    assert judge.floor_part(n).n == n
-    np.testing.assert_allclose(judge.floor_part(n).sum, part.moments.sum)
+    part = reference.extract(reference.spare.images[reference.places(reference.spare, n)])
+    assert reference.floor_part(n).n == n
+    np.testing.assert_allclose(reference.floor_part(n).sum, part.moments.sum)
 
 
 def test_what_is_no_number_is_named(tmp_path):
@@ -249,14 +257,16 @@ def test_what_is_no_number_is_named(tmp_path):
             return (10.0 - x.float().flatten(1)[:, :4]).sqrt()
 
     torch.jit.script(Root()).save(tmp_path / "root.pt")
-    judge = Judge(folder_of(photos(10), tmp_path / "real"), features=str(tmp_path / "root.pt"))
+    reference = Reference(
+        folder_of(photos(10), tmp_path / "real"), features=str(tmp_path / "root.pt")
+    )
     with pytest.raises(UserError, match=r"root.pt saw something that is no number in the samples"):
-        judge.score(Samples(photos(6, 1), None, ()), {})
+        reference.score(Samples(photos(6, 1), None, ()), {})
 
 
-def test_a_distance_or_a_floor_of_nothing(judge):
-    real = of_test(judge, 0, 300)
-    score = judge.score(real, {})
+def test_a_distance_or_a_floor_of_nothing(reference):
+    real = of_test(reference, 0, 300)
+    score = reference.score(real, {})
     assert "times the floor" in score.text()
     assert "times the floor" not in replace(score, floor=0.0).text()
     with pytest.raises(UserError, match="distance is 0"):
@@ -264,19 +274,19 @@ def test_a_distance_or_a_floor_of_nothing(judge):
 
 
 def test_files_of_any_kind_give_the_same_score(scripted, tmp_path):
-    judge = Judge(folder_of(photos(40), tmp_path / "real"), features=scripted)
+    reference = Reference(folder_of(photos(40), tmp_path / "real"), features=scripted)
     made = photos(20, seed=1)
     folder_of(made, tmp_path / "made")
     np.savez(tmp_path / "made.npz", images=made.permute(0, 2, 3, 1).numpy())
     with zipfile.ZipFile(tmp_path / "made.zip", "w") as file:
         for png in sorted((tmp_path / "made").iterdir()):
             file.write(png, png.name)
-    scores = [judge.score(Samples(made, None, ()), {})]
+    scores = [reference.score(Samples(made, None, ()), {})]
     for name in ("made", "made.npz", "made.zip"):
         words = ["evaluate", str(tmp_path / name), "--data", str(tmp_path / "real")]
         words += ["--features", scripted, "--out", str(tmp_path / f"{name}.json")]
         assert main(words) == 0
-        scores.append(read_score(tmp_path / f"{name}.json"))
+        scores.append(read_report(tmp_path / f"{name}.json"))
     assert len({score.distance for score in scores}) == 1
 
 
@@ -288,7 +298,7 @@ def test_images_larger_than_training_takes_are_scored_as_they_are(scripted, tmp_
     for what in (folder_of(made, tmp_path / "made"), tmp_path / "made.npz"):
         words = ["evaluate", str(what), "--data", str(tmp_path / "real.npz"), "--features"]
         assert main([*words, scripted, "--out", f"{what}.json"]) == 0
-        scores.append(read_score(Path(f"{what}.json")))
+        scores.append(read_report(Path(f"{what}.json")))
     assert scores[0].distance == scores[1].distance
     words = ["evaluate", str(tmp_path / "made"), "--data", str(real), "--features", scripted]
     assert main([*words, "--size", "136"]) == 0
@@ -316,7 +326,7 @@ def test_features_that_are_none_are_named(net, says, tmp_path):
     path = tmp_path / "inception"  # a name that makes it no Inception
     torch.jit.trace(net, torch.rand(2, 3, 16, 16)).save(str(path))
     with pytest.raises(UserError, match=f"does not take uint8 images.*{says}"):
-        Judge(folder_of(photos(10), tmp_path / "real"), features=str(path))
+        Reference(folder_of(photos(10), tmp_path / "real"), features=str(path))
 
 
 @pytest.fixture(scope="module")
@@ -347,8 +357,8 @@ def test_inception_scores_are_those_of_torch_fidelity(trusted, tmp_path):
         folder_of(photos(40), tmp_path / "real"),
         folder_of(photos(24, 1), tmp_path / "made"),
     )
-    judge = Judge(real, features=trusted)
-    score = judge.score(Samples(photos(24, 1), None, ()), {})
+    reference = Reference(real, features=trusted)
+    score = reference.score(Samples(photos(24, 1), None, ()), {})
     theirs = torch_fidelity.calculate_metrics(
         input1=str(made), input2=str(real), cuda=False, fid=True, kid=True, isc=True, prc=True,
         kid_subset_size=12, feature_extractor="inception-v3-compat",
@@ -360,7 +370,7 @@ def test_inception_scores_are_those_of_torch_fidelity(trusted, tmp_path):
     assert score.precision == pytest.approx(theirs["precision"])
     assert score.recall == pytest.approx(theirs["recall"])
     assert "FID" in score.text()
-    again = Judge(real, features=trusted).score(Samples(photos(24, 1), None, ()), {})
+    again = Reference(real, features=trusted).score(Samples(photos(24, 1), None, ()), {})
     assert again == score  # the reference came from the cache
 
 
@@ -384,23 +394,23 @@ def test_the_interval_of_kid_covers_it():
 
 def test_tight_copies_are_precise_and_recall_little(trusted, tmp_path):
     """Whichever of its arguments torch-fidelity takes for the real ones."""
-    judge = Judge(folder_of(photos(40), tmp_path / "real"), features=trusted)
-    copies = judge.real.images[:2].repeat_interleave(10, 0)
+    reference = Reference(folder_of(photos(40), tmp_path / "real"), features=trusted)
+    copies = reference.real.images[:2].repeat_interleave(10, 0)
     copies[:, 0, 0, 0] = torch.arange(20)
-    score = judge.score(Samples(copies, None, ()), {})
+    score = reference.score(Samples(copies, None, ()), {})
     assert score.precision > 0.9
     assert score.recall < 0.3
 
 
 def test_inception_needs_ten(trusted, tmp_path):
-    judge = Judge(folder_of(photos(12), tmp_path / "real"), features=trusted)
+    reference = Reference(folder_of(photos(12), tmp_path / "real"), features=trusted)
     with pytest.raises(UserError, match="too few samples, 9: inception needs 10"):
-        judge.score(Samples(photos(9), None, ()), {})
+        reference.score(Samples(photos(9), None, ()), {})
 
 
 def test_gray_is_seen_as_rgb(trusted, tmp_path):
     gray = photos(12, channels=1)
-    colour = Judge(folder_of(photos(12), tmp_path / "real"), features=trusted)
+    colour = Reference(folder_of(photos(12), tmp_path / "real"), features=trusted)
     assert colour.score(Samples(gray, None, ()), {}).distance == pytest.approx(
         colour.score(Samples(gray.expand(-1, 3, -1, -1), None, ()), {}).distance
     )
@@ -412,7 +422,7 @@ def test_another_inception_is_refused(tmp_path, monkeypatch):
     like = features.file_hash(tmp_path / "inception.pth") + "0" * 48
     monkeypatch.setattr(features, "INCEPTION_HASH", like)
     with pytest.raises(UserError, match="is not the Inception network that scores are published"):
-        Judge(folder_of(photos(4), tmp_path / "real"), features=str(tmp_path / "inception.pth"))
+        Reference(folder_of(photos(4), tmp_path / "real"), features=str(tmp_path / "inception.pth"))
 
 
 def test_without_the_network_nothing_else_stands_in(tmp_path, monkeypatch):
@@ -422,7 +432,7 @@ def test_without_the_network_nothing_else_stands_in(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     with pytest.raises(UserError, match=r"could not be downloaded.*no network.*--features"):
-        Judge(folder_of(photos(4), tmp_path / "real"))
+        Reference(folder_of(photos(4), tmp_path / "real"))
 
 
 def test_bad_files_are_named(scripted, tmp_path, capsys):
@@ -448,7 +458,7 @@ def test_bad_files_are_named(scripted, tmp_path, capsys):
         (real, ["--held-out", one], "has only one image"),
         (real, ["--held-out", real], "the very images"),
         (real, ["--features", "cifar-net"], "cifar-net sees images of 32x32"),
-        (real, ["--features", "eyes"], "there is no feature network 'eyes'"),
+        (real, ["--features", "nothing"], "there is no feature network 'nothing'"),
         (real, ["--features", str(tmp_path / "x.safetensors")], "holds neither"),
         (real, ["--features", str(tmp_path / "x.pt")], "is not TorchScript"),
     ):
@@ -460,40 +470,40 @@ def test_bad_files_are_named(scripted, tmp_path, capsys):
 def test_a_cache_that_cannot_be_written_costs_time_alone(scripted, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file" / "cache"))
-    judge = Judge(folder_of(photos(10), tmp_path / "real"), features=scripted)
-    assert judge.score(Samples(photos(6, 1), None, ()), {}).distance > 0
+    reference = Reference(folder_of(photos(10), tmp_path / "real"), features=scripted)
+    assert reference.score(Samples(photos(6, 1), None, ()), {}).distance > 0
     assert "could not be written" in capsys.readouterr().err
 
 
 def test_no_room_for_features(trusted, tmp_path, monkeypatch):
     """/dev/full stands for a disk without room."""
-    judge = Judge(folder_of(photos(6), tmp_path / "real"), features=trusted)
+    reference = Reference(folder_of(photos(6), tmp_path / "real"), features=trusted)
     full = lambda **k: Path("/dev/full").open("w+b")  # noqa: E731, SIM115
     monkeypatch.setattr(sys.modules["ddpm.evaluation.reference"], "TemporaryFile", full)
     with pytest.raises(UserError, match=r"No space left on device.*DDPM_CACHE"):
-        judge.score(Samples(photos(12, 1), None, ()), {})
+        reference.score(Samples(photos(12, 1), None, ()), {})
 
 
 # ---- likelihood ------------------------------------------------------------------------------
 
 
-def test_bits_per_dim_of_the_weights_in_the_box(judge):
+def test_bits_per_dim_of_the_bundled_weights(reference):
     """An untrained network's are far more; how many images pass at once does not count."""
     checkpoint, batches, two = load("mnist"), [], torch.arange(2)
-    of = likelihood(checkpoint, judge.held_out, two, batch=1, on_batch=batches.append)
+    of = likelihood(checkpoint, reference.held_out, two, batch=1, on_batch=batches.append)
     assert batches == [1, 1]
     assert of.n == 2
     assert 0.5 < of.bits < 4
     assert of.error < of.bits / 4
-    again = likelihood(checkpoint, judge.held_out, two)
+    again = likelihood(checkpoint, reference.held_out, two)
     assert again.bits == pytest.approx(of.bits, rel=1e-3)
     torch.manual_seed(0)
     fresh = build(checkpoint.config, checkpoint.data)[0].eval()
-    assert likelihood(replace(checkpoint, net=fresh), judge.held_out, two).bits > 1.5 * of.bits
+    assert likelihood(replace(checkpoint, net=fresh), reference.held_out, two).bits > 1.5 * of.bits
 
 
-def test_likelihood_needs_images_of_the_networks_kind(judge):
-    checkpoint, held_out = load("mnist"), judge.held_out
+def test_likelihood_needs_images_of_the_networks_kind(reference):
+    checkpoint, held_out = load("mnist"), reference.held_out
     colour = replace(held_out, images=held_out.images.expand(-1, 3, -1, -1))
     with pytest.raises(UserError, match="not of the network's shape"):
         likelihood(checkpoint, colour, torch.arange(2))
@@ -517,7 +527,7 @@ def test_the_command_bounds_the_likelihood(shared_data, tmp_path, capsys):
     words = ["evaluate", "--n", "20", "--steps", "2", "--root", str(shared_data)]
     assert main([*words, "--likelihood", "1", "--out", str(tmp_path / "s.json")]) == 0
     assert "bits/dim" in capsys.readouterr().out
-    score = read_score(tmp_path / "s.json")
+    score = read_report(tmp_path / "s.json")
     assert 1 < score.likelihood.bits < 8
     assert score.likelihood.error is None
     assert main([*words, "--likelihood", "2", "--data", "mnist5k"]) == 1

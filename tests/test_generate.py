@@ -15,7 +15,7 @@ from ddpm import UserError, build, generate, load, save
 from ddpm.checkpoint.checkpoint import VERSION
 from ddpm.cli.main import main
 from ddpm.config import DataInfo, SampleConfig
-from ddpm.generation.generate import network_evaluations, walk
+from ddpm.generation.generate import denoise_trajectory, network_evaluations
 from ddpm.utils.random import ImageNoise
 
 
@@ -46,7 +46,7 @@ def digits(make):
 
 def test_a_checkpoint_says_everything(digits):
     checkpoint = load(digits)
-    assert (checkpoint.step, checkpoint.images) == (7, 70)
+    assert (checkpoint.step, checkpoint.images_seen) == (7, 70)
     assert checkpoint.data.fingerprint == "f00d"
     assert checkpoint.data.preprocessing == "uint8 u -> u / 127.5 - 1"
     assert not checkpoint.net.training
@@ -141,7 +141,7 @@ def test_an_array_that_can_be_trained_on(make, tmp_path):
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_animation_from_static_to_image(make, tmp_path, ending, channels):
+def test_an_animation_from_noise_to_image(make, tmp_path, ending, channels):
     path = tmp_path / f"a.{ending}"
     assert run(make(channels), "--n", 3, "--batch", 2, "--steps", 6, "--out", path) == 0
     film = Image.open(path)
@@ -308,7 +308,7 @@ def test_bad_options_are_a_sentence(words, message, digits, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_checkpoint_the_weights_in_the_box_are_used(tmp_path, monkeypatch, capsys):
+def test_without_a_checkpoint_the_bundled_weights_are_used(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()  # a folder of that name is not what is meant
     assert run("--n", "3", "--steps", "2", "--out", "a.npz") == 0
@@ -320,12 +320,12 @@ def test_without_a_checkpoint_the_weights_in_the_box_are_used(tmp_path, monkeypa
     assert "there is no checkpoint at mnist/model.safetensors" in capsys.readouterr().err
 
 
-def test_the_weights_in_the_box_are_small_and_say_what_they_are():
-    from ddpm.checkpoint.checkpoint import SHIPPED, WEIGHTS
+def test_the_bundled_weights_are_small_and_say_what_they_are():
+    from ddpm.checkpoint.checkpoint import PRETRAINED, WEIGHTS
 
     megabytes = {"mnist": 4, "cifar10": 40, "celeba64": 40}
     sources = {"celeba64": "celeba"}
-    assert set(SHIPPED) == set(megabytes)
+    assert set(PRETRAINED) == set(megabytes)
     for name, most in megabytes.items():
         assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= most * 1e6
         checkpoint = load(name)
@@ -348,6 +348,6 @@ def test_evaluations_are_counted_with_guidance(guidance, above, classes, nfe, di
     info, diffusion = checkpoint.data, checkpoint.diffusion
     noise = ImageNoise(0, range(3), (1, 28, 28))
     y = torch.tensor([0, 1, 2]) if classes else None
-    for _ in walk(checkpoint.net, diffusion, noise, y, settings, len(info.classes)):
+    for _ in denoise_trajectory(checkpoint.net, diffusion, noise, y, settings, len(info.classes)):
         pass
     assert sum(seen) == 3 * network_evaluations(settings, diffusion, classes) == 3 * nfe

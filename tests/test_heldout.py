@@ -7,10 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ddpm import Batches, Diffusion, Images, cosine, linear, load, preset, train
+from ddpm import Batches, Diffusion, ImageDataset, cosine, linear, load, preset, train
 from ddpm.cli.main import main
-from ddpm.data.inspect import about_average
-from ddpm.training.validation import BANDS, HeldOut, rising, set_apart, times_in_bands
+from ddpm.data.inspect import ema_note
+from ddpm.training.validation import (
+    BANDS,
+    HeldOut,
+    overfitting_note,
+    split_held_out,
+    times_in_bands,
+)
 from pictures import folder_of, photos
 
 
@@ -19,7 +25,7 @@ from pictures import folder_of, photos
                             (1000, 0, 0)]
 )  # fmt: skip
 def test_images_are_set_apart(n, most, held):
-    learned, apart = set_apart(n, most)
+    learned, apart = split_held_out(n, most)
     assert len(apart) == held
     assert torch.equal(torch.cat([learned, apart]).sort().values, torch.arange(n))
     if held > 1:  # spread over the whole set, whose classes may lie one after the other
@@ -27,8 +33,10 @@ def test_images_are_set_apart(n, most, held):
 
 
 def test_what_is_apart_is_never_learned():
-    data = Images(torch.arange(40, dtype=torch.uint8)[:, None, None, None], None, (), "numbers")
-    learned, apart = set_apart(40, 2)
+    data = ImageDataset(
+        torch.arange(40, dtype=torch.uint8)[:, None, None, None], None, (), "numbers"
+    )
+    learned, apart = split_held_out(40, 2)
     batches = Batches(data, 19, places=learned)
     seen = torch.cat([batches.indices(k) for k in range(4)])
     assert set(seen.tolist()) == set(learned.tolist())
@@ -50,8 +58,8 @@ def test_bands_share_out_the_times(schedule):
 def test_a_loss_of_which_the_answer_is_known():
     """A network that says 0 for ε misses by E ε² = 1 in every band."""
     diffusion = Diffusion(cosine(), target="eps")
-    data = Images(photos(64), None, (), "photos")
-    learned, apart = set_apart(64, 3)
+    data = ImageDataset(photos(64), None, (), "photos")
+    learned, apart = split_held_out(64, 3)
     held_out = HeldOut(data, apart, learned, diffusion, seed=0)
     looks = held_out.look(lambda x, t, y: torch.zeros_like(x), batch=2)
     assert set(looks) == {"held out", "learned"}
@@ -69,13 +77,15 @@ def look(step, held, learned):
 
 def test_a_rise_is_told():
     falling = [look(1, 0.5, 0.5), look(2, 0.4, 0.4)]
-    assert rising(falling[:1]) is None
-    assert rising(falling) is None
-    assert rising([*falling, look(3, 0.405, 0.3)]) is None  # within what chance does
-    assert rising([*falling, look(3, 0.5, 0.45)]) is None  # both rise: that is something else
-    told = rising([*falling, look(3, 0.44, 0.3)])
-    assert "at SNR over 10 the loss on held-out images is 10% above its lowest (step 2)" in told
-    assert "by heart" in told
+    assert overfitting_note(falling[:1]) is None
+    assert overfitting_note(falling) is None
+    assert overfitting_note([*falling, look(3, 0.405, 0.3)]) is None  # within what chance does
+    assert (
+        overfitting_note([*falling, look(3, 0.5, 0.45)]) is None
+    )  # both rise: that is something else
+    note = overfitting_note([*falling, look(3, 0.44, 0.3)])
+    assert "at SNR over 10 the loss on held-out images is 10% above its lowest (step 2)" in note
+    assert "by heart" in note
 
 
 def test_a_network_that_learns_by_heart_is_caught(tmp_path, capsys):
@@ -99,11 +109,9 @@ def test_a_network_that_learns_by_heart_is_caught(tmp_path, capsys):
 
 
 def test_an_average_that_is_young(tiny, tmp_path, capsys):
-    assert about_average(0, 0.999) is None  # unknown, as in what others wrote
-    assert about_average(1000, 0.999) is None
-    assert "step 90, and are to be an average over 1,000: as yet it spans 11" in about_average(
-        90, 0.999
-    )
+    assert ema_note(0, 0.999) is None  # unknown, as in what others wrote
+    assert ema_note(1000, 0.999) is None
+    assert "step 90, and are to be an average over 1,000: as yet it spans 11" in ema_note(90, 0.999)
     train(tiny, tmp_path / "run")
     assert load(tmp_path / "run").step == 4
     capsys.readouterr()

@@ -21,8 +21,8 @@ from ddpm.checkpoint.checkpoint import VERSION, BatchHeader, Header, build, dige
 from ddpm.checkpoint.diffusers import WEIGHTS, read_diffusers
 from ddpm.config import Config, DataInfo, read_toml, validated
 from ddpm.data import decode as decoding
-from ddpm.data.decode import Room
-from ddpm.evaluation.report import read_score
+from ddpm.data.decode import PixelBudget
+from ddpm.evaluation.report import read_report
 from ddpm.training.log import logged_step
 from ddpm.training.replay import replay
 from ddpm.utils.errors import plain
@@ -68,7 +68,7 @@ def test_a_jpeg_of_many_scans(tmp_path):
 def test_large_images_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
     side, most, at_once = 1500, 2, [0]
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setattr("ddpm.data.decode.ROOM", Room(most * side * side))
+    monkeypatch.setattr("ddpm.data.decode.PIXEL_BUDGET", PixelBudget(most * side * side))
     decode, lock = decoding.decode, Lock()
 
     def watched(data):
@@ -205,12 +205,12 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     refused("is not a folder, a zip or an npz", load_images, tmp_path / "a")
     refused("is not a folder, a zip or an npz", load_images, tmp_path / "a.npz")
     refused("it is not a file", read_toml, tmp_path / "a.toml")
-    refused("it is not a file", read_score, tmp_path / "a.json")
+    refused("it is not a file", read_report, tmp_path / "a.json")
     refused("there is no checkpoint", load, tmp_path / "a")
 
 
 def test_a_file_without_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("ddpm.data.decode.MOST_BYTES", 1000)
+    monkeypatch.setattr("ddpm.data.decode.MAX_BYTES", 1000)
     (tmp_path / "a.png").write_bytes(bytes(1001))
     refused("more than 1,000 bytes", load_images, tmp_path)
 
@@ -311,7 +311,7 @@ def test_other_files_of_settings(tmp_path):
     path = tmp_path / "a.json"
     for text in ("[" * 100_000, "9" * 5000, " " * 2_000_000, "{}"):
         path.write_text(text)
-        refused("a.json", read_score, path)
+        refused("a.json", read_report, path)
     path.rename(tmp_path / "config.json")
     for text in ("[" * 100_000, "9" * 5000, " " * 20_000_000, "[]"):
         (tmp_path / "config.json").write_text(text)

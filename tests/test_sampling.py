@@ -91,7 +91,7 @@ def test_samples_of_a_mixture_come_in_its_proportions(name):
 
 @pytest.mark.parametrize(("step", "order"), [(ddim_step, 1), (dpmpp_step, 2)])
 def test_deterministic_samplers_converge_at_their_order(step, order):
-    """From static to time 1 the exact flow of a Gaussian is a straight scaling about its mean."""
+    """From noise to time 1 the exact flow of a Gaussian is a straight scaling about its mean."""
     T, mean, std = 20_000, 0.3, 0.5
     diffusion = doubles(cosine(T))
     a = diffusion.schedule.alpha_bar

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ddpm import UserError, load, train
-from ddpm.utils.files import keep_as
+from ddpm.utils.files import link_or_copy
 
 KILLS = int(os.environ.get("DDPM_KILLS", 0)) or 15
 
@@ -123,11 +123,11 @@ def test_the_state_before_is_kept(tiny, tmp_path):
 
 
 def test_a_second_name_for_a_file(tmp_path, monkeypatch):
-    keep_as(tmp_path / "none", tmp_path / "b")
+    link_or_copy(tmp_path / "none", tmp_path / "b")
     assert not (tmp_path / "b").exists()
     (tmp_path / "a").write_text("new")
     (tmp_path / "b").write_text("old")
-    keep_as(tmp_path / "a", tmp_path / "b")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "new"
 
     def no_links(*args):
@@ -135,7 +135,7 @@ def test_a_second_name_for_a_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", no_links)
     (tmp_path / "a").write_text("newer")
-    keep_as(tmp_path / "a", tmp_path / "b")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "newer"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 

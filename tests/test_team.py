@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from ddpm import UserError, load, train
 from ddpm.cli.main import main
 from ddpm.config import write_toml
-from ddpm.utils.distributed import Team
+from ddpm.utils.distributed import Processes
 
 PROGRAM = """
 import sys
@@ -148,7 +148,7 @@ def test_a_film_is_of_one_process(alone, tmp_path):
     words = ("-m", "--", "ddpm", "generate", str(alone), "--out", str(tmp_path / "a.gif"))
     done = launched(2, *words)
     assert done.returncode != 0
-    assert "a film is made by one process, and these are 2" in done.stderr
+    assert "an animation is made by one process, and these are 2" in done.stderr
 
 
 WORDS = [
@@ -226,19 +226,19 @@ def test_one_alone_needs_nobody(tmp_path):
         process_index, num_processes, is_main_process = 0, 1, True
         device = torch.device("cpu")
 
-    team = Team(One())
-    assert team.agree([1.5, 2]) == [1.5, 2]
-    assert team.part(7) == slice(0, 7)
-    assert torch.equal(team.mean(torch.ones(2)), torch.ones(2))
+    processes = Processes(One())
+    assert processes.broadcast([1.5, 2]) == [1.5, 2]
+    assert processes.part(7) == slice(0, 7)
+    assert torch.equal(processes.mean(torch.ones(2)), torch.ones(2))
 
 
 def test_parts_are_even():
     class Second:
         process_index, num_processes, is_main_process = 1, 4, False
 
-    assert Team(Second()).part(12) == slice(3, 6)
+    assert Processes(Second()).part(12) == slice(3, 6)
     with pytest.raises(UserError, match="cannot be shared by 4"):
-        Team(Second()).part(10)
+        Processes(Second()).part(10)
     with pytest.raises(UserError, match="cannot be cut into 2 parts by each of 4"):
-        Team(Second()).part(12, 2)
-    assert Team(Second()).part(16, 2) == slice(4, 8)
+        Processes(Second()).part(12, 2)
+    assert Processes(Second()).part(16, 2) == slice(4, 8)

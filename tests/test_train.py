@@ -28,6 +28,7 @@ from ddpm import (
     load_images,
     train,
 )
+from ddpm.checkpoint.checkpoint import VERSION, read_tensors
 from ddpm.checkpoint.checkpoint import before as before_it
 from ddpm.config import TrainConfig, preset, read_toml
 from ddpm.core.ema import warm_decay
@@ -55,7 +56,7 @@ def log(run):
 
 def test_a_run_leaves_everything(tiny, tmp_path):
     result = train(tiny, tmp_path / "run")
-    assert (result.step, result.images, result.finished) == (4, 64, True)
+    assert (result.step, result.images_seen, result.finished) == (4, 64, True)
     names = {p.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").rglob("*")}
     assert names == {
         "config.toml", "metrics.jsonl", "model.safetensors", "state", "state/state.safetensors",
@@ -69,7 +70,7 @@ def test_a_run_leaves_everything(tiny, tmp_path):
     assert checkpoint.config == tiny
     assert checkpoint.data.classes == tuple("0123456789")
     assert checkpoint.data.fingerprint
-    assert checkpoint.images == 64
+    assert checkpoint.images_seen == 64
 
 
 def test_the_loss_falls(tiny, tmp_path):
@@ -157,14 +158,14 @@ def test_a_folder_that_is_in_use_is_left_alone(tiny, tmp_path):
 
 def test_a_run_may_go_on_with_another_weight_of_its_loss(tiny, tmp_path):
     train(tiny, tmp_path)
-    other = replace(tiny.diffusion, weight="min-snr", floor=0.5, time_sampling="by-weight")
+    other = replace(tiny.diffusion, weight="min-snr", min_weight=0.5, time_sampling="by-weight")
     result = train(replace(steps(tiny, 6), diffusion=other), tmp_path, resume=True)
     assert result.step == 6
     assert load(tmp_path).config.diffusion == other
 
 
 def test_a_floor_is_not_for_eps(tiny, tmp_path):
-    eps = replace(tiny.diffusion, target="eps", weight="min-snr", floor=0.5)
+    eps = replace(tiny.diffusion, target="eps", weight="min-snr", min_weight=0.5)
     with pytest.raises(UserError, match="errors of x_0, not of eps"):
         train(replace(tiny, diffusion=eps), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -310,7 +311,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_a_word(tiny, tmp_path):
 
 def test_budgets_in_images_and_minutes(tiny, tmp_path):
     by_images = replace(tiny, steps=None, images=48)
-    assert train(by_images, tmp_path / "images").images == 48
+    assert train(by_images, tmp_path / "images").images_seen == 48
     by_minutes = replace(tiny, steps=None, minutes=0.02)
     result = train(by_minutes, tmp_path / "minutes")
     assert result.step > 0
@@ -476,3 +477,25 @@ def test_own_data_in_colour_without_classes(shared, tiny, tmp_path):
         info = load(tmp_path / name).data
         assert (info.channels, info.height, info.width, len(info.classes)) == (*shape, classes)
         assert generate(tmp_path / name, n=2).images.shape == (2, *shape)
+
+
+def test_files_with_the_names_of_before_still_load(tiny, tmp_path):
+    weighted = replace(tiny.diffusion, weight="min-snr", min_weight=0.5)
+    config, run = replace(tiny, diffusion=weighted), tmp_path / "run"
+    train(config, run, device="cpu")
+    wanted = load(run)
+    renamed = {"min_weight": "floor", "images_seen": "images", "lr_scale": "caution"}
+    for path in (run / "model.safetensors", run / "state" / "state.safetensors"):
+        tensors, about = read_tensors(path)
+        for new, old in renamed.items():
+            about["ddpm"] = about["ddpm"].replace(f'"{new}"', f'"{old}"')
+        about["ddpm"] = about["ddpm"].replace(f'"version": {VERSION}', '"version": 1')
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, path, about)
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("min_weight", "floor"))
+
+    assert "floor" in (run / "config.toml").read_text()
+    assert read_toml(run / "config.toml") == config
+    checkpoint = load(run)
+    assert (checkpoint.config, checkpoint.images_seen) == (wanted.config, wanted.images_seen)
+    assert train(replace(config, steps=config.steps + 2), run, device="cpu", resume=True).finished

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from .core.sampling import ddim_step, ddpm_step, dpmpp_step, sample, timesteps
     from .core.schedule import Schedule, cosine, linear, sigmoid
     from .core.unet import UNet
-    from .data.load import Batches, Images, load_images
+    from .data.load import Batches, ImageDataset, load_images
     from .evaluation.evaluate import evaluate
     from .evaluation.metrics import frechet_distance
-    from .evaluation.reference import Judge
-    from .evaluation.report import Score
+    from .evaluation.reference import Reference
+    from .evaluation.report import Report
     from .generation.generate import Edit, Samples, generate
     from .training.train import train
     from .utils.errors import UserError
@@ -49,7 +49,7 @@ _MODULES = {
     "slerp": "core.editing",
     "inpaint": "core.editing",
     "variational_bound": "core.likelihood",
-    "Images": "data.load",
+    "ImageDataset": "data.load",
     "Batches": "data.load",
     "load_images": "data.load",
     "to_float": "utils.images",
@@ -66,8 +66,8 @@ _MODULES = {
     "Samples": "generation.generate",
     "generate": "generation.generate",
     "Edit": "generation.generate",
-    "Judge": "evaluation.reference",
-    "Score": "evaluation.report",
+    "Reference": "evaluation.reference",
+    "Report": "evaluation.report",
     "evaluate": "evaluation.evaluate",
     "frechet_distance": "evaluation.metrics",
     "UserError": "utils.errors",
@@ -79,10 +79,10 @@ __all__ = [  # noqa: RUF022  (in the order of the papers)
     "sample", "timesteps", "ddpm_step", "ddim_step", "dpmpp_step", "ImageNoise",
     "slerp", "inpaint",
     "variational_bound",
-    "Images", "Batches", "load_images", "to_float", "to_uint8", "grid",
+    "ImageDataset", "Batches", "load_images", "to_float", "to_uint8", "grid",
     "Config", "preset", "EMA", "train",
     "Checkpoint", "build", "save", "load", "Samples", "generate", "Edit",
-    "Judge", "Score", "evaluate", "frechet_distance", "UserError",
+    "Reference", "Report", "evaluate", "frechet_distance", "UserError",
 ]  # fmt: skip
 
 

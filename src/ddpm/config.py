@@ -16,12 +16,12 @@ import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from .utils.errors import UserError
-from .utils.files import read_text, replacing
+from .utils.files import atomic_write, read_text
 
 STRICT = ConfigDict(extra="forbid")
 
-MOST_BYTES = 16_000  # of a config's file; a thousand will do
-MOST_FAULTS = 20  # that are named one by one
+MAX_BYTES = 16_000  # of a config's file; a thousand will do
+MAX_FAULTS = 20  # that are named one by one
 
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 Few = Annotated[int, Field(ge=1, le=64)]
@@ -75,7 +75,7 @@ class DiffusionConfig:
     """Weight of the loss over time."""
     gamma: Positive = 5.0
     """γ of min-snr."""
-    floor: NonNegative = 0.0
+    min_weight: NonNegative = 0.0
     """Least weight of an error of x_0 under min-snr, for v and x0: raise it, to 0.5 say, and the
     noisiest times count too, at which a network that is given no class settles on one."""
     time_sampling: Literal["uniform", "stratified", "by-weight", "logit-normal"] = "uniform"
@@ -127,9 +127,9 @@ class SampleConfig:
     __pydantic_config__ = STRICT
 
     sampler: Sampler = "ddim"
-    """How to walk from static to images."""
+    """How to walk from noise to images."""
     steps: Count = 50
-    """Steps from static to an image."""
+    """Steps from noise to an image."""
     spacing: Spacing = "even"
     """How the steps lie on the way."""
     eta: Share = 0.0
@@ -206,7 +206,7 @@ def checked(options: T) -> T:
 
 def explain(error: ValidationError) -> str:
     """A pydantic error as a sentence: where, what, and what was given."""
-    if error.error_count() > MOST_FAULTS:
+    if error.error_count() > MAX_FAULTS:
         return f"{error.error_count():,} entries are unknown or unfit"
     parts = []
     for e in error.errors():
@@ -238,17 +238,26 @@ def to_dict(config: Config) -> dict[str, Any]:
     return plain(asdict(config))
 
 
+def renamed(table: Any) -> Any:
+    """The table of a config, with the names of now where it has those of before."""
+    diffusion = table.get("diffusion") if isinstance(table, dict) else None
+    if isinstance(diffusion, dict) and "floor" in diffusion:
+        diffusion = {"min_weight" if k == "floor" else k: v for k, v in diffusion.items()}
+        return table | {"diffusion": diffusion}
+    return table
+
+
 def read_toml(path: Path) -> Config:
     """The Config in a file such as a run's config.toml."""
     try:
-        table = tomllib.loads(read_text(path, MOST_BYTES))
+        table = tomllib.loads(read_text(path, MAX_BYTES))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except RecursionError:
         raise UserError(f"{path} cannot be read as TOML: it is nested too deeply") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None
-    return validated(Config, table, str(path))
+    return validated(Config, renamed(table), str(path))
 
 
 def write_toml(config: Config, path: Path) -> None:
@@ -256,7 +265,7 @@ def write_toml(config: Config, path: Path) -> None:
     try:
         if path.exists() and read_toml(path) == config:
             return
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
     except UnicodeEncodeError:
         raise UserError(

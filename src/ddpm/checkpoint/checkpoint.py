@@ -22,20 +22,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..config import Config, DataInfo, NonNegative, Positive, Whole, validated
+from ..config import Config, DataInfo, NonNegative, Positive, Whole, renamed, validated
 from ..core.diffusion import Diffusion
 from ..core.ema import EMA
 from ..core.schedule import SCHEDULES
 from ..core.unet import UNet
 from ..utils.errors import UserError
-from ..utils.files import keep_as, replacing
+from ..utils.files import atomic_write, link_or_copy
 from .shard import put_weights, shared_as, whole
 
-VERSION = 1
-MOST_HEADER = 4_000_000  # bytes of a file's header: the names of a great many classes
+VERSION = 2
+OLD_NAMES = {"images": "images_seen", "caution": "lr_scale"}  # of version 1
+MAX_HEADER = 4_000_000  # bytes of a file's header: the names of a great many classes
 Weights = Literal["ema", "as given"]  # averaged; or from elsewhere, where who knows
 WEIGHTS = Path(__file__).parents[1] / "weights"
-SHIPPED = ("mnist", "cifar10", "celeba64")
+PRETRAINED = ("mnist", "cifar10", "celeba64")
 FIXED = (  # for the whole life of a run
     "size", "flip", "labels", "held_out", "seed", "unet", "train.batch",
     "diffusion.schedule", "diffusion.T", "diffusion.target",
@@ -52,7 +53,7 @@ class Header:
     version: Version
     weights: Weights
     step: Whole
-    images: Whole
+    images_seen: Whole
     data: DataInfo
     config: Config
 
@@ -67,7 +68,7 @@ class StateHeader:
     ema_updates: Whole
     data: DataInfo
     config: Config
-    caution: Positive = 1.0
+    lr_scale: Positive = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Checkpoint:
     config: Config
     data: DataInfo
     step: int
-    images: int
+    images_seen: int
     weights: Weights = "ema"
 
     @property
@@ -113,7 +114,7 @@ def build_net(config: Config, data: DataInfo) -> UNet:
 def build_diffusion(config: Config) -> Diffusion:
     d = config.diffusion
     schedule = SCHEDULES[d.schedule](d.T)
-    return Diffusion(schedule, d.target, d.weight, d.gamma, d.floor, d.time_sampling)
+    return Diffusion(schedule, d.target, d.weight, d.gamma, d.min_weight, d.time_sampling)
 
 
 def save(
@@ -122,13 +123,13 @@ def save(
     config: Config,
     data: DataInfo,
     step: int,
-    images: int,
+    images_seen: int,
     write: bool = True,
     weights: Weights = "ema",
 ) -> None:
     """Write a checkpoint, whole or not at all. `weights`: which those of `net` are. Where several
     processes have parts of it all of them call this, and one of them is to `write`."""
-    header = Header(VERSION, weights, step, images, data, config)
+    header = Header(VERSION, weights, step, images_seen, data, config)
     save_tensors(Path(path), net.state_dict(), header, write)
 
 
@@ -138,7 +139,7 @@ def load(path: str | Path) -> Checkpoint:
 
     Raises UserError where there is none, or it is damaged, of another kind, or too new.
     """
-    path = WEIGHTS / f"{path}.safetensors" if path in SHIPPED else Path(path)
+    path = WEIGHTS / f"{path}.safetensors" if path in PRETRAINED else Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
     tensors, header = load_tensors(path, Header)
@@ -149,7 +150,7 @@ def load(path: str | Path) -> Checkpoint:
         header.config,
         header.data,
         header.step,
-        header.images,
+        header.images_seen,
         header.weights,
     )
 
@@ -180,7 +181,7 @@ def save_state(
     path: Path,
     step: int,
     seconds: float,
-    caution: float,
+    lr_scale: float,
     net: nn.Module,
     ema: EMA,
     optimizer: torch.optim.Optimizer,
@@ -189,15 +190,15 @@ def save_state(
     write: bool = True,
 ) -> None:
     """Write all that going on needs: weights, their average, the optimizer's moments, the step, and
-    `caution`, by which the learning rate is multiplied. The one before is kept beside it. `write`
+    `lr_scale`, by which the learning rate is multiplied. The one before is kept beside it. `write`
     is as for `save`."""
     moments = optimizer.state_dict()["state"]
     tensors = {f"raw.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.model.state_dict().items()}
     tensors |= {f"optimizer.{i}.{k}": v for i, m in moments.items() for k, v in m.items()}
-    header = StateHeader(VERSION, step, seconds, ema.updates, data, config, caution)
+    header = StateHeader(VERSION, step, seconds, ema.updates, data, config, lr_scale)
     if write:
-        keep_as(path, before(path))
+        link_or_copy(path, before(path))
     save_tensors(path, tensors, header, write)
 
 
@@ -215,7 +216,7 @@ def load_state(
     data: DataInfo,
     write: bool = True,
 ) -> tuple[int, float, float]:
-    """Put back what `save_state` wrote; returns the step, the seconds and the caution. Where the
+    """Put back what `save_state` wrote; returns the step, the seconds and the lr_scale. Where the
     file is damaged the one before it serves, with a note, and where this process may `write` takes
     its place: the next to be written must not drive out the only one that is whole.
 
@@ -229,7 +230,7 @@ def load_state(
         print(f"note: {error}; going on from the checkpoint before it", file=sys.stderr)
         tensors, header = load_tensors(before(path), StateHeader)
         if write:
-            keep_as(before(path), path)
+            link_or_copy(before(path), path)
     changed = [k for k in FIXED if attrgetter(k)(header.config) != attrgetter(k)(config)]
     if changed:
         raise UserError(f"this run cannot go on with another {changed[0]}: start a new one for it")
@@ -254,7 +255,7 @@ def load_state(
     except (RuntimeError, KeyError, TypeError):
         raise UserError(f"{path} is damaged: it does not fit this run's config") from None
     ema.updates = header.ema_updates
-    return header.step, header.seconds, header.caution
+    return header.step, header.seconds, header.lr_scale
 
 
 def save_batch(
@@ -288,14 +289,14 @@ def save_tensors(
     if not write:
         return
     about = {"ddpm": json.dumps(asdict(header)), "sha256": digest(contiguous)}
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         try:
             save_file(contiguous, beside, metadata=about)
         except SafetensorError as error:  # it has the system's number for the fault in its text
             number = re.search(r"os error (\d+)", str(error))
             code = int(number[1]) if number else errno.EIO
             raise OSError(code, os.strerror(code), str(path)) from None
-        if header_length(beside) > MOST_HEADER:
+        if header_length(beside) > MAX_HEADER:
             raise UserError(f"{len(header.data.classes):,} classes are too many for a checkpoint")
 
 
@@ -311,7 +312,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
     """The tensors and the header of a file of ours, checked for kind, version and range."""
     if not path.is_file():
-        names = ", ".join(SHIPPED)
+        names = ", ".join(PRETRAINED)
         raise UserError(
             f"there is no checkpoint at {path}; name a run's folder, a .safetensors file, or the "
             f"weights that come with ddpm: {names}"
@@ -329,15 +330,23 @@ def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
         )
     if "sha256" in about and about["sha256"] != digest(tensors):
         raise UserError(f"{path} is damaged: its contents are not those that were written")
-    return tensors, validated(kind, header, f"{path} has a damaged header")
+    return tensors, validated(kind, renamed_header(header), f"{path} has a damaged header")
+
+
+def renamed_header(header: Any) -> Any:
+    """The same, with the names of now where it is of a file that has those of before."""
+    if not isinstance(header, dict):
+        return header
+    table = {OLD_NAMES.get(name, name): value for name, value in header.items()}
+    return table | ({"config": renamed(table["config"])} if "config" in table else {})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, and what it says of itself. Raises UserError where it is
     none, or its header is larger than any of ours."""
     try:
-        if header_length(path) > MOST_HEADER:
-            raise ValueError(f"its header would have more than {MOST_HEADER:,} bytes")
+        if header_length(path) > MAX_HEADER:
+            raise ValueError(f"its header would have more than {MAX_HEADER:,} bytes")
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}

@@ -33,8 +33,8 @@ from ..config import (
 )
 from ..core.schedule import SCHEDULES
 from ..utils.errors import UserError
-from ..utils.files import read_text, replacing, require_writable
-from .checkpoint import VERSION, Checkpoint, Header, read_tensors, rebuild
+from ..utils.files import atomic_write, read_text, require_writable
+from .checkpoint import VERSION, Checkpoint, Header, read_tensors, rebuild, renamed_header
 
 DIFFUSERS = "0.31.0"  # the oldest whose configs are written here
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -53,7 +53,7 @@ FIXED_PROCESS: dict[str, tuple[Any, ...]] = {
     "_class_name": ("DDPMScheduler", "DDIMScheduler"), "rescale_betas_zero_snr": (False,),
     "clip_sample": (True,), "clip_sample_range": (1, 1.0), "thresholding": (False,),
 }  # fmt: skip
-MOST_BYTES = 10_000_000  # of a file of settings, which may list 100,000 betas
+MAX_BYTES = 10_000_000  # of a file of settings, which may list 100,000 betas
 
 
 @dataclass(frozen=True)
@@ -218,10 +218,10 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> None:
     for sub in ("unet", "scheduler"):
         require_writable(folder / sub)
     c = checkpoint
-    header = Header(VERSION, c.weights, c.step, c.images, c.data, c.config)
+    header = Header(VERSION, c.weights, c.step, c.images_seen, c.data, c.config)
     about = {"format": "pt", "ddpm": json.dumps(asdict(header))}
     state = {name: t.detach().cpu() for name, t in c.net.state_dict().items()}
-    with replacing(folder / "unet" / WEIGHTS) as beside:
+    with atomic_write(folder / "unet" / WEIGHTS) as beside:
         save_file(to_theirs(state, c.config.unet), beside, metadata=about)
     index = {
         "_class_name": "DDPMPipeline", "_diffusers_version": DIFFUSERS,
@@ -232,7 +232,7 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> None:
         ("scheduler/scheduler_config.json", scheduler),
         ("model_index.json", index),
     ):
-        with replacing(folder / name) as beside:
+        with atomic_write(folder / name) as beside:
             beside.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
@@ -330,13 +330,15 @@ def read_diffusers(folder: Path) -> Checkpoint:
     net, diffusion = rebuild(path, config, data, ours)
     net = net.eval().requires_grad_(False)
     if header:
-        return Checkpoint(net, diffusion, config, data, header.step, header.images, header.weights)
+        return Checkpoint(
+            net, diffusion, config, data, header.step, header.images_seen, header.weights
+        )
     return Checkpoint(net, diffusion, config, data, 0, 0, "as given")
 
 
 def our_header(text: str, path: Path) -> Header:
     try:
-        return validated(Header, json.loads(text), f"{path} has a damaged header")
+        return validated(Header, renamed_header(json.loads(text)), f"{path} has a damaged header")
     except (ValueError, RecursionError):
         raise UserError(f"{path} has a damaged header: it is not JSON") from None
 
@@ -434,7 +436,7 @@ def reverse(names: dict[str, str], theirs: str, where: str) -> Any:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(read_text(path, MOST_BYTES))
+        table = json.loads(read_text(path, MAX_BYTES))
     except FileNotFoundError:
         raise UserError(f"there is no {path}: is this a folder of diffusers'?") from None
     except (OSError, ValueError, RecursionError) as error:

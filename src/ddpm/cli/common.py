@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..config import DataInfo, SampleConfig, preset
 from ..utils.errors import UserError
-from ..utils.files import free_name, require_writable, taken
+from ..utils.files import free_name, is_occupied, require_writable
 from .options import (
     ConvertOptions,
     DemoOptions,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..checkpoint.checkpoint import Checkpoint
     from ..generation.generate import Edit
-    from ..utils.distributed import Team
+    from ..utils.distributed import Processes
 
 PICTURES = (".png",)
 ANIMATIONS = (".gif", ".webp")
@@ -30,41 +30,43 @@ ANIMATIONS = (".gif", ".webp")
 
 def generate_command(options: GenerateOptions) -> int:
     from ..core.sampling import State
-    from ..generation.generate import Film, generate, times_of, write
-    from ..utils.distributed import assemble
+    from ..generation.generate import AnimationRecorder, generate, times_of, write
+    from ..utils.distributed import join_processes
 
     checkpoint, settings, device = sampling_setup(options.checkpoint or "mnist", options)
-    team = assemble(device)
+    processes = join_processes(device)
     if options.label and settings.guidance == 0:
         raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
     edit = read_edit(options, checkpoint.data)
     out = check_out(options.out, options.overwrite)
     steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
-    film = Film(steps) if out.suffix.lower() in ANIMATIONS else None
-    if film and team.size > 1:
-        raise UserError(f"a film is made by one process, and these are {team.size}")
-    with steps_bar(options.n, options.batch, steps, team) as bar:
+    animation = AnimationRecorder(steps) if out.suffix.lower() in ANIMATIONS else None
+    if animation and processes.world_size > 1:
+        raise UserError(
+            f"an animation is made by one process, and these are {processes.world_size}"
+        )
+    with steps_bar(options.n, options.batch, steps, processes) as bar:
 
         def on_state(state: State) -> None:
             bar.update(state.x0 is not None)
-            if film is not None:
-                film.take(state)
+            if animation is not None:
+                animation.take(state)
 
         samples = generate(
             checkpoint, options.n, seed=options.seed, labels=options.label, settings=settings,
             device=device, batch=options.batch, edit=edit, on_state=on_state,
-            team=team,
+            processes=processes,
         )  # fmt: skip
-    tell_of_average(checkpoint, team)
-    if team.main:
-        write(out, samples, film)
+    tell_of_average(checkpoint, processes)
+    if processes.is_main:
+        write(out, samples, animation)
         print(f"{options.n} images: {out}")
-    team.disband()
+    processes.finish()
     return 0
 
 
 def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
-    """What the images come from, where not from static alone."""
+    """What the images come from, where not from noise alone."""
     from ..data.decode import read_mask, read_picture
     from ..generation.generate import Edit, check_edit
 
@@ -102,12 +104,12 @@ def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", S
     return checkpoint, settings, device
 
 
-def tell_of_average(checkpoint: "Checkpoint", team: "Team") -> None:
-    from ..data.inspect import about_average
+def tell_of_average(checkpoint: "Checkpoint", processes: "Processes") -> None:
+    from ..data.inspect import ema_note
 
-    told = about_average(checkpoint.step, checkpoint.config.train.ema)
-    if told and team.main:
-        print(f"note: {told}", file=sys.stderr)
+    note = ema_note(checkpoint.step, checkpoint.config.train.ema)
+    if note and processes.is_main:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def device_for(options: SamplingOptions) -> str:
@@ -118,19 +120,21 @@ def device_for(options: SamplingOptions) -> str:
     return device
 
 
-def images_bar(n: int, team: "Team") -> "tqdm":
+def images_bar(n: int, processes: "Processes") -> "tqdm":
     from tqdm import tqdm
 
-    hidden = None if team.main else True  # None: where there is no terminal
-    return tqdm(total=n // team.size, desc="bits/dim", disable=hidden, leave=False, unit="img")
+    hidden = None if processes.is_main else True  # None: where there is no terminal
+    return tqdm(
+        total=n // processes.world_size, desc="bits/dim", disable=hidden, leave=False, unit="img"
+    )
 
 
-def steps_bar(n: int, batch: int, steps: int, team: "Team") -> "tqdm":
+def steps_bar(n: int, batch: int, steps: int, processes: "Processes") -> "tqdm":
     from tqdm import tqdm
 
-    batches = -(-n // batch)  # of which one process has every team.size-th
-    hidden = None if team.main else True
-    total = steps * -(-batches // team.size)
+    batches = -(-n // batch)  # of which one process has every processes.world_size-th
+    hidden = None if processes.is_main else True
+    total = steps * -(-batches // processes.world_size)
     return tqdm(total=total, disable=hidden, leave=False, unit="step")
 
 
@@ -143,7 +147,7 @@ def check_out(name: str | None, overwrite: bool) -> Path:
     if path.is_dir() or not path.suffix or (name or "").endswith("/"):
         if path.suffix.lower() in (*PICTURES, *ANIMATIONS, ".npz"):
             raise UserError(f"{path} is a folder: give another --out")
-        if taken(path) and not overwrite:
+        if is_occupied(path) and not overwrite:
             raise UserError(f"{path} is there already: give another --out, or add --overwrite")
         require_writable(path)
         return path
@@ -172,7 +176,7 @@ def convert_command(options: ConvertOptions) -> int:
             raise UserError(f"{out} will be a checkpoint of ours: end it in .safetensors")
         check_file(out, overwrite=False)
         c = read_diffusers(source)
-        save(out, c.net, c.config, c.data, c.step, c.images, weights=c.weights)
+        save(out, c.net, c.config, c.data, c.step, c.images_seen, weights=c.weights)
         print(f"{out}: try ddpm generate {out}")
     else:
         checkpoint = load(options.source)

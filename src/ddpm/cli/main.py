@@ -41,9 +41,9 @@ Denoising diffusion from scratch.
 
 commands:
   train [PRESET]             train on images, and leave everything in a run's folder
-  generate [CHECKPOINT]      images out of static, from a run or the weights in the box
+  generate [CHECKPOINT]      images out of noise, from a run or the bundled weights
   evaluate [CHECKPOINT]      how good they are: a distance from real images, and its floor
-  demo [CHECKPOINT ...]      images out of static, live in the browser
+  demo [CHECKPOINT ...]      images out of noise, live in the browser
   convert FROM TO            to a folder of diffusers', or from one
   doctor DATA                what is in your images, and what learning them costs
   replay BATCH               a step that gave no number, taken again
@@ -120,7 +120,7 @@ def train_command(argv: list[str]) -> int:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not options.out:
         raise UserError("several processes need one folder: name it with --out RUN")
     out = Path(options.out or free_name(Path("runs", options.preset or "first-run")))
-    from ..checkpoint.checkpoint import SHIPPED
+    from ..checkpoint.checkpoint import PRETRAINED
     from ..training.train import train
 
     result = train(options.config, out, device=options.device, resume=options.resume)
@@ -130,11 +130,11 @@ def train_command(argv: list[str]) -> int:
         print(f"{out} had come to the end of its budget: to go on, give it a larger one")
         return 0
     minutes = result.seconds / 60
-    print(f"{result.images:,} images in {minutes:.1f} minutes, loss {result.loss:.4f}: {out}")
+    print(f"{result.images_seen:,} images in {minutes:.1f} minutes, loss {result.loss:.4f}: {out}")
     if not result.finished:
         print(f"stopped at step {result.step:,}; go on with: ddpm train --out {out} --resume")
         return 130
-    name = f"./{out}" if str(out) in SHIPPED else out  # not the weights of that name
+    name = f"./{out}" if str(out) in PRETRAINED else out  # not the weights of that name
     print(f"samples are in {out / 'samples'}; for more: ddpm generate {name}")
     return 0
 

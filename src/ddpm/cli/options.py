@@ -33,9 +33,9 @@ class SamplingOptions:
     """What generating and scoring have in common."""
 
     steps: Count | None = None
-    """Steps from static to an image. This and the next four: by default as the checkpoint says."""
+    """Steps from noise to an image. This and the next four: by default as the checkpoint says."""
     sampler: Sampler | None = None
-    """How to walk from static to images."""
+    """How to walk from noise to images."""
     spacing: Spacing | None = None
     """How the steps lie on the way."""
     eta: Share | None = None
@@ -52,7 +52,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class GenerateOptions(SamplingOptions):
-    """Generate images out of static.
+    """Generate images out of noise.
 
     Image number i follows from the checkpoint, its label, these settings, the seed and i.
     """
@@ -63,7 +63,7 @@ class GenerateOptions(SamplingOptions):
     n: Count = 16
     """How many images."""
     out: str | None = None
-    """x.png: a grid. x.gif or x.webp: how they came out of the static. x.npz: an array, with the
+    """x.png: a grid. x.gif or x.webp: how they came out of the noise. x.npz: an array, with the
     labels. x, without an ending: a folder of single PNGs. By default generated.png, numbered."""
     overwrite: bool = False
     """Write over what --out names."""
@@ -85,7 +85,7 @@ class GenerateOptions(SamplingOptions):
 
 @dataclass(frozen=True)
 class EvaluateOptions(SamplingOptions):
-    """Score images: the Fréchet distance between their features and those of real images.
+    """Report images: the Fréchet distance between their features and those of real images.
 
     Digits are seen by a classifier of digits that comes with the package, all else by the Inception
     network of the published scores, with which the distance is the FID; KID, Inception score,
@@ -118,7 +118,7 @@ class EvaluateOptions(SamplingOptions):
     likelihood: Count | None = None
     """Bound the bits/dim of so many held-out images too, with as many network evaluations each as
     the network was trained with: 1,000, as a rule."""
-    copies: str | None = None
+    memorization: str | None = None
     """A .png for the samples that are nearest to training images, beside these; and how near they
     are, beside how near other real images are."""
     against: str | None = None
@@ -131,7 +131,7 @@ class EvaluateOptions(SamplingOptions):
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Open the demo: images out of static, live in the browser."""
+    """Open the demo: images out of noise, live in the browser."""
 
     checkpoints: tyro.conf.Positional[tuple[str, ...]] = ()
     """Runs' folders, .safetensors files or names of weights that come with the package: all of the

@@ -41,14 +41,14 @@ class Diffusion:
     """A schedule, what the network predicts, and how its errors are weighted.
 
     `clip`: predictions of x_0 are held within [−clip, clip]; None for data without a range.
-    `gamma`: the γ of min-SNR, and `floor` the least weight beside it.
+    `gamma`: the γ of min-SNR, and `min_weight` the least weight beside it.
     """
 
     schedule: Schedule
     target: Target = "eps"
     weight: Weight = "simple"
     gamma: float = 5.0
-    floor: float = 0.0
+    min_weight: float = 0.0
     time_sampling: TimeSampling = "uniform"
     clip: float | None = 1.0
 
@@ -127,14 +127,14 @@ class Diffusion:
         """w(t): 1, or min{SNR(t), γ} on the error of x_0   [Hang et al. 2023, Eq. 5]
 
         An error of ε is √SNR, and one of v is √(SNR + 1), times the error of x_0; hence
-        min{SNR, γ}/SNR for ε and min{SNR, γ}/(SNR + 1) for v. Shape (B,). With a `floor` f it is
-        max{f, min{SNR, γ}}; f = 1 and no γ are the truncated SNR [Salimans and Ho 2022, Sec. 4].
+        min{SNR, γ}/SNR for ε and min{SNR, γ}/(SNR + 1) for v. Shape (B,). With `min_weight` m it is
+        max{m, min{SNR, γ}}; m = 1 and no γ are the truncated SNR [Salimans and Ho 2022, Sec. 4].
         """
         if self.weight == "simple":
             return torch.ones_like(t, dtype=self.schedule.alpha_bar.dtype)
         snr = self.schedule.snr(t)
         scale = {"eps": snr, "x0": torch.ones_like(snr), "v": snr + 1}[self.target]
-        return snr.clamp(self.floor, self.gamma) / scale
+        return snr.clamp(self.min_weight, self.gamma) / scale
 
     def sample_times(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """t ~ Uniform{1 … T}   [DDPM, Algorithm 1]

@@ -1,6 +1,6 @@
 """From images to images: between two of them, near one, and into the gaps of one.
 
-Variations need nothing new: `sample` begins at q_sample(x0, t, eps) instead of at static
+Variations need nothing new: `sample` begins at q_sample(x0, t, eps) instead of at noise
 [SDEdit, Meng et al. 2022, Algorithm 1].
 """
 
@@ -17,8 +17,8 @@ from .sampling import Denoiser, Noise, State, Step, ddpm_step
 def slerp(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
     """sin((1−u)θ)/sin θ · a + sin(uθ)/sin θ · b,  cos θ = a·b/(‖a‖‖b‖)   [DDIM, App. D.5]
 
-    Between two statics (B, …), u of shape (B,) from 0 to 1. A straight line would pass through
-    less noise than a network has ever seen; this keeps to the sphere where all of it lies.
+    Between two draws of noise (B, …), u of shape (B,) from 0 to 1. A straight line would pass
+    through less noise than a network has ever seen; this keeps to the sphere where all of it lies.
     """
     flat = [x.flatten(1) for x in (a, b)]
     norms = flat[0].norm(dim=1) * flat[1].norm(dim=1)

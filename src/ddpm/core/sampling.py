@@ -1,4 +1,4 @@
-"""From static to images: steps over a pair of times s < t, and one loop that walks them.
+"""From noise to images: steps over a pair of times s < t, and one loop that walks them.
 
 A step is a plain function. It sees a Prediction(x0, eps) and never learns what the network was
 trained to predict, whether it was guided, or how many steps there are.
@@ -26,7 +26,7 @@ Noise = Callable[[], Tensor]
 
 
 class State(NamedTuple):
-    """A point on the way: x at time t, and the x̂_0 that led to it (None for the first static)."""
+    """A point on the way: x at time t, and the x̂_0 that led to it (None for the first noise)."""
 
     t: int
     x: Tensor
@@ -160,9 +160,9 @@ def sample(
 ) -> Iterator[State]:
     """x_T ~ N(0, I);  x_s = step(x_t) for each pair t > s of `times`   [DDPM, Algorithm 2]
 
-    Yields every State, the static first and the images last, so that a progress bar, an animation
+    Yields every State, the noise first and the images last, so that a progress bar, an animation
     or a demo is a loop over it. `times` falls to 0, as `timesteps` makes it. `start`: the x at
-    times[0], where it is not to be static.
+    times[0], where it is not to be noise.
     """
     x = noise() if start is None else start
     yield State(times[0], x, None)

@@ -17,7 +17,7 @@ MAX_BETA = 0.999  # Improved DDPM, Sec. 3.2: no single step may destroy everythi
 class Schedule:
     """ᾱ_t = ∏_{i=1…t} α_i,  α_i = 1 − β_i,  1 = ᾱ_0 > ᾱ_1 > … > ᾱ_T > 0   [DDPM, Sec. 2]
 
-    Time 0 is clean data and time T is static. `alpha_bar` has shape (T + 1,).
+    Time 0 is clean data and time T is noise. `alpha_bar` has shape (T + 1,).
     Raises ValueError where the array does not fall strictly from 1 to above 0.
     """
 

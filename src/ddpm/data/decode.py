@@ -20,19 +20,19 @@ SUFFIXES = (
     ".pbm", ".avif",
 )  # fmt: skip
 SMALLEST_SIDE = 8
-MOST_PIXELS = 100_000_000
-MOST_BYTES = 500_000_000
-MOST_SCANS = 100  # of a progressive JPEG, each of which passes over the whole image; ten are usual
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 500_000_000
+MAX_SCANS = 100  # of a progressive JPEG, each of which passes over the whole image; ten are usual
 
 
-class Room:
+class PixelBudget:
     """Room for so many pixels at once: who needs more than is left waits for others to end."""
 
     def __init__(self, most: int):
         self.left, self.change = most, Condition()
 
     @contextmanager
-    def taken(self, n: int) -> Iterator[None]:
+    def reserve(self, n: int) -> Iterator[None]:
         with self.change:
             self.change.wait_for(lambda: n <= self.left)
             self.left -= n
@@ -44,7 +44,7 @@ class Room:
                 self.change.notify_all()
 
 
-ROOM = Room(2 * MOST_PIXELS)
+PIXEL_BUDGET = PixelBudget(2 * MAX_PIXELS)
 
 
 @cache
@@ -58,8 +58,8 @@ def open_image(data: bytes) -> Image.Image:
     """An image file of one of the formats, not decoded yet. No other is opened, whatever the file
     is called: Pillow knows many, and one of them is a program that another program runs."""
     image = Image.open(io.BytesIO(data), formats=formats())
-    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
-        raise ValueError(f"more than {MOST_SCANS} passes over one image are too many")
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ValueError(f"more than {MAX_SCANS} passes over one image are too many")
     return image
 
 
@@ -68,7 +68,8 @@ def head(data: bytes) -> tuple[int, int, bool]:
     with open_image(data) as image:
         w, h = usable_size(image)
         gray = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
-    with ROOM.taken(w * h):  # a PNG is decoded for it, as it may be told behind the pixels
+    # A PNG is decoded for it, as it may be told behind the pixels.
+    with PIXEL_BUDGET.reserve(w * h):
         turned = open_image(data).getexif().get(0x0112, 1) >= 5
     return (w, h, not gray) if turned else (h, w, not gray)
 
@@ -76,7 +77,7 @@ def head(data: bytes) -> tuple[int, int, bool]:
 def usable_size(image: Image.Image) -> tuple[int, int]:
     """Width and height, or ValueError for an image that is too small to learn from or a bomb."""
     w, h = image.size
-    if w * h > MOST_PIXELS:
+    if w * h > MAX_PIXELS:
         raise ValueError(f"{w}x{h} pixels are too many")
     if min(w, h) < SMALLEST_SIDE:
         raise ValueError(f"{w}x{h} pixels are too few")
@@ -116,7 +117,7 @@ def decode_to_fit(data: bytes, mode: str, size: tuple[int, int]) -> np.ndarray:
     """An image file, decoded and fitted once there is room for it."""
     with open_image(data) as file:
         w, h = usable_size(file)
-    with ROOM.taken(w * h):
+    with PIXEL_BUDGET.reserve(w * h):
         return fit(converted(decode(data), mode), size)
 
 
@@ -153,9 +154,9 @@ def opened(path: Path) -> Image.Image:
 def read_bytes(path: Path) -> bytes:
     """A file's, or ValueError where there are too many; also of a file without an end."""
     with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"the file has more than {MOST_BYTES:,} bytes")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"the file has more than {MAX_BYTES:,} bytes")
     return data
 
 

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from ..config import DataInfo
 from ..utils.errors import UserError, plain
 from .decode import (
-    MOST_BYTES,
-    MOST_PIXELS,
+    MAX_BYTES,
+    MAX_PIXELS,
     SMALLEST_SIDE,
     SUFFIXES,
     decode_to_fit,
@@ -37,7 +37,7 @@ LOOSE, TIGHT = 50_000_000, 100  # no image of more bytes than LOOSE packs into a
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class ImageDataset:
     """A set of images in memory.
 
     images  uint8 (N, C, H, W)
@@ -60,7 +60,7 @@ class Images:
         n, c, h, w = self.images.shape
         return DataInfo(self.source, n, c, h, w, self.classes, self.fingerprint)
 
-    def without_labels(self) -> "Images":
+    def without_labels(self) -> "ImageDataset":
         return replace(self, labels=None, classes=())
 
 
@@ -69,7 +69,7 @@ class Images:
 
 def read_named(
     name: str, size: tuple[int, int] | None, root: Path, split: str, keep: Path | None = None
-) -> Images:
+) -> ImageDataset:
     if name == "mnist5k":
         if split != "train":
             raise UserError("mnist5k has no test split; use mnist")
@@ -105,7 +105,7 @@ def read_named(
     return from_array(array, targets, classes, name, size)
 
 
-def read_npz(path: Path, size: tuple[int, int] | None) -> Images:
+def read_npz(path: Path, size: tuple[int, int] | None) -> ImageDataset:
     """Images under `images`, `arr_0` or `x`: uint8 (N, H, W) or (N, H, W, C); labels likewise
     under `labels`, `arr_1` or `y`: integers (N,), or places in `classes` where there are names."""
     try:
@@ -157,7 +157,7 @@ def from_array(
     classes: tuple[str, ...],
     source: str,
     size: tuple[int, int] | None = None,
-) -> Images:
+) -> ImageDataset:
     """Images from a uint8 array (N, H, W) or (N, H, W, C), resized where `size` says so."""
     if array.ndim == 3:
         array = array[..., None]
@@ -172,7 +172,7 @@ def from_array(
         )
     tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)))
     y = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    return Images(tensor, y, classes, source)
+    return ImageDataset(tensor, y, classes, source)
 
 
 def file_stamps(path: Path) -> list[Any]:
@@ -219,7 +219,7 @@ def list_files(path: Path) -> tuple[list[str], Callable[[str], bytes], list[Any]
 
         def read(name: str) -> bytes:
             info = unpackable(archive.getinfo(name))
-            if info.file_size > MOST_BYTES:
+            if info.file_size > MAX_BYTES:
                 raise ValueError(f"unpacks to {info.file_size:,} bytes")
             with archive.open(info) as file:
                 return file.read(info.file_size)  # and no more, however much there is
@@ -252,7 +252,7 @@ def read_files(
     size: tuple[int, int] | None,
     keep: Path | None = None,
     as_they_are: bool = False,
-) -> Images:
+) -> ImageDataset:
     """Decode every image that can be; the rest are skipped, counted and named in the notes.
 
     A part at a time, into the file `keep`, so that no set need fit in memory.
@@ -275,7 +275,7 @@ def read_files(
         use = lambda data: decode_to_fit(data, mode, size)  # noqa: E731
         spool, good, bad = Spool(keep, (3 if colour else 1, *size)), [], []
         progress = tqdm(desc="decoding", total=len(names), leave=False, disable=None, unit="img")
-        step = max(1, min(PART, MOST_PIXELS // (size[0] * size[1])))
+        step = max(1, min(PART, MAX_PIXELS // (size[0] * size[1])))
         for first in range(0, len(names), step):
             part = names[first : first + step]
             for name, image in zip(
@@ -298,7 +298,7 @@ def read_files(
     if labels is None and 0 < outside < len(good):
         notes.append(f"{outside} images lie outside the sub-folders: classes are not learned")
     y = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    return Images(spool.images(), y, classes, str(path), notes=tuple(notes))
+    return ImageDataset(spool.images(), y, classes, str(path), notes=tuple(notes))
 
 
 def attempt(use: Callable[[bytes], Any], read: Callable[[str], bytes], name: str) -> Any:

@@ -6,13 +6,13 @@ from torch.nn import functional as F
 
 from ..core.ema import warm_decay
 from ..utils.images import to_float
-from .folder import Images
+from .folder import ImageDataset
 
 FEW = 1000  # images: a network that is trained on fewer will learn them by heart
 UNEVEN = 10  # times as many images in the largest class as in the smallest
 
 
-def about_images(images: Images, flip: bool) -> list[str]:
+def inspection_notes(images: ImageDataset, flip: bool) -> list[str]:
     """Classes, mirror images, and whether there are enough: quick enough for every training."""
     lines = []
     n = len(images)
@@ -25,26 +25,26 @@ def about_images(images: Images, flip: bool) -> list[str]:
                 f"classes are uneven: {few:,} of {rare}, {many:,} of {common}; the rare ones will "
                 f"be learned badly"
             )
-    told = mirror_accuracy(images.images)
-    if flip and told > 0.65:
+    accuracy = mirror_accuracy(images.images)
+    if flip and accuracy > 0.65:
         lines.append(
-            f"mirror images can be told from these {told:.0%} of the time, so --flip would teach "
-            f"what is not there: leave it out"
+            f"mirror images can be told from these {accuracy:.0%} of the time, so --flip would "
+            f"teach what is not there: leave it out"
         )
-    elif not flip and told < 0.56 and n < 100 * FEW:
+    elif not flip and accuracy < 0.56 and n < 100 * FEW:
         lines.append(
-            f"mirror images look like these (told apart {told:.0%} of the time): --flip would "
+            f"mirror images look like these (told apart {accuracy:.0%} of the time): --flip would "
             f"double what there is to learn from"
         )
     if n < FEW:
         lines.append(
             f"{n:,} images are few: a network will learn them by heart. Take a small one with "
-            f"--unet.dropout 0.2, stop early, and look with ddpm evaluate --copies"
+            f"--unet.dropout 0.2, stop early, and look with ddpm evaluate --memorization"
         )
     return lines
 
 
-def about_average(step: int, decay: float) -> str | None:
+def ema_note(step: int, decay: float) -> str | None:
     """What to hear of averaged weights that are younger than the average is long; `step` of 0 is
     unknown."""
     whole, spans = 1 / (1 - decay), 1 / (1 - warm_decay(decay, step))

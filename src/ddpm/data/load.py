@@ -16,10 +16,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..utils.errors import UserError, plain
-from ..utils.files import replacing
+from ..utils.files import atomic_write
 from ..utils.images import to_float
 from ..utils.random import ORDER, derive_seed
-from .folder import Images, file_stamps, is_archive, list_files, read_files, read_named, read_npz
+from .folder import (
+    ImageDataset,
+    file_stamps,
+    is_archive,
+    list_files,
+    read_files,
+    read_named,
+    read_npz,
+)
 from .sources import PREFIX, read_hub
 from .spool import map_images
 
@@ -43,7 +51,7 @@ def load_images(
     root: str | Path = "data",
     split: str = "train",
     as_they_are: bool = False,
-) -> Images:
+) -> ImageDataset:
     """The images of a named set, a folder, a zip or an npz, from the cache where it has them.
 
     `size` is (side,) or (height, width): images are cropped to its aspect about their middle and
@@ -124,7 +132,7 @@ def spool_file(cached: Path) -> Path | None:
         return None
 
 
-def write_cache(path: Path, images: Images, spool: Path | None) -> Images:
+def write_cache(path: Path, images: ImageDataset, spool: Path | None) -> ImageDataset:
     """Keep the images for the next time, in a file of their own that is mapped into memory; the
     rest lies beside it. Returns them as they are kept. `spool` may be that file already."""
     table = [images.classes, images.source, images.fingerprint, images.notes, images.images.shape]
@@ -136,9 +144,9 @@ def write_cache(path: Path, images: Images, spool: Path | None) -> Images:
         if spool and spool.exists() and spool.stat().st_size == images.images.nbytes:
             os.replace(spool, pixels)
         else:
-            with replacing(pixels) as beside:
+            with atomic_write(pixels) as beside:
                 images.images.contiguous().numpy().tofile(beside)
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             save_file(tensors, beside, metadata={"about": about})
         return replace(images, images=map_images(pixels, tuple(images.images.shape)))
     except (OSError, SafetensorError) as error:
@@ -149,7 +157,7 @@ def write_cache(path: Path, images: Images, spool: Path | None) -> Images:
         return images
 
 
-def read_cache(path: Path) -> Images | None:
+def read_cache(path: Path) -> ImageDataset | None:
     try:
         with safe_open(path, framework="pt") as file:
             known, about = file.metadata()["about"].split(" ", 1)
@@ -160,7 +168,7 @@ def read_cache(path: Path) -> Images | None:
         images = map_images(path.with_suffix(".images"), tuple(shape))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None  # not there, or damaged: decode again
-    return Images(images, labels, tuple(classes), source, fingerprint, tuple(notes))
+    return ImageDataset(images, labels, tuple(classes), source, fingerprint, tuple(notes))
 
 
 def checksum(about: str, labels: Tensor | None) -> str:
@@ -185,7 +193,7 @@ class Batches:
 
     def __init__(
         self,
-        data: Images,
+        data: ImageDataset,
         batch: int,
         seed: int = 0,
         flip: bool = False,

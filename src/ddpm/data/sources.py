@@ -5,14 +5,14 @@ from pathlib import Path
 
 from ..utils.errors import UserError
 from .decode import first_line
-from .folder import Images, read_files
+from .folder import ImageDataset, read_files
 
 PREFIX = "hf:"
 
 
 def read_hub(
     source: str, size: tuple[int, int] | None, split: str = "train", keep: Path | None = None
-) -> Images:
+) -> ImageDataset:
     """The images of "hf:OWNER/NAME", downloaded to where that library keeps them; the first column
     of class labels, where there is one, gives the classes.
 

@@ -4,13 +4,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .uploads import MOST_BYTES
+from .uploads import MAX_BYTES
 
-MOST_SENT = 3 * MOST_BYTES // 2  # bytes of a request: a file as text is longer by a third
+MAX_SENT = 3 * MAX_BYTES // 2  # bytes of a request: a file as text is longer by a third
 
 
 class Gate:
-    """Refuses requests above MOST_SENT bytes, as they come, before all of one is in memory; and
+    """Refuses requests above MAX_SENT bytes, as they come, before all of one is in memory; and
     gradio's deep links, which keep what a visitor's page shows on disk for everyone."""
 
     def __init__(self, app: ASGIApp):
@@ -23,8 +23,8 @@ class Gate:
             nonlocal came
             message = await receive()
             came += len(message.get("body", b""))
-            if came > MOST_SENT:
-                raise HTTPException(413, f"more than {MOST_SENT:,} bytes are not taken here")
+            if came > MAX_SENT:
+                raise HTTPException(413, f"more than {MAX_SENT:,} bytes are not taken here")
             return message
 
         if scope["type"] == "http" and scope["path"].endswith("/deep_link"):

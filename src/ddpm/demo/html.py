@@ -146,13 +146,13 @@ def chart(
     def number(y: float) -> str:
         return f"{10**y:.0e}" if log else f"{round(y, 3):g}"
 
-    floor = HEIGHT - BOTTOM
+    base = HEIGHT - BOTTOM
 
     parts = [
-        f'<line class="axis" x1="{LEFT}" y1="8" x2="{LEFT}" y2="{floor}"/>'
-        f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{WIDTH}" y2="{floor}"/>'
+        f'<line class="axis" x1="{LEFT}" y1="8" x2="{LEFT}" y2="{base}"/>'
+        f'<line class="axis" x1="{LEFT}" y1="{base}" x2="{WIDTH}" y2="{base}"/>'
         f'<text x="{LEFT - 4}" y="14" text-anchor="end">{number(y_high)}</text>'
-        f'<text x="{LEFT - 4}" y="{floor}" text-anchor="end">{number(y_low)}</text>'
+        f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">{number(y_low)}</text>'
         f'<text x="{LEFT}" y="{HEIGHT - 6}">{x_low:,.0f}</text>'
         f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{x_name} = {x_high:,.0f}</text>'
     ]
@@ -161,7 +161,7 @@ def chart(
         parts.append(f'<polyline class="line line-{i}" points="{path}"/>')
     if mark is not None:
         x, _ = at(mark, y_low)
-        parts.append(f'<line class="mark" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{floor}"/>')
+        parts.append(f'<line class="mark" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{base}"/>')
         for i, curve in enumerate(curves):
             if not curve:
                 continue

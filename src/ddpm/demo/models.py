@@ -8,9 +8,9 @@ from threading import Lock
 
 from torch import Tensor
 
-from ..checkpoint.checkpoint import SHIPPED, Checkpoint, load
+from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, load
 from ..data.load import NAMED, load_images
-from ..generation.generate import on_device, take_turns, watch
+from ..generation.generate import cycle_labels, on_device, trajectories
 from ..utils.device import best_device
 from ..utils.errors import UserError
 from ..utils.images import to_uint8
@@ -21,14 +21,14 @@ EXAMPLE_STEPS = 20  # to make one of them, at most
 AT_HAND = ("mnist", "mnist5k", "fashion-mnist", "cifar10")  # what anyone may see, and soon read
 
 
-class Shelf:
+class ModelStore:
     """Names to checkpoints. A file that has changed is loaded anew, one that vanished is named.
 
     Raises UserError, as `load` does, for a name that is not there at the start.
     """
 
     def __init__(self, names: list[str], device: str | None = None):
-        self.names = names or list(SHIPPED)
+        self.names = names or list(PRETRAINED)
         self.device = device or best_device()
         self._load = lru_cache(maxsize=KEPT)(self._read)
         self._example = lru_cache(maxsize=KEPT * EXAMPLES)(self._look)
@@ -81,14 +81,14 @@ class Shelf:
         data, s = checkpoint.data, checkpoint.config.sample
         steps = min(s.steps, EXAMPLE_STEPS, checkpoint.diffusion.T)
         settings = replace(s, sampler="ddim", eta=0.0, steps=steps)
-        y = take_turns(k + 1, (), data)
-        *_, state = watch(checkpoint, k + 1, range(k, k + 1), 0, y, settings)
+        y = cycle_labels(k + 1, (), data)
+        *_, state = trajectories(checkpoint, k + 1, range(k, k + 1), 0, y, settings)
         return to_uint8(state.x).cpu()[0]
 
 
 def stamp(name: str) -> float | None:
-    """When its file was written; 0 for weights in the box, None where there is none."""
-    if name in SHIPPED:
+    """When its file was written; 0 for bundled weights, None where there is none."""
+    if name in PRETRAINED:
         return 0.0
     path = Path(name)
     path = path / "model.safetensors" if path.is_dir() else path

@@ -14,11 +14,11 @@ from ..generation.generate import Edit
 from ..utils.errors import UserError
 from . import equations, uploads
 from .html import SCRUB
-from .models import EXAMPLES, Shelf
+from .models import EXAMPLES, ModelStore
 from .runs import look as run_view
 from .runs import runs as runs_in
 from .runs import stamp
-from .stream import ALL, MOST_IMAGES, MOST_STEPS, NONE, make, seed_of, settings_of
+from .stream import ALL, MAX_IMAGES, MAX_STEPS, NONE, make, seed_of, settings_of
 
 WAITING = '<div class="waiting">Press the button, and images come out of static here.</div>'
 # One walk at a time has the processor; who waits is told the place in the queue.
@@ -26,17 +26,17 @@ ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "netw
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def page(shelf: Shelf, runs: Path) -> gr.Blocks:
+def page(store: ModelStore, runs: Path) -> gr.Blocks:
     """The whole page; `launch` it with the style of `serve`."""
     with gr.Blocks(title="ddpm", analytics_enabled=False, delete_cache=(600, 600)) as blocks:
         gr.Markdown("# ddpm: images out of static")
-        model = gr.Dropdown(shelf.names, value=shelf.names[0], label="Model")
+        model = gr.Dropdown(store.names, value=store.names[0], label="Model")
         with gr.Tab("Generate") as generating:
-            label = generate_tab(shelf, model)
+            label = generate_tab(store, model)
         with gr.Tab("Whiteboard") as writing:
-            whiteboard_tab(blocks, shelf, model)
+            whiteboard_tab(blocks, store, model)
         with gr.Tab("Between and within") as editing:
-            labels = editing_tab(blocks, shelf, model)
+            labels = editing_tab(blocks, store, model)
         with gr.Tab("Training") as watching:
             clock = training_tab(watching, runs)
         watching.select(lambda: gr.Timer(active=True), None, clock, **QUIET)
@@ -44,7 +44,7 @@ def page(shelf: Shelf, runs: Path) -> gr.Blocks:
             tab.select(lambda: gr.Timer(active=False), None, clock, **QUIET)
 
         def choices(name: str) -> list[gr.Dropdown]:
-            return [classes(shelf[name]), *(classes(shelf[name], True) for _ in labels)]
+            return [classes(store[name]), *(classes(store[name], True) for _ in labels)]
 
         model.change(said(choices), model, [label, *labels], **QUIET)
     return blocks
@@ -82,14 +82,14 @@ def classes(checkpoint: Checkpoint, none_first: bool = False) -> gr.Dropdown:
 # ---- generate --------------------------------------------------------------------------------
 
 
-def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
-    first = shelf[shelf.names[0]]
+def generate_tab(store: ModelStore, model: gr.Dropdown) -> gr.Dropdown:
+    first = store[store.names[0]]
     chosen = first.config.sample
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             label = classes(first)
-            n = gr.Slider(1, MOST_IMAGES, 16, step=1, label="Images")
-            steps = gr.Slider(1, MOST_STEPS, chosen.steps, step=1, label="Steps")
+            n = gr.Slider(1, MAX_IMAGES, 16, step=1, label="ImageDataset")
+            steps = gr.Slider(1, MAX_STEPS, chosen.steps, step=1, label="Steps")
             with gr.Row():
                 go = gr.Button("Generate", variant="primary", elem_id="go")
                 stop = gr.Button("Stop", variant="stop", elem_id="stop")
@@ -108,13 +108,13 @@ def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
                 seed = gr.Number(0, precision=0, minimum=0, label="Seed")
                 fresh = gr.Checkbox(True, label="A fresh seed each time")
         with gr.Column(scale=2, min_width=300):
-            stage = gr.HTML(WAITING, js_on_load=SCRUB, elem_id="stage", label="Images")
+            stage = gr.HTML(WAITING, js_on_load=SCRUB, elem_id="stage", label="ImageDataset")
 
     def run(
         name: str, label: str, n: float, steps: float, sampler: str, eta: float,
         guidance: float, seed: float, fresh: bool,
     ) -> Iterator[Any]:  # fmt: skip
-        checkpoint, drawn = shelf[name], seed_of(seed, fresh)
+        checkpoint, drawn = store[name], seed_of(seed, fresh)
         settings = settings_of(checkpoint, sampler, steps, eta, guidance, label)
         for i, html in enumerate(make(checkpoint, settings, int(n), drawn, label)):
             yield html, gr.skip() if i else drawn
@@ -126,7 +126,7 @@ def generate_tab(shelf: Shelf, model: gr.Dropdown) -> gr.Dropdown:
     stop.click(None, cancels=event, api_visibility="private")
 
     def defaults(name: str) -> tuple[Any, ...]:
-        s = shelf[name].config.sample
+        s = store[name].config.sample
         return s.steps, s.sampler, s.eta, s.guidance
 
     model.change(said(defaults), model, [steps, sampler, eta, guidance], **QUIET)
@@ -141,11 +141,11 @@ def fits(image: Tensor, checkpoint: Checkpoint) -> bool:
     return tuple(image.shape) == (data.channels, data.height, data.width)
 
 
-def own_or_example(shelf: Shelf, name: str, which: float, own: Tensor | None) -> Tensor:
+def own_or_example(store: ModelStore, name: str, which: float, own: Tensor | None) -> Tensor:
     """The visitor's image where the network can take it, else the one of that number."""
-    if own is not None and fits(own, shelf[name]):
+    if own is not None and fits(own, store[name]):
         return own
-    return shelf.example(name, int(which or 0))
+    return store.example(name, int(which or 0))
 
 
 def kept(own: Tensor | None, checkpoint: Checkpoint) -> tuple[Any, Any]:
@@ -153,8 +153,8 @@ def kept(own: Tensor | None, checkpoint: Checkpoint) -> tuple[Any, Any]:
     return (gr.skip(), gr.skip()) if own is not None and fits(own, checkpoint) else (None, "")
 
 
-def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
-    T = shelf[shelf.names[0]].diffusion.T
+def whiteboard_tab(blocks: gr.Blocks, store: ModelStore, model: gr.Dropdown) -> None:
+    T = store[store.names[0]].diffusion.T
     own = gr.State(None)
     with gr.Row():
         which = gr.Number(0, precision=0, minimum=0, maximum=EXAMPLES - 1, label="Image number")
@@ -164,12 +164,12 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
     board = gr.HTML(elem_id="board")
 
     def draw(name: str, which: float, own: Tensor | None, t: float) -> str:
-        mine = own is not None and fits(own, shelf[name])
-        image, made = own_or_example(shelf, name, which, own), not (mine or shelf.real(name))
-        return equations.board(shelf[name], image, int(t), made=made)
+        mine = own is not None and fits(own, store[name])
+        image, made = own_or_example(store, name, which, own), not (mine or store.real(name))
+        return equations.board(store[name], image, int(t), made=made)
 
     def changed(name: str, own: Tensor | None, t: float) -> tuple[Any, ...]:
-        checkpoint = shelf[name]
+        checkpoint = store[name]
         T = checkpoint.diffusion.T
         return *kept(own, checkpoint), gr.Slider(maximum=T, value=min(t, T))
 
@@ -177,7 +177,7 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
     live: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "concurrency_limit": 2}
     # Of a number that was emptied, to type another, there is nothing yet.
     t.input(said(draw), inputs, board, js="(...all) => [...all.slice(0, 3), all[3] ?? 1]", **live)
-    taken(upload, shelf, model, own, note).then(said(draw), inputs, board, **QUIET)
+    taken(upload, store, model, own, note).then(said(draw), inputs, board, **QUIET)
     which.input(lambda: (None, ""), None, [own, note], **QUIET).then(
         said(draw), inputs, board, **QUIET
     )
@@ -192,14 +192,14 @@ def whiteboard_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> None:
 
 
 def taken(
-    upload: gr.HTML, shelf: Shelf, model: gr.Dropdown, own: gr.State, note: gr.Markdown
+    upload: gr.HTML, store: ModelStore, model: gr.Dropdown, own: gr.State, note: gr.Markdown
 ) -> Any:
     """What happens when a visitor chooses a file."""
 
     def take(name: str, event: gr.EventData) -> tuple[Tensor, str]:
         sent = event._data if isinstance(event._data, dict) else {}
         file, data = str(sent.get("name", "the file"))[:80], str(sent.get("data", ""))
-        return uploads.read_upload(file, data, shelf[name].data)
+        return uploads.read_upload(file, data, store[name].data)
 
     return upload.upload(said(take), model, [own, note], **QUIET)
 
@@ -207,8 +207,8 @@ def taken(
 # ---- between and within ----------------------------------------------------------------------
 
 
-def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.Dropdown]:
-    first = shelf[shelf.names[0]]
+def editing_tab(blocks: gr.Blocks, store: ModelStore, model: gr.Dropdown) -> list[gr.Dropdown]:
+    first = store[store.names[0]]
     own, mask = gr.State(None), gr.State(None)
     found = []
 
@@ -219,7 +219,7 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         return go, stop, gr.HTML(WAITING, js_on_load=SCRUB, elem_id=f"stage-{name}")
 
     def run(name: str, label: str, n: float, seed: float, edit: Edit) -> Iterator[str]:
-        checkpoint = shelf[name]
+        checkpoint = store[name]
         s = checkpoint.config.sample
         settings = settings_of(checkpoint, s.sampler, s.steps, s.eta, s.guidance, label)
         yield from make(checkpoint, settings, int(n), seed_of(seed, False), label, edit)
@@ -233,7 +233,7 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         with gr.Row():
             a = gr.Number(1, precision=0, minimum=0, label="From seed")
             b = gr.Number(2, precision=0, minimum=0, label="to seed")
-            n = gr.Slider(3, 16, 8, step=1, label="Images")
+            n = gr.Slider(3, 16, 8, step=1, label="ImageDataset")
             label = classes(first, none_first=True)
         found.append(label)
         parts = stage_and_buttons("Walk", "between")
@@ -263,7 +263,7 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         ) -> Iterator[str]:
             if mask is None or not mask.any():
                 raise UserError("Nothing is painted over yet: draw on the image first")
-            image = own_or_example(shelf, name, which, own)
+            image = own_or_example(store, name, which, own)
             if mask.shape != image.shape[1:]:
                 raise UserError("The mask is of another model's size: draw it again")
             yield from run(name, label, 8, seed, Edit(image=image, mask=mask, rounds=int(rounds)))
@@ -281,24 +281,24 @@ def editing_tab(blocks: gr.Blocks, shelf: Shelf, model: gr.Dropdown) -> list[gr.
         def vary(
             name: str, label: str, seed: float, which: float, own: Any, change: float
         ) -> Iterator[str]:
-            image = own_or_example(shelf, name, which, own)
+            image = own_or_example(store, name, which, own)
             yield from run(name, label, 16, seed, Edit(image=image, change=float(change)))
 
         wire(*parts, vary, [model, label, seed, which, own, change])
 
     def shown(name: str, which: float, own: Any) -> tuple[str, None]:
-        return uploads.canvas_html(own_or_example(shelf, name, which, own)), None
+        return uploads.canvas_html(own_or_example(store, name, which, own)), None
 
     def changed(name: str, own: Tensor | None) -> tuple[Any, Any]:
-        return kept(own, shelf[name])
+        return kept(own, store[name])
 
     def painted(name: str, event: gr.EventData) -> Tensor:
         sent = event._data if isinstance(event._data, dict) else {}
-        return uploads.read_mask(str(sent.get("mask", "")), shelf[name].data)
+        return uploads.read_mask(str(sent.get("mask", "")), store[name].data)
 
     canvas.input(said(painted), model, mask, **QUIET)
     inputs, outputs = [model, which, own], [canvas, mask]
-    taken(upload, shelf, model, own, note).then(said(shown), inputs, outputs, **QUIET)
+    taken(upload, store, model, own, note).then(said(shown), inputs, outputs, **QUIET)
     which.input(lambda: (None, ""), None, [own, note], **QUIET).then(
         said(shown), inputs, outputs, **QUIET
     )

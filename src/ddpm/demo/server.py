@@ -9,7 +9,7 @@ from pathlib import Path
 from ..data.decode import first_line
 from ..generation.generate import generate
 from ..utils.errors import UserError
-from .models import Shelf
+from .models import ModelStore
 
 STATIC = Path(__file__).parent / "static"
 WAITING_ROOM = 64  # visitors' wishes in the queue at most
@@ -47,12 +47,12 @@ def serve(
     for key in ("no_proxy", "NO_PROXY"):  # gradio asks its own page whether it is there
         known = [name] if (name := os.environ.get(key)) else []
         os.environ[key] = ",".join([*known, "localhost", "127.0.0.1", "::1", host])
-    shelf = Shelf(checkpoints, device)
-    first = shelf[shelf.names[0]]  # which the first visitor need not warm
-    generate(first, settings=replace(first.config.sample, steps=1), device=shelf.device)
+    store = ModelStore(checkpoints, device)
+    first = store[store.names[0]]  # which the first visitor need not warm
+    generate(first, settings=replace(first.config.sample, steps=1), device=store.device)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     system = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
-    blocks = page(shelf, Path(runs))
+    blocks = page(store, Path(runs))
     blocks.queue(max_size=WAITING_ROOM, default_concurrency_limit=4)
     try:
         _, address, _ = blocks.launch(

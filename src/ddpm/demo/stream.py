@@ -11,13 +11,20 @@ from torch import Tensor
 from ..checkpoint.checkpoint import Checkpoint
 from ..config import DataInfo, SampleConfig, validated
 from ..core.sampling import State
-from ..generation.generate import Edit, network_evaluations, spread, take_turns, times_of, watch
+from ..generation.generate import (
+    Edit,
+    cycle_labels,
+    network_evaluations,
+    spread,
+    times_of,
+    trajectories,
+)
 from ..utils.errors import UserError
 from ..utils.images import to_uint8
 from .html import download, film, gif, png, side_by_side
 
-MOST_IMAGES = 64
-MOST_STEPS = 1000
+MAX_IMAGES = 64
+MAX_STEPS = 1000
 FRAMES = 40  # of a film at most, after the first
 FILM = 4_000_000  # pixels of all its frames, in every channel: it is kept for each open page
 PAUSE = 0.05  # seconds between frames that are sent while images are made
@@ -39,7 +46,7 @@ def settings_of(
     chosen = replace(
         checkpoint.config.sample,
         sampler=sampler,  # type: ignore[arg-type]
-        steps=min(int(steps), MOST_STEPS, checkpoint.diffusion.T),
+        steps=min(int(steps), MAX_STEPS, checkpoint.diffusion.T),
         eta=float(eta),
         guidance=0.0 if label == NONE else float(guidance),
     )
@@ -54,14 +61,14 @@ def make(
     label: str = ALL,
     edit: Edit | None = None,
 ) -> Iterator[str]:
-    """n images out of static, or out of what `edit` says; the last page has the whole film."""
-    n = min(max(1, int(n)), MOST_IMAGES)
+    """n images out of noise, or out of what `edit` says; the last page has the whole film."""
+    n = min(max(1, int(n)), MAX_IMAGES)
     labels: Sequence[str] = () if label in (ALL, NONE, "") else (label,)
-    y = take_turns(n, labels, checkpoint.data)
+    y = cycle_labels(n, labels, checkpoint.data)
     steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
     kept = spread(steps, most_frames(n, checkpoint.data))
     start, sent, frames, states = time.perf_counter(), 0.0, [], []
-    for step, state in enumerate(watch(checkpoint, n, range(n), seed, y, settings, edit)):
+    for step, state in enumerate(trajectories(checkpoint, n, range(n), seed, y, settings, edit)):
         if (seconds := time.perf_counter() - start) > LONGEST:
             raise UserError(
                 f"This took more than {LONGEST:.0f} seconds, and was ended {steps - step} steps of "

@@ -11,20 +11,20 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
-from ..data.decode import Room, as_picture, decode, fit, open_image
+from ..data.decode import PixelBudget, as_picture, decode, fit, open_image
 from ..utils.errors import UserError
 from .html import png
 
-MOST_BYTES = 8_000_000
-MOST_PIXELS = 40_000_000
-MOST_PAINTED = 1_000_000  # pixels of a mask: the canvas has a tenth of that
-ROOM = Room(MOST_PIXELS)  # one large image is decoded at a time
+MAX_BYTES = 8_000_000
+MAX_PIXELS = 40_000_000
+MAX_PAINTED = 1_000_000  # pixels of a mask: the canvas has a tenth of that
+PIXEL_BUDGET = PixelBudget(MAX_PIXELS)  # one large image is decoded at a time
 
 UPLOAD = f"""
 element.addEventListener('change', (event) => {{
   const file = event.target.files && event.target.files[0];
   if (!file) return;
-  if (file.size > {MOST_BYTES}) {{
+  if (file.size > {MAX_BYTES}) {{
     trigger('upload', {{name: file.name, data: ''}});
     return;
   }}
@@ -153,22 +153,22 @@ def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
     Raises UserError, a sentence for the visitor, where there is none.
     """
     if not data:
-        raise UserError(f"{name} is larger than {MOST_BYTES // 1_000_000} MB: choose a smaller one")
-    raw = unpacked(data, MOST_BYTES)
+        raise UserError(f"{name} is larger than {MAX_BYTES // 1_000_000} MB: choose a smaller one")
+    raw = unpacked(data, MAX_BYTES)
     try:
         with open_image(raw) as file:
             w, h = file.size
-            moving = w * h <= MOST_PIXELS and getattr(file, "is_animated", False)
+            moving = w * h <= MAX_PIXELS and getattr(file, "is_animated", False)
     except Image.DecompressionBombError:
         raise UserError(f"{name} has far too many pixels: make it smaller") from None
     except UnidentifiedImageError:
         raise UserError(f"{name} is not an image, whatever its name says") from None
     except Exception:  # a damaged file makes decoders raise nearly anything
         raise UserError(f"{name} is damaged: it cannot be read as an image") from None
-    if w * h > MOST_PIXELS:
+    if w * h > MAX_PIXELS:
         raise UserError(f"{name} has {w:,} x {h:,} pixels, which is too many: make it smaller")
     try:
-        with ROOM.taken(w * h):
+        with PIXEL_BUDGET.reserve(w * h):
             image = as_picture(decode(raw), info)
     except Exception as error:
         raise UserError(f"{name} cannot be used: {error}") from None
@@ -181,8 +181,8 @@ def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
 def read_mask(data: str, info: DataInfo) -> Tensor:
     """What was painted: bool (H, W), True under the brush."""
     try:
-        with open_image(unpacked(data, MOST_BYTES)) as file:
-            if file.size[0] * file.size[1] > MOST_PAINTED:
+        with open_image(unpacked(data, MAX_BYTES)) as file:
+            if file.size[0] * file.size[1] > MAX_PAINTED:
                 raise UserError("the mask is too large")
             painted = file.convert("RGBA").getchannel("A")
     except UserError:

@@ -1,4 +1,4 @@
-"""A small classifier of CIFAR-10's ten classes: eyes for colour images of 32x32.
+"""A small classifier of CIFAR-10's ten classes: features for colour images of 32x32.
 
 Where the Inception network cannot be had, distances in its features stand in: they compare our
 own samples with one another, not with published scores.

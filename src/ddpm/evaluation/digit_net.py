@@ -1,4 +1,4 @@
-"""A small classifier of handwritten digits: the eyes with which digits are scored."""
+"""A small classifier of handwritten digits: its features are what digits are scored by."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A checkpoint's scores: its samples before a judge, its likelihood, and copies among them."""
+"""A checkpoint's scores: its samples against real images, and its likelihood."""
 
 import copy
 import hashlib
@@ -14,46 +14,46 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..config import SampleConfig
 from ..core.diffusion import Prediction
 from ..core.likelihood import variational_bound
-from ..data.folder import Images
+from ..data.folder import ImageDataset
 from ..generation.generate import OnState, Samples, generate, network_evaluations
 from ..utils.device import place
-from ..utils.distributed import ALONE, Team
+from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
 from ..utils.images import to_float
 from ..utils.random import ImageNoise
-from .reference import Judge
-from .report import Likelihood, Score
+from .reference import Reference
+from .report import Likelihood, Report
 
 
 def evaluate(
     checkpoint: Checkpoint,
-    judge: Judge,
+    reference: Reference,
     n: int = 10_000,
     *,
     seed: int = 0,
     settings: SampleConfig | None = None,
     batch: int = 64,
     on_state: OnState | None = None,
-) -> Score:
+) -> Report:
     """Make n images with a checkpoint, as `generate` does, and score them."""
-    check_network(checkpoint, judge)
+    check_network(checkpoint, reference)
     samples = generate(
-        checkpoint, n, seed=seed, settings=settings, device=judge.device, batch=batch,
-        on_state=on_state, team=judge.team,
+        checkpoint, n, seed=seed, settings=settings, device=reference.device, batch=batch,
+        on_state=on_state, processes=reference.processes,
     )  # fmt: skip
-    return score_samples(checkpoint, judge, samples, seed, settings)
+    return score_samples(checkpoint, reference, samples, seed, settings)
 
 
 def score_samples(
     checkpoint: Checkpoint,
-    judge: Judge,
+    reference: Reference,
     samples: Samples,
     seed: int = 0,
     settings: SampleConfig | None = None,
-) -> Score:
-    """Score samples that `generate` made of a checkpoint with this seed and these settings."""
+) -> Report:
+    """Report samples that `generate` made of a checkpoint with this seed and these settings."""
     settings = settings or checkpoint.config.sample
-    return judge.score(samples, made_by(checkpoint, settings, seed))
+    return reference.score(samples, made_by(checkpoint, settings, seed))
 
 
 def made_by(checkpoint: Checkpoint, settings: SampleConfig, seed: int) -> dict[str, Any]:
@@ -61,17 +61,17 @@ def made_by(checkpoint: Checkpoint, settings: SampleConfig, seed: int) -> dict[s
     nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
     return {
         "network": weights_hash(checkpoint), "weights": checkpoint.weights,
-        "images": checkpoint.images, **asdict(settings), "nfe": nfe, "seed": seed,
+        "images_seen": checkpoint.images_seen, **asdict(settings), "nfe": nfe, "seed": seed,
     }  # fmt: skip
 
 
-def check_network(checkpoint: Checkpoint, judge: Judge) -> None:
-    """Raises UserError where the judge could not score what the network makes."""
+def check_network(checkpoint: Checkpoint, reference: Reference) -> None:
+    """Raises UserError where what the network makes could not be scored."""
     data = checkpoint.data
-    judge.check((data.channels, data.height, data.width), "this network's")
+    reference.check((data.channels, data.height, data.width), "this network's")
 
 
-def check_held_out(checkpoint: Checkpoint, images: Images) -> None:
+def check_held_out(checkpoint: Checkpoint, images: ImageDataset) -> None:
     """Raises UserError for images whose likelihood the network cannot tell."""
     data = checkpoint.data
     shape = (data.channels, data.height, data.width)
@@ -91,14 +91,14 @@ def weights_hash(checkpoint: Checkpoint) -> str:
 
 def likelihood(
     checkpoint: Checkpoint,
-    images: Images,
+    images: ImageDataset,
     places: Tensor,
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
     batch: int = 64,
     on_batch: Callable[[int], object] | None = None,
-    team: Team = ALONE,
+    processes: Processes = ALONE,
 ) -> Likelihood:
     """Bits/dim of the images at places (N,), by the bound over all T steps, T evaluations each.
 
@@ -125,7 +125,7 @@ def likelihood(
             on_batch(len(index))
         return (bound.total.cpu(),)
 
-    total = torch.cat([bound for (bound,) in team.share(places.split(batch), bits)])
+    total = torch.cat([bound for (bound,) in processes.map_in_order(places.split(batch), bits)])
     error = total.std().item() / len(total) ** 0.5 if len(total) > 1 else None
     return Likelihood(total.mean().item(), error, len(total), variance)
 

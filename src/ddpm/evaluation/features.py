@@ -1,4 +1,4 @@
-"""Feature networks: the eyes that samples and real images are seen with."""
+"""Feature networks, which samples and real images are compared by."""
 
 import hashlib
 import importlib.util
@@ -20,12 +20,12 @@ INCEPTION_HASH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129
 INCEPTION = f"weights-inception-2015-12-05-{INCEPTION_HASH[:8]}.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
 
-Look = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+Extract = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """uint8 images (B, C, H, W) to features (B, D), and logits (B, K) where there are classes."""
 
 
 @dataclass(frozen=True, eq=False)
-class Eyes:
+class FeatureExtractor:
     """A feature network, ready on its device.
 
     name     digit-net, cifar-net, inception, or a file's
@@ -36,17 +36,19 @@ class Eyes:
 
     name: str
     hash: str
-    look: Look
+    extract: Extract
     shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        features, logits = self.look(images)
+        features, logits = self.extract(images)
         return features.float().cpu(), None if logits is None else logits.float().cpu()
 
 
-def eyes_for(name: str | None, shape: tuple[int, ...], device: torch.device | str) -> Eyes:
+def load_feature_extractor(
+    name: str | None, shape: tuple[int, ...], device: torch.device | str
+) -> FeatureExtractor:
     """The feature network of that name or in that file, for images of this shape (C, H, W).
 
     None: digit-net for 28x28 in gray; inception for all else. Never one in another's place.
@@ -74,7 +76,7 @@ def eyes_for(name: str | None, shape: tuple[int, ...], device: torch.device | st
     return scripted(path, shape, device)
 
 
-def own(name: str, path: Path, device: torch.device | str) -> Eyes:
+def own(name: str, path: Path, device: torch.device | str) -> FeatureExtractor:
     """One of our classifiers, from its safetensors file."""
     try:
         tensors = load_file(path)
@@ -85,10 +87,10 @@ def own(name: str, path: Path, device: torch.device | str) -> Eyes:
         raise UserError(f"{path} holds neither a digit-net nor a cifar-net") from None
     net = net.float().eval().requires_grad_(False).to(device)
     of = cifar_net if colour else digit_net
-    return Eyes(name, file_hash(path), lambda u: net(to_float(u)), of.SHAPE, of.CLASSES)
+    return FeatureExtractor(name, file_hash(path), lambda u: net(to_float(u)), of.SHAPE, of.CLASSES)
 
 
-def inception(path: Path, device: torch.device | str) -> Eyes:
+def inception(path: Path, device: torch.device | str) -> FeatureExtractor:
     """The Inception network of the published scores, through torch-fidelity.
 
     Its file is a pickle, which could run anything: it is opened only if it is the very file that
@@ -107,11 +109,11 @@ def inception(path: Path, device: torch.device | str) -> Eyes:
         "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
     ).to(device)
 
-    def look(images: Tensor) -> tuple[Tensor, Tensor]:
+    def extract(images: Tensor) -> tuple[Tensor, Tensor]:
         features, logits = net(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)
         return features, logits
 
-    return Eyes("inception", digest[:16], look)
+    return FeatureExtractor("inception", digest[:16], extract)
 
 
 def check_fidelity() -> None:
@@ -138,7 +140,7 @@ def inception_weights() -> Path:
     return path
 
 
-def scripted(path: Path, shape: tuple[int, ...], device: torch.device | str) -> Eyes:
+def scripted(path: Path, shape: tuple[int, ...], device: torch.device | str) -> FeatureExtractor:
     """A TorchScript network: uint8 images (B, 3, H, W) to features (B, D). Two images (C, H, W) try
     it."""
     try:
@@ -146,19 +148,19 @@ def scripted(path: Path, shape: tuple[int, ...], device: torch.device | str) -> 
     except RuntimeError:
         raise UserError(f"{path} is not TorchScript, nor .safetensors or .pth") from None
 
-    def look(u: Tensor) -> tuple[Tensor, None]:
+    def extract(u: Tensor) -> tuple[Tensor, None]:
         return net(u.expand(-1, 3, -1, -1)).flatten(1), None
 
-    eyes = Eyes(f"TorchScript {path.name}", file_hash(path), look)
+    extractor = FeatureExtractor(f"TorchScript {path.name}", file_hash(path), extract)
     try:
-        features, _ = eyes(torch.zeros(2, *shape, dtype=torch.uint8, device=device))
+        features, _ = extractor(torch.zeros(2, *shape, dtype=torch.uint8, device=device))
         fits = features.ndim == 2 and len(features) == 2 and bool(features.isfinite().all())
         why = f"it gave {tuple(features.shape)}" if len(features) != 2 else "they are not finite"
     except Exception as error:  # a network of any kind, which may do anything
         fits, why = False, str(error).strip().split("\n")[-1]
     if not fits:
         raise UserError(f"{path} does not take uint8 images (B, 3, H, W) to features (B, D): {why}")
-    return eyes
+    return extractor
 
 
 def file_hash(path: Path, digits: int = 16) -> str:

@@ -1,4 +1,4 @@
-"""Are the samples copies? For each the training image that is nearest, beside what is usual."""
+"""Are the samples memorized? For each the training image that is nearest, beside what is usual."""
 
 import time
 from dataclasses import dataclass
@@ -77,13 +77,13 @@ def centred(images: Tensor, device: torch.device | str) -> Tensor:
     return images.to(device).flatten(1).float() / 127.5 - 1
 
 
-def share_of_copies(made: Nearest, real: Nearest) -> float:
+def memorized_share(made: Nearest, real: Nearest) -> float:
     """The share of samples that lie nearer to a training image than all but 1 % of real images do:
     1 % is what samples as new as real images would have."""
     return (made.distance < real.distance.quantile(0.01)).float().mean().item()
 
 
-def report(made: Nearest, real: Nearest) -> str:
+def nearest_report(made: Nearest, real: Nearest) -> str:
     """Distances to the nearest training image, of samples and of real images."""
     shares = torch.tensor([0.01, 0.1, 0.5, 0.9])
     lines = [f"{'nearest training image':24}{'samples':>10}{'real images':>14}"]

@@ -7,10 +7,11 @@ from typing import Any
 
 from ..config import validated
 from ..utils.errors import UserError
-from ..utils.files import read_text, replacing
+from ..utils.files import atomic_write, read_text
 
-MOST_BYTES = 1_000_000  # of a score's file
-WHICH = ("network", "file", "fingerprint", "images")  # of a protocol's sampling: what was scored
+MAX_BYTES = 1_000_000  # of a score's file
+# What was scored, of a protocol's sampling; "images" is in reports of before.
+WHICH = ("network", "file", "fingerprint", "images_seen", "images")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
-class Score:
+class Report:
     """How near samples are to real images, beside how near other real images are.
 
     distance   Fréchet distance of features, samples against the reference; in Inception features
@@ -55,8 +56,8 @@ class Score:
     inception_score
     precision  share of samples among the nearest neighbours of real images; recall: the reverse
                [Kynkäänniemi et al. 2019, but in Inception features]
-    copies     share of samples that lie nearer to a training image than all but 1 % of other real
-               images do; copies are among them
+    memorization  share of samples that lie nearer to a training image than all but 1 % of other
+               real images do
     """
 
     distance: float
@@ -70,7 +71,7 @@ class Score:
     precision: float | None = None
     recall: float | None = None
     likelihood: Likelihood | None = None
-    copies: float | None = None
+    memorization: float | None = None
 
     def text(self) -> str:
         """The score for a person to read."""
@@ -96,9 +97,10 @@ class Score:
                 f"{'bits/dim':19}{of.bits:.3f}{error} at most, of {of.n:,} held-out "
                 f"images, variance {of.variance}"
             )
-        if self.copies is not None:
+        if self.memorization is not None:
             lines.append(
-                f"{'copies':19}{self.copies:.1%} as near to training as 1 % of real images"
+                f"{'memorization':19}{self.memorization:.1%} as near to training "
+                f"as 1 % of real images"
             )
         how = ", ".join(f"{name} {value}" for name, value in p.sampling.items())
         floor = f"floor of {p.held_out}; " if p.held_out else ""
@@ -107,19 +109,19 @@ class Score:
 
     def save(self, path: Path) -> None:
         """Write the score and its protocol as JSON."""
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
-def read_score(path: Path) -> Score:
-    """What `Score.save` wrote. Raises UserError for anything else."""
+def read_report(path: Path) -> Report:
+    """What `Report.save` wrote. Raises UserError for anything else."""
     try:
-        return validated(Score, json.loads(read_text(path, MOST_BYTES)), str(path))
+        return validated(Report, json.loads(read_text(path, MAX_BYTES)), str(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a score of ddpm: {error}") from None
 
 
-def ratio(a: Score, b: Score) -> float:
+def ratio(a: Report, b: Report) -> float:
     """a's distance over b's. Raises UserError where they were not made in the same way."""
     check_alike(a.protocol, b.protocol)
     if b.distance <= 0:

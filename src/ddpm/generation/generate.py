@@ -19,9 +19,9 @@ from ..core.guidance import guided
 from ..core.sampling import Noise, State, named_step, sample, timesteps
 from ..core.schedule import Schedule
 from ..utils.device import place
-from ..utils.distributed import ALONE, Team
+from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
-from ..utils.files import replacing
+from ..utils.files import atomic_write
 from ..utils.images import grid, save_animation, to_float, to_pil, to_uint8, zoom_for
 from ..utils.random import ImageNoise
 
@@ -41,12 +41,12 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What images come from, where not from static alone: towards; or image, with change; or image
+    """What images come from, where not from noise alone: towards; or image, with change; or image
     and mask, with rounds.
 
     towards  another seed: the images lie between image 0 of the one seed and image 0 of the other
     image    uint8 (C, H, W): variations of it
-    change   0 … 1: how much of the way to static the image goes before it comes back; 1: all
+    change   0 … 1: how much of the way to noise the image goes before it comes back; 1: all
     mask     bool (H, W): paint the image anew where it is True, and keep it elsewhere
     rounds   how often each step of inpainting is walked
     """
@@ -69,17 +69,17 @@ def generate(
     batch: int = 64,
     edit: Edit | None = None,
     on_state: OnState | None = None,
-    team: Team = ALONE,
+    processes: Processes = ALONE,
 ) -> Samples:
-    """n images out of static, or out of what `edit` says.
+    """n images out of noise, or out of what `edit` says.
 
     Image i depends on the checkpoint, its label, the settings, the seed, the edit and i alone,
     whatever n and `batch` are (to the rounding of the hardware's arithmetic).
 
     `labels` are names or numbers of classes, which images take in turn; with none, every class has
     its turn, and with an edit no class is asked. `settings` default to those the network was
-    trained to be sampled with. The processes of a `team` share out the batches, and each of them
-    returns all images.
+    trained to be sampled with. The `processes` share out the batches, and each of them returns all
+    images.
     """
     if n < 1 or batch < 1:
         raise UserError(f"cannot make {n} images, {batch} at a time")
@@ -89,16 +89,16 @@ def generate(
     settings = settings or checkpoint.config.sample
     if edit and not labels:
         settings = replace(settings, guidance=0.0)
-    y = take_turns(n, labels, checkpoint.data)
+    y = cycle_labels(n, labels, checkpoint.data)
 
     def make(index: range) -> tuple[Tensor]:
-        for state in watch(checkpoint, n, index, seed, y, settings, edit):
+        for state in trajectories(checkpoint, n, index, seed, y, settings, edit):
             if on_state:
                 on_state(state)
         return (to_uint8(state.x).cpu(),)
 
     batches = [range(first, min(first + batch, n)) for first in range(0, n, batch)]
-    images = torch.cat([made for (made,) in team.share(batches, make)])
+    images = torch.cat([made for (made,) in processes.map_in_order(batches, make)])
     return Samples(images, None if settings.guidance == 0 else y, checkpoint.data.classes)
 
 
@@ -109,7 +109,7 @@ def on_device(checkpoint: Checkpoint, device: torch.device | str) -> Checkpoint:
     return replace(checkpoint, net=net, diffusion=checkpoint.diffusion.to(device))
 
 
-def watch(
+def trajectories(
     checkpoint: Checkpoint,
     n: int,
     index: range,
@@ -130,10 +130,12 @@ def watch(
         u = torch.tensor([i / max(1, n - 1) for i in index], device=device)
         noise = lambda: slerp(a(), b(), u)  # noqa: E731
     y = None if y is None else y[index.start : index.stop].to(device)
-    return walk(checkpoint.net, checkpoint.diffusion, noise, y, settings, len(data.classes), edit)
+    return denoise_trajectory(
+        checkpoint.net, checkpoint.diffusion, noise, y, settings, len(data.classes), edit
+    )
 
 
-def walk(
+def denoise_trajectory(
     net: nn.Module,
     diffusion: Diffusion,
     noise: Noise,
@@ -142,7 +144,7 @@ def walk(
     null: int = 0,
     edit: Edit | None = None,
 ) -> Iterator[State]:
-    """Every state of one batch on its way from static, as the settings say and `edit` does."""
+    """Every state of one batch on its way from noise, as the settings say and `edit` does."""
     plain = 0 if settings.guidance == 0 else 1
     strong, weak = guided(net, settings.guidance, null), guided(net, plain, null)
 
@@ -224,17 +226,17 @@ def network_evaluations(
     )
 
 
-def take_turns(n: int, labels: Sequence[str | int], data: DataInfo) -> Tensor | None:
+def cycle_labels(n: int, labels: Sequence[str | int], data: DataInfo) -> Tensor | None:
     """A label for each of n images: the given classes in turn, or all of them."""
     if not data.classes:
         if labels:
             raise UserError("this checkpoint was trained without classes, so no label can be asked")
         return None
-    wanted = [label_index(name, data.classes) for name in labels] or range(len(data.classes))
+    wanted = [class_index(name, data.classes) for name in labels] or range(len(data.classes))
     return torch.tensor([wanted[i % len(wanted)] for i in range(n)])
 
 
-def label_index(name: str | int, classes: tuple[str, ...]) -> int:
+def class_index(name: str | int, classes: tuple[str, ...]) -> int:
     """The number of a class, given by its name (which goes first) or by its number."""
     if str(name) in classes:
         return classes.index(str(name))
@@ -255,8 +257,8 @@ def spread(steps: int, most: int) -> set[int]:
     return {round(steps * i / kept) for i in range(kept + 1)}
 
 
-class Film:
-    """How images come out of static in so many steps, in `most` of them; the last frame is always
+class AnimationRecorder:
+    """How images come out of noise in so many steps, in `most` of them; the last frame is always
     the images. Pass `take` as `on_state`."""
 
     def __init__(self, steps: int, most: int = 50):
@@ -277,10 +279,10 @@ class Film:
         return [torch.cat(frame) for frame in zip(*self.batches, strict=True)]
 
 
-def write(path: Path, samples: Samples, film: Film | None = None) -> None:
+def write(path: Path, samples: Samples, animation: AnimationRecorder | None = None) -> None:
     """Write samples in the form that the path's ending asks for:
 
-    .png a grid, .gif or .webp the film, .npz `arr_0` (N, H, W, C) and labels in `arr_1` (the
+    .png a grid, .gif or .webp the animation, .npz `arr_0` (N, H, W, C) and labels in `arr_1` (the
     classes' names where these are numbers, else their places in `classes`), and single PNGs where
     the path is a folder.
     """
@@ -288,14 +290,14 @@ def write(path: Path, samples: Samples, film: Film | None = None) -> None:
     zoom = zoom_for(images)
     if path.is_dir():
         for i, image in enumerate(images):
-            with replacing(path / f"{i:05}.png") as beside:
+            with atomic_write(path / f"{i:05}.png") as beside:
                 to_pil(image).save(beside)
         for i in count(len(images)):  # what a longer series left there is not of this one
             if not (left := path / f"{i:05}.png").exists():
                 break
             left.unlink()
         return
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         if path.suffix.lower() == ".npz":
             arrays = {"arr_0": images.permute(0, 2, 3, 1).contiguous().numpy()}
             if samples.labels is not None:
@@ -306,7 +308,7 @@ def write(path: Path, samples: Samples, film: Film | None = None) -> None:
                     arrays["classes"] = np.array(samples.classes)
             with beside.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
-        elif film is not None:
-            save_animation([grid(frame, zoom=zoom) for frame in film.frames()], beside)
+        elif animation is not None:
+            save_animation([grid(frame, zoom=zoom) for frame in animation.frames()], beside)
         else:
             grid(images, zoom=zoom).save(beside)

@@ -20,8 +20,8 @@ from ..checkpoint.checkpoint import build
 from ..config import Config
 from ..core.ema import EMA
 from ..data.decode import decode, fit
-from ..data.folder import Images, attempt, is_archive, list_files
-from ..data.inspect import about_images
+from ..data.folder import ImageDataset, attempt, is_archive, list_files
+from ..data.inspect import inspection_notes
 from ..data.load import Batches
 from ..utils.device import best_device, place
 from ..utils.errors import UserError
@@ -152,7 +152,7 @@ class Cost:
     parameters: int
 
 
-def cost(config: Config, images: Images, device: str | None = None, steps: int = 6) -> Cost:
+def cost(config: Config, images: ImageDataset, device: str | None = None, steps: int = 6) -> Cost:
     """Take a few steps of the real training and time them."""
     config = with_precision(config, device or best_device())
     accelerator: Accelerator = start(config, device)
@@ -188,7 +188,7 @@ def most_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def about_cost(config: Config, images: Images, device: str | None = None) -> list[str]:
+def about_cost(config: Config, images: ImageDataset, device: str | None = None) -> list[str]:
     """Memory, speed, and what the preset's budget comes to."""
     found = cost(config, images, device)
     batch, n = config.train.batch, len(images)
@@ -203,7 +203,7 @@ def about_cost(config: Config, images: Images, device: str | None = None) -> lis
 
 
 def examine(
-    config: Config, images: Images, *, device: str | None = None, sheet: Path | None = None
+    config: Config, images: ImageDataset, *, device: str | None = None, sheet: Path | None = None
 ) -> list[str]:
     """All of it, for a set that can be read. Raises UserError where there is nothing to see."""
     lines, path = [], Path(config.data)
@@ -223,6 +223,6 @@ def examine(
         f"to be learned: {len(images):,} images of {info.width}x{info.height} in {info.channels} "
         f"channel{'s' * (info.channels > 1)}{classes}, {megabytes:,.0f} MB"
     )
-    lines += [f"note: {note}" for note in about_images(images, config.flip)]
+    lines += [f"note: {note}" for note in inspection_notes(images, config.flip)]
     small = replace(config, train=replace(config.train, compile=False))
     return lines + about_cost(small, images, device)

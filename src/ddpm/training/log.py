@@ -17,13 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..config import Config, write_toml
-from ..utils.distributed import Team
+from ..utils.distributed import Processes
 from ..utils.errors import UserError
-from ..utils.files import read_text, replacing, require_writable, taken
-from .validation import read_looks, rising
+from ..utils.files import atomic_write, is_occupied, read_text, require_writable
+from .validation import overfitting_note, read_looks
 
-MOST_NAME = 10_000  # bytes of a launch's name
-MOST_BAD = 10  # batches of a run, of those that gave no number, that are kept
+MAX_NAME = 10_000  # bytes of a launch's name
+MAX_BAD = 10  # batches of a run, of those that gave no number, that are kept
 JUMP = 3  # times its lowest, and the loss has jumped
 PLAIN_SECONDS = 15  # between lines where there is no terminal to draw a bar on
 
@@ -32,7 +32,7 @@ def check_folder(out: Path, resume: bool) -> None:
     """Refuse, before any work is done, a folder that is in use or cannot be written."""
     if resume and not (out / "config.toml").exists():
         raise UserError(f"there is no run to go on with in {out}")
-    if not resume and taken(out):
+    if not resume and is_occupied(out):
         raise UserError(f"{out} is in use: go on with it by --resume, or give another --out")
     require_writable(out)
 
@@ -75,13 +75,13 @@ def restarted(out: Path) -> bool:
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return False
     try:
-        begun_by = read_text(out / "state" / "lock", MOST_NAME)
+        begun_by = read_text(out / "state" / "lock", MAX_NAME)
     except (OSError, ValueError):
         return False
     return (out / "config.toml").exists() and begun_by == launch()
 
 
-class Moment(NamedTuple):
+class Due(NamedTuple):
     """The seconds of the run, whether it is to stop, and what is due."""
 
     seconds: float
@@ -90,7 +90,7 @@ class Moment(NamedTuple):
     sample: bool
 
 
-class Log:
+class MetricsLog:
     """metrics.jsonl and the progress bar. Losses are read from the device only when one is due.
 
     Made when the work begins: it makes the folder's parts, writes the config and starts the clock.
@@ -102,12 +102,12 @@ class Log:
         self,
         out: Path,
         config: Config,
-        team: Team,
+        processes: Processes,
         step: int = 0,
         seconds: float = 0.0,
         lock: IO[str] | None = None,
     ):
-        self.config, self.team = config, team
+        self.config, self.processes = config, processes
         self.lock = lock or open(os.devnull, "w")  # noqa: SIM115
         self.file: IO[str] = self.lock
         self.first_step, self.first_seconds = step, seconds
@@ -116,35 +116,35 @@ class Log:
         self.sampling_began, self.sampling_time = seconds, 0.0
         self.loss = math.nan
         self.pending: list[tuple[Tensor, Tensor]] = []
-        self.trouble = self.returns = self.kept = 0
+        self.nonfinite_steps = self.rollbacks = self.kept = 0
         self.skipped: list[int] = []
-        self.told_rising = False
-        self.lowest, self.told_jump = math.inf, False
-        self.sound = True  # no step was skipped up to the last line from the one before
+        self.noted_overfitting = False
+        self.lowest, self.noted_jump = math.inf, False
+        self.all_finite = True  # no step was skipped up to the last line from the one before
         self.path, self.looks = out / "metrics.jsonl", out / "held-out.jsonl"
-        if team.main:
+        if processes.is_main:
             (out / "samples").mkdir(exist_ok=True)
             write_toml(config, out / "config.toml")
             self.file = opened_up_to(self.path, step)
             opened_up_to(self.looks, step).close()
         self.bar = tqdm(
-            total=1, disable=None if team.main else True,
+            total=1, disable=None if processes.is_main else True,
             bar_format="{percentage:3.0f}% {bar:24} {desc}",
         )  # fmt: skip
         self.last_line = -math.inf
-        self.last = Moment(seconds, False, False, False)
+        self.last = Due(seconds, False, False, False)
 
     @property
     def seconds(self) -> float:
         return self.first_seconds + time.monotonic() - self.start
 
-    def now(self, step: int, stop: bool) -> "Moment":
+    def now(self, step: int, stop: bool) -> "Due":
         """The time, and what is due. Several processes agree on it, at every line of the log alone:
         between two of them the clock stands still and nothing is due."""
-        if self.team.size > 1 and step % self.config.train.log_every:
+        if self.processes.world_size > 1 and step % self.config.train.log_every:
             return self.last._replace(save=False, sample=False)
-        told = self.team.agree((self.seconds, stop, self.save_due(), self.sample_due()))
-        self.last = Moment(told[0], *map(bool, told[1:]))
+        agreed = self.processes.broadcast((self.seconds, stop, self.save_due(), self.sample_due()))
+        self.last = Due(agreed[0], *map(bool, agreed[1:]))
         return self.last
 
     def step(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> None:
@@ -157,15 +157,17 @@ class Log:
         if not self.pending:
             return
         # The one moment at which the host waits for the device.
-        values = self.team.mean(torch.stack([torch.stack(pair) for pair in self.pending])).tolist()
+        values = self.processes.mean(
+            torch.stack([torch.stack(pair) for pair in self.pending])
+        ).tolist()
         # fp16 skips the steps whose gradients overflow by design: their loss alone is telling.
         exact = self.config.train.precision != "fp16"
-        sound = [math.isfinite(a) and (math.isfinite(b) or not exact) for a, b in values]
+        finite = [math.isfinite(a) and (math.isfinite(b) or not exact) for a, b in values]
         first = step - len(values)
-        self.skipped = [first + i for i, ok in enumerate(sound) if not ok]
-        self.sound = not self.skipped
-        self.trouble += len(self.skipped)
-        good = [pair for pair, ok in zip(values, sound, strict=True) if ok]
+        self.skipped = [first + i for i, ok in enumerate(finite) if not ok]
+        self.all_finite = not self.skipped
+        self.nonfinite_steps += len(self.skipped)
+        good = [pair for pair, ok in zip(values, finite, strict=True) if ok]
         self.pending = []
         if self.skipped:
             self.say(
@@ -194,8 +196,8 @@ class Log:
 
     def watch_jumps(self, step: int, loss: float) -> None:
         """Say so, once, when the loss is a number and yet far above what it was."""
-        if loss > JUMP * self.lowest and not self.told_jump:
-            self.told_jump = True
+        if loss > JUMP * self.lowest and not self.noted_jump:
+            self.noted_jump = True
             self.say(
                 f"the loss has jumped from {self.lowest:.3g} to {loss:.3g} by step {step:,}: if it "
                 f"stays there, begin anew with a lower --train.lr or a longer --train.warmup"
@@ -204,37 +206,37 @@ class Log:
 
     def look(self, step: int, losses: dict[str, dict[str, float]]) -> None:
         """One line of held-out.jsonl, and a note where images are learned by heart."""
-        if not losses or not self.team.main:
+        if not losses or not self.processes.is_main:
             return
         images = step * self.config.train.batch
         with self.looks.open("a") as file:
             file.write(json.dumps({"step": step, "images": images, **losses}) + "\n")
-        if (told := rising(read_looks(self.looks))) and not self.told_rising:
-            self.told_rising = True
-            self.say(told)
+        if (note := overfitting_note(read_looks(self.looks))) and not self.noted_overfitting:
+            self.noted_overfitting = True
+            self.say(note)
 
     def skipped_now(self) -> list[int]:
-        """The first of the steps that the last line skipped, told once; none once MOST_BAD batches
+        """The first of the steps that the last line skipped, told once; none once MAX_BAD batches
         were kept."""
-        now, self.skipped = self.skipped[: min(3, MOST_BAD - self.kept)], []
+        now, self.skipped = self.skipped[: min(3, MAX_BAD - self.kept)], []
         self.kept += len(now)
         return now
 
-    def went_back(self, step: int, caution: float) -> None:
+    def rolled_back(self, step: int, lr_scale: float) -> None:
         """The run has returned to its last checkpoint."""
-        self.say(f"back to step {step:,}, and on with {caution:g} of the learning rate")
-        self.trouble, self.returns, self.pending = 0, self.returns + 1, []
-        if self.team.main:
+        self.say(f"back to step {step:,}, and on with {lr_scale:g} of the learning rate")
+        self.nonfinite_steps, self.rollbacks, self.pending = 0, self.rollbacks + 1, []
+        if self.processes.is_main:
             self.file.close()
             self.file = opened_up_to(self.path, step)
             opened_up_to(self.looks, step).close()
 
     def say(self, text: str) -> None:
-        if self.team.main:
+        if self.processes.is_main:
             self.bar.write(f"note: {text}", file=sys.stderr)
 
     def show(self, text: str, progress: float) -> None:
-        if not self.team.main:
+        if not self.processes.is_main:
             return
         if not self.bar.disable:
             self.bar.n = progress
@@ -247,7 +249,7 @@ class Log:
         return self.seconds - self.last_saved >= 60 * self.config.train.save_minutes
 
     def saved(self) -> None:
-        self.last_saved, self.trouble, self.returns = self.seconds, 0, 0
+        self.last_saved, self.nonfinite_steps, self.rollbacks = self.seconds, 0, 0
 
     def sample_due(self) -> bool:
         """Also a matter of what the last grids cost: a tenth of the time at most goes to them."""
@@ -269,7 +271,7 @@ def opened_up_to(path: Path, step: int) -> IO[str]:
     """metrics.jsonl, to go on after a step: what was logged beyond it will be logged again."""
     if path.exists():
         lines = path.read_text(errors="replace").splitlines(keepends=True)
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text("".join(line for line in lines if logged_step(line) <= step))
     return path.open("a")
 

@@ -13,7 +13,7 @@ from ..utils.errors import UserError
 from ..utils.random import STEP, derive_seed
 from .train import draw
 
-MOST_PARTS = 1024  # of a batch, each of which was one process's
+MAX_PARTS = 1024  # of a batch, each of which was one process's
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def fits(x0: Tensor, y: Tensor | None, header: BatchHeader) -> bool:
     if x0.dtype != torch.float32 or x0.shape[1:] != (data.channels, data.height, data.width):
         return False
     n = len(x0)
-    if not 0 < n <= header.first + n <= batch <= MOST_PARTS * n:
+    if not 0 < n <= header.first + n <= batch <= MAX_PARTS * n:
         return False
     if y is None:
         return True

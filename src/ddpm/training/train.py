@@ -20,21 +20,23 @@ from ..config import Config, DataInfo, TrainConfig, checked
 from ..core.diffusion import Diffusion
 from ..core.ema import EMA
 from ..core.guidance import drop_labels
-from ..data.inspect import about_images
-from ..data.load import Batches, Images, load_images
-from ..generation.generate import take_turns, walk
+from ..data.inspect import inspection_notes
+from ..data.load import Batches, ImageDataset, load_images
+from ..generation.generate import cycle_labels, denoise_trajectory
 from ..utils.device import best_device, check_device, has_bfloat16, place
-from ..utils.distributed import Team, rejoin
+from ..utils.distributed import Processes, rejoin
 from ..utils.errors import UserError
 from ..utils.images import grid, to_uint8, zoom_for
 from ..utils.random import INIT, STEP, ImageNoise, derive_seed
-from .log import Log, budget_spent, catch_signals, check_folder, hold, restarted
+from .log import MetricsLog, budget_spent, catch_signals, check_folder, hold, restarted
 from .state import Keeper
-from .validation import HeldOut, set_apart
+from .validation import HeldOut, split_held_out
 
 SAMPLES = 40  # in a grid while training: four of each class, where there are ten
 PREVIEW_STEPS = 50
-TROUBLE = 20  # steps skipped since the last checkpoint, after which the run goes back to it
+MAX_NONFINITE_STEPS = (
+    20  # steps skipped since the last checkpoint, after which the run goes back to it
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Result:
 
     out: Path
     step: int
-    images: int
+    images_seen: int
     seconds: float
     loss: float
     finished: bool
@@ -62,67 +64,67 @@ def train(
     out = Path(out)
     config = with_precision(check(config), device or best_device())
     accelerator = start(config, device)
-    team = Team(accelerator)
-    part = team.part(config.train.batch, config.train.accumulate)
-    if team.main:
+    processes = Processes(accelerator)
+    part = processes.part(config.train.batch, config.train.accumulate)
+    if processes.is_main:
         resume = resume or restarted(out)
         check_folder(out, resume)
-    (resume,) = map(bool, team.agree([resume]))
-    with team.main_first():  # who decodes the images for all
-        data = load_data(config, quiet=not team.main)
+    (resume,) = map(bool, processes.broadcast([resume]))
+    with processes.main_process_first():  # who decodes the images for all
+        data = load_data(config, quiet=not processes.is_main)
 
     torch.manual_seed(derive_seed(config.seed, INIT))
     raw, diffusion = build(config, data.info)
     place(raw, accelerator.device)
     diffusion = diffusion.to(accelerator.device)
     ema = EMA(raw, config.train.ema)
-    sharded = config.train.shard and team.size > 1
+    sharded = config.train.shard and processes.world_size > 1
     if sharded:
         for part_of in (raw, ema.model):
-            shard(part_of, team.size, config.train.precision == "bf16")
+            shard(part_of, processes.world_size, config.train.precision == "bf16")
     optimizer = accelerator.prepare(adamw(raw, config.train))
     net = raw if sharded else accelerator.prepare(raw)
     if config.train.compile:  # `raw` is not: grids of samples come in other batches
         net = torch.compile(net, dynamic=False)
-    learned, held = set_apart(len(data), config.held_out)
+    learned, held = split_held_out(len(data), config.held_out)
     batches = Batches(
         data, config.train.batch, config.seed, config.flip, accelerator.device, part, learned
     )
     held_out = HeldOut(data, held, learned, diffusion, config.seed)
 
-    keeper = Keeper(out, config, data.info, team, raw, ema, optimizer, sharded)
+    keeper = Keeper(out, config, data.info, processes, raw, ema, optimizer, sharded)
 
-    lock = hold(out) if team.main else None
-    step, seconds, lr, caution = 0, 0.0, config.train.lr, 1.0
+    lock = hold(out) if processes.is_main else None
+    step, seconds, lr, lr_scale = 0, 0.0, config.train.lr, 1.0
     if resume and keeper.state.exists():  # else it was stopped before its first checkpoint
-        step, seconds, caution = keeper.restore()
-    log = Log(out, config, team, step, seconds, lock)
+        step, seconds, lr_scale = keeper.restore()
+    log = MetricsLog(out, config, processes, step, seconds, lock)
 
     def draw_grids(stop: list[int]) -> None:
         stop = [] if sharded else stop  # which not all may have heard of as yet
         for name, model in (("ema", ema.model), ("raw", raw)) if keeper.needed else ():
             picture = sample_grid(model, diffusion, config, data.info, stop)
-            if picture and team.main:
+            if picture and processes.is_main:
                 picture.save(out / "samples" / f"{step:07}-{name}.png")
         if keeper.needed and not stop:
             log.look(step, held_out.look(ema.model, config.train.batch))
         log.sampled()
 
-    with closing(log), catch_signals() as stop, team.together():
+    with closing(log), catch_signals() as stop, processes.together():
         if not keeper.state.exists():
-            keeper.keep_state(step, log.seconds, caution)
+            keeper.keep_state(step, log.seconds, lr_scale)
         while True:
             now = log.now(step, bool(stop))
             progress = budget_spent(config, step, now.seconds)
             over = progress >= 1 or now.stop
             if over or now.save:
                 log.write(step, lr)
-            keeper.keep_bad(log.skipped_now(), batches)
-            if log.trouble >= TROUBLE:
-                step, caution = keeper.go_back(log, step, caution)
+            keeper.dump_batch(log.skipped_now(), batches)
+            if log.nonfinite_steps >= MAX_NONFINITE_STEPS:
+                step, lr_scale = keeper.rollback(log, step, lr_scale)
                 continue
-            if over or now.save and log.sound:
-                keeper.save(step, log.seconds, caution)
+            if over or now.save and log.all_finite:
+                keeper.save(step, log.seconds, lr_scale)
                 log.saved()
             if over:
                 break
@@ -131,7 +133,7 @@ def train(
             # All that is random in a step follows from the seed and the step.
             torch.manual_seed(derive_seed(config.seed, STEP, step))
             x0, y = batches(step)
-            lr = caution * learning_rate(config.train, step, progress)
+            lr = lr_scale * learning_rate(config.train, step, progress)
             loss, norm = train_step(
                 accelerator, net, diffusion, optimizer, x0, y, lr, config.train, part
             )
@@ -139,7 +141,7 @@ def train(
             step += 1
             log.step(step, loss, norm, lr)
         draw_grids(stop)
-        team.disband()
+        processes.finish()
     images = step * config.train.batch
     return Result(out, step, images, log.seconds, log.loss, finished=progress >= 1)
 
@@ -234,14 +236,14 @@ def sample_grid(
     if settings.steps > PREVIEW_STEPS:
         settings = replace(settings, sampler="ddim", eta=0.0, steps=PREVIEW_STEPS)
     device = diffusion.schedule.alpha_bar.device
-    y = take_turns(SAMPLES, (), info)
+    y = cycle_labels(SAMPLES, (), info)
     y = None if y is None else y.to(device)
     noise = ImageNoise(
         config.seed, range(SAMPLES), (info.channels, info.height, info.width), device
     )
     training = net.training
     net.eval()
-    for state in walk(net, diffusion, noise, y, settings, null=len(info.classes)):
+    for state in denoise_trajectory(net, diffusion, noise, y, settings, null=len(info.classes)):
         x = state.x
         if stop:
             break
@@ -261,8 +263,10 @@ def check(config: Config) -> Config:
     if config.train.shard and (config.train.precision == "fp16" or config.train.compile):
         raise UserError("--train.shard goes with float32 or bf16, not compiled")
     d = config.diffusion
-    if d.floor and d.weight == "min-snr" and d.target == "eps":
-        raise UserError("diffusion.floor weighs errors of x_0, not of eps: --diffusion.floor 0")
+    if d.min_weight and d.weight == "min-snr" and d.target == "eps":
+        raise UserError(
+            "diffusion.min_weight is of errors of x_0, not of eps: --diffusion.min-weight 0"
+        )
     steps, T = config.sample.steps, config.diffusion.T
     if steps > T:
         raise UserError(f"sample.steps {steps} is more than diffusion.T, which is {T}")
@@ -295,9 +299,9 @@ def start(config: Config, device: str | None) -> Accelerator:
     return accelerator
 
 
-def load_data(config: Config, quiet: bool = False) -> Images:
+def load_data(config: Config, quiet: bool = False) -> ImageDataset:
     data = load_images(config.data, config.size, config.root)
     data = data if config.labels else data.without_labels()
-    for note in [] if quiet else [*data.notes, *about_images(data, config.flip)]:
+    for note in [] if quiet else [*data.notes, *inspection_notes(data, config.flip)]:
         print(f"note: {note}", file=sys.stderr)
     return data

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.diffusion import Diffusion
-from ..data.folder import Images
+from ..data.folder import ImageDataset
 from ..utils.images import to_float
 from ..utils.random import ImageNoise
 
@@ -23,7 +23,7 @@ ONE_IN = 20  # images at most are set apart
 RISE = 1.02  # times its lowest, and a loss has risen
 
 
-def set_apart(n: int, most: int) -> tuple[Tensor, Tensor]:
+def split_held_out(n: int, most: int) -> tuple[Tensor, Tensor]:
     """The places of n images that are learned, and of those that are not: `most` at most, spread
     evenly over the set."""
     k = min(most, n // ONE_IN)
@@ -39,7 +39,7 @@ class HeldOut:
     """
 
     def __init__(
-        self, data: Images, held: Tensor, learned: Tensor, diffusion: Diffusion, seed: int
+        self, data: ImageDataset, held: Tensor, learned: Tensor, diffusion: Diffusion, seed: int
     ):
         self.diffusion = replace(diffusion, weight="simple", time_sampling="uniform")
         self.seed = seed
@@ -89,7 +89,7 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def rising(looks: list[dict[str, Any]]) -> str | None:
+def overfitting_note(looks: list[dict[str, Any]]) -> str | None:
     """The first band whose held-out loss has risen from its lowest while that on training images
     has fallen, in a sentence; None where there is none."""
     *before, now = looks

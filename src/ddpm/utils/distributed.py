@@ -16,36 +16,36 @@ if TYPE_CHECKING:
 Part = TypeVar("Part", bound=Sized)
 
 
-class Team:
+class Processes:
     """Which of how many processes this one is, and the few words they have for one another.
 
     Without an accelerator it is one process alone.
     """
 
     def __init__(self, accelerator: "Accelerator | None" = None):
-        self.rank, self.size = 0, 1
+        self.rank, self.world_size = 0, 1
         if accelerator is not None:
-            self.rank, self.size = accelerator.process_index, accelerator.num_processes
-        self.main = self.rank == 0
-        self.accelerator = accelerator if self.size > 1 else None
+            self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
+        self.is_main = self.rank == 0
+        self.accelerator = accelerator if self.world_size > 1 else None
 
     def part(self, batch: int, pieces: int = 1) -> slice:
         """This process's part of a batch. Raises UserError where that cannot be shared out evenly,
         or the part not be cut into so many pieces."""
-        if batch % (self.size * pieces):
-            what = f"shared by {self.size} processes"
+        if batch % (self.world_size * pieces):
+            what = f"shared by {self.world_size} processes"
             if pieces > 1:
-                apiece = f" by each of {self.size} processes" if self.size > 1 else ""
+                apiece = f" by each of {self.world_size} processes" if self.world_size > 1 else ""
                 what = f"cut into {pieces} parts{apiece}"
             raise UserError(f"a batch of {batch} cannot be {what}")
-        each = batch // self.size
+        each = batch // self.world_size
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def main_first(self) -> AbstractContextManager[object]:
+    def main_process_first(self) -> AbstractContextManager[object]:
         """The main process does what is inside, and then the others."""
         return nullcontext() if self.accelerator is None else self.accelerator.main_process_first()
 
-    def agree(self, values: Sequence[float]) -> list[float]:
+    def broadcast(self, values: Sequence[float]) -> list[float]:
         """The main process's values, for all. Everyone waits."""
         if self.accelerator is None:
             return list(values)
@@ -67,7 +67,7 @@ class Team:
             return yes
         return self.mean(torch.tensor(float(yes), device=self.accelerator.device)).item() == 1
 
-    def disband(self) -> None:
+    def finish(self) -> None:
         """The end of the work in common: nobody leaves while another still needs him."""
         if self.accelerator is not None:
             self.accelerator.wait_for_everyone()
@@ -83,11 +83,11 @@ class Team:
             if self.accelerator is None or not any(word in str(error) for word in lost):
                 raise
             raise UserError(
-                f"process {self.rank} of {self.size} has lost another, which has died or was "
+                f"process {self.rank} of {self.world_size} has lost another, which has died or was "
                 f"killed: its own message says why. Go on from the last checkpoint with --resume"
             ) from None
 
-    def share(
+    def map_in_order(
         self, parts: Sequence[Part], work: Callable[[Part], tuple[Tensor, ...]]
     ) -> Iterator[tuple[Tensor, ...]]:
         """work(part) of every part, in order, for all; the processes take the parts in turn.
@@ -96,10 +96,10 @@ class Team:
         are as long as it. As every part is worked on whole, what comes of it does not depend on
         how many processes there are.
         """
-        for first in range(0, len(parts), self.size):
+        for first in range(0, len(parts), self.world_size):
             mine = parts[min(first + self.rank, len(parts) - 1)]  # at the end, some for nothing
             made = [self.gather(tensor, len(parts[0])) for tensor in work(mine)]
-            for part, *tensors in zip(parts[first : first + self.size], *made, strict=False):
+            for part, *tensors in zip(parts[first : first + self.world_size], *made, strict=False):
                 yield tuple(tensor[: len(part)] for tensor in tensors)
 
     def gather(self, tensor: Tensor, longest: int) -> list[Tensor]:
@@ -112,7 +112,7 @@ class Team:
         return list(gathered.to(tensor.device).split(longest))
 
 
-ALONE = Team()
+ALONE = Processes()
 
 
 def rejoin(cpu: bool) -> None:
@@ -133,8 +133,8 @@ def rejoin(cpu: bool) -> None:
     init_process_group("gloo" if cpu else "nccl", store=store, rank=rank, world_size=size)
 
 
-def assemble(device: str) -> Team:
-    """The team that a launcher started this process for: it alone, where none did.
+def join_processes(device: str) -> Processes:
+    """The processes that a launcher started: this one alone, where none did.
 
     Raises UserError for a device that processes cannot share work on.
     """
@@ -146,4 +146,4 @@ def assemble(device: str) -> Team:
     from accelerate import Accelerator
 
     rejoin(kind == "cpu")
-    return Team(Accelerator(cpu=kind == "cpu"))
+    return Processes(Accelerator(cpu=kind == "cpu"))

@@ -2,7 +2,7 @@
 
 import errno
 
-MOST_CHARACTERS = 1_500
+MAX_CHARACTERS = 1_500
 
 
 class UserError(Exception):
@@ -15,7 +15,7 @@ class UserError(Exception):
         super().__init__(plain(text))
 
 
-def plain(text: str, most: int = MOST_CHARACTERS) -> str:
+def plain(text: str, most: int = MAX_CHARACTERS) -> str:
     """The text as a terminal can show it without being told to do anything: what cannot be printed
     is spelled out, and the middle of a long text is left out."""
     spelled = (c if c.isprintable() else ascii(c)[1:-1] for c in shortened(text, most))

@@ -33,7 +33,7 @@ def require_writable(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to, beside `path`: forced to disk and renamed to it once it is whole.
 
     At any moment `path` is the old file or the new one; after an error it is the old.
@@ -59,7 +59,7 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def keep_as(path: Path, name: Path) -> None:
+def link_or_copy(path: Path, name: Path) -> None:
     """The file under a second name, in the place of what had that name; nothing without the file.
 
     The same file, not a copy, where the disk can have it so. `path` is there at any moment.
@@ -78,9 +78,9 @@ def keep_as(path: Path, name: Path) -> None:
 def free_name(path: Path) -> Path:
     """The path, or the first of path-2, path-3 … that is not taken; an empty folder is free."""
     names = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in count(2))
-    return next(p for p in chain([path], names) if not taken(p))
+    return next(p for p in chain([path], names) if not is_occupied(p))
 
 
-def taken(path: Path) -> bool:
+def is_occupied(path: Path) -> bool:
     """Whether something of somebody's is there."""
     return any(path.iterdir()) if path.is_dir() else path.exists()
