@@ -67,7 +67,8 @@ class Ours:
     def __init__(self, network: Network, channels: int, classes: int, machine: Machine = CPU):
         from ddpm import EMA, build
         from ddpm.config import Config, DataInfo, DiffusionConfig, TrainConfig
-        from ddpm.training.train import adamw, train_step
+        from ddpm.training.optimizers import build_optimizer
+        from ddpm.training.train import train_step
         from ddpm.utils.device import place
 
         self.train_step, self.config = train_step, TrainConfig()
@@ -82,7 +83,7 @@ class Ours:
         self.ema = EMA(net, 0.9999)
         self.raw = net
         self.accelerator = machine.accelerator()
-        net, self.optimizer = self.accelerator.prepare(net, adamw(net, self.config))
+        net, self.optimizer = self.accelerator.prepare(net, build_optimizer(net, self.config))
         self.net = machine.compiled(net)
 
     def step(self, x0: Tensor, y: Tensor, progress: float) -> None:

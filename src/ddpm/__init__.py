@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from .core.diffusion import Diffusion, Prediction
     from .core.editing import inpaint, slerp
     from .core.ema import EMA
-    from .core.guidance import drop_labels, guided
+    from .core.guidance import autoguided, drop_labels, guided
     from .core.likelihood import variational_bound
-    from .core.sampling import ddim_step, ddpm_step, dpmpp_step, sample, timesteps
+    from .core.sampling import ddim_step, ddpm_step, dpmpp_step, heun_step, sample, timesteps
     from .core.schedule import Schedule, cosine, linear, sigmoid
     from .core.unet import UNet
     from .data.load import Batches, ImageDataset, load_images
@@ -40,11 +40,13 @@ _MODULES = {
     "UNet": "core.unet",
     "drop_labels": "core.guidance",
     "guided": "core.guidance",
+    "autoguided": "core.guidance",
     "sample": "core.sampling",
     "timesteps": "core.sampling",
     "ddpm_step": "core.sampling",
     "ddim_step": "core.sampling",
     "dpmpp_step": "core.sampling",
+    "heun_step": "core.sampling",
     "ImageNoise": "utils.random",
     "slerp": "core.editing",
     "inpaint": "core.editing",
@@ -75,8 +77,8 @@ _MODULES = {
 
 __all__ = [  # noqa: RUF022  (in the order of the papers)
     "Schedule", "linear", "cosine", "sigmoid",
-    "Diffusion", "Prediction", "UNet", "drop_labels", "guided",
-    "sample", "timesteps", "ddpm_step", "ddim_step", "dpmpp_step", "ImageNoise",
+    "Diffusion", "Prediction", "UNet", "drop_labels", "guided", "autoguided",
+    "sample", "timesteps", "ddpm_step", "ddim_step", "dpmpp_step", "heun_step", "ImageNoise",
     "slerp", "inpaint",
     "variational_bound",
     "ImageDataset", "Batches", "load_images", "to_float", "to_uint8", "grid",

@@ -33,7 +33,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
-Sampler = Literal["ddpm", "ddim", "dpm++"]
+Sampler = Literal["ddpm", "ddim", "dpm++", "heun"]
 Spacing = Literal["even", "quadratic", "root", "log-snr"]
 
 
@@ -55,6 +55,8 @@ class UNetConfig:
     """Groups of the group norms."""
     patch: Few = 1
     """Fold patches of this many pixels a side into channels: faster, a little coarser."""
+    fine: Annotated[int, Field(ge=0, le=8192)] = 0
+    """Width of a stage at full resolution, beside the folded pixels; 0 for none."""
     dropout: Below1 = 0.0
     """Dropout in the residual blocks."""
     film: bool = True
@@ -92,6 +94,10 @@ class TrainConfig:
     """Parts that a batch is cut into, to save memory."""
     lr: Positive = 2e-4
     """Learning rate at its highest."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw; or muon for the kernels within the network, beside adamw for all else."""
+    momentum: Below1 = 0.95
+    """Muon's momentum."""
     betas: tuple[Below1, Below1] = (0.9, 0.999)
     """AdamW's betas."""
     weight_decay: NonNegative = 0.0
@@ -137,9 +143,11 @@ class SampleConfig:
     variance: Literal["beta", "beta-tilde"] = "beta-tilde"
     """DDPM's choice of variance."""
     guidance: NonNegative = 1.0
-    """Strength of classifier-free guidance: 1 is none."""
+    """Strength of guidance, by the network without a class or by --guide: 1 is none."""
     guidance_above: Share = 0.0
     """Guide at times above this share of T alone: below, it costs and helps little."""
+    guidance_below: Share = 1.0
+    """Guide at times up to this share of T alone: above, it makes images of a class alike."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,8 @@ class Config:
     """Images to keep from training, one in 20 at most, for the loss in held-out.jsonl."""
     seed: Seed = 0
     """Everything random in the run follows from it."""
+    init: str = ""
+    """Begin from these weights: a run's folder, a .safetensors file, or bundled weights."""
     steps: Count | None = None
     """Budget: optimizer steps."""
     images: Count | None = None

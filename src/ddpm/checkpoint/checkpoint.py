@@ -170,6 +170,28 @@ def rebuild(
     return net.float(), diffusion
 
 
+def load_initial(net: UNet, data: DataInfo, path: str) -> None:
+    """Set the weights of `net` to those of the checkpoint at `path`. The embedding of the classes
+    stays as it is where these are others, and so does a stage at full resolution that is new.
+
+    Raises UserError where the networks differ in anything else.
+    """
+    given = load(path)
+    weights = given.net.state_dict()
+    own = net.state_dict()
+    if given.data.classes != data.classes:
+        weights.pop("label.weight", None)
+        weights |= {k: v for k, v in own.items() if k == "label.weight"}
+    if not given.config.unet.fine:
+        weights |= {k: v for k, v in own.items() if k.startswith("fine.")}
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
+        raise UserError(
+            f"this run cannot begin with the weights of {path}, which are of another network: "
+            f"give the --unet settings, and images of the channels, that it was trained with"
+        )
+    net.load_state_dict(weights)
+
+
 def require_real(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The same, or TypeError where they are not all of real numbers."""
     if not all(t.is_floating_point() for t in tensors.values()):
@@ -237,20 +259,22 @@ def load_state(
     if header.data.fingerprint != data.fingerprint:
         raise UserError("the images are not those that this run began with: start a new one")
 
-    parameters = dict(enumerate(net.parameters()))
-    moments: dict[int, dict[str, Tensor]] = {i: {} for i in parameters if header.step}
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    muon = {i for group in groups if "momentum" in group for i in group["params"]}
+    moments: dict[int, dict[str, Tensor]] = {}
     try:
         require_real(tensors)
         put_weights(net, {k[4:]: v for k, v in tensors.items() if k.startswith("raw.")})
         put_weights(ema.model, {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
-        for i, moment in moments.items():
-            moment["step"] = tensors[f"optimizer.{i}.step"].view(())
-            for name in ("exp_avg", "exp_avg_sq"):
-                value = tensors[f"optimizer.{i}.{name}"].view(parameters[i].shape)
+        for i, parameter in enumerate(parameters) if header.step else ():
+            step = torch.zeros(()) if i in muon else tensors[f"optimizer.{i}.step"].view(())
+            moments[i] = {"step": step}
+            for name in ("momentum_buffer",) if i in muon else ("exp_avg", "exp_avg_sq"):
+                value = tensors[f"optimizer.{i}.{name}"].view(parameter.shape)
                 # The fused step walks through memory: a moment must lie as its parameter does.
-                share = shared_as(parameters[i], value)
-                moment[name] = torch.empty_like(parameters[i]).copy_(share)
-        groups = optimizer.state_dict()["param_groups"]
+                share = shared_as(parameter, value)
+                moments[i][name] = torch.empty_like(parameter).copy_(share)
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except (RuntimeError, KeyError, TypeError):
         raise UserError(f"{path} is damaged: it does not fit this run's config") from None

@@ -95,6 +95,7 @@ def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", S
     settings = with_options(
         checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
         spacing=options.spacing, eta=options.eta, guidance=options.guidance,
+        guidance_above=options.guidance_above, guidance_below=options.guidance_below,
     )  # fmt: skip
     if options.eta and settings.sampler != "ddim":
         raise UserError(f"--eta is for --sampler ddim, and this is {settings.sampler}")

@@ -42,6 +42,10 @@ class SamplingOptions:
     """Noise that ddim adds on the way: 0 none, 1 as much as ddpm."""
     guidance: NonNegative | None = None
     """How strongly to insist on the class: 1 is plain, 0 asks for none."""
+    guidance_above: Share | None = None
+    """Guide at times above this share of T alone."""
+    guidance_below: Share | None = None
+    """Guide at times up to this share of T alone."""
     seed: Seed = 0
     """Another seed, other images."""
     batch: Count = 64

@@ -54,7 +54,7 @@ def inpaint(
     for t, s in pairwise(times):
         for left in reversed(range(rounds if s > 0 else 1)):
             pred = denoise(x, t)
-            new = step(diffusion, x, pred, s, t, noise, None)
+            new = step(diffusion, x, pred, s, t, noise, None, denoise)
             x = (1 - mask) * diffusion.q_sample(x0, s, noise()) + mask * new
             if left:
                 x = diffusion.q_sample(x, t, noise(), s)

@@ -36,3 +36,21 @@ def guided(net: Net, scale: float, null: int) -> Net:
         return unconditional + scale * (conditional - unconditional)
 
     return guided_net
+
+
+def autoguided(net: Net, guide: Net, scale: float) -> Net:
+    """D_w(x, c) = D_0(x, c) + w (D_1(x, c) − D_0(x, c))   [Karras et al. 2024, Eq. 3]
+
+    `net` is D_1 and `guide` D_0, a weaker version of it: an early snapshot, or a smaller network,
+    for the same target. Its errors are those of `net`, but larger; to go from it past `net` undoes
+    them. It needs no classes, and makes images of a class no more alike. Scale w = 1 is `net`
+    alone; any other takes two evaluations a step.
+    """
+
+    def guided_net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if scale == 1:
+            return net(x, t, y)
+        weak = guide(x, t, y)
+        return weak + scale * (net(x, t, y) - weak)
+
+    return guided_net

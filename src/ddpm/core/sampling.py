@@ -34,9 +34,10 @@ class State(NamedTuple):
 
 
 class Step(Protocol):
-    """step(diffusion, x_t, prediction, s, t, noise, previous) -> x_s
+    """step(diffusion, x_t, prediction, s, t, noise, previous, denoise) -> x_s
 
-    `previous` is the pair (time, prediction) of the step before, None at the first.
+    `previous` is the pair (time, prediction) of the step before, None at the first. `denoise` is
+    for steps that look a second time.
     """
 
     def __call__(
@@ -48,6 +49,7 @@ class Step(Protocol):
         t: int,
         noise: Noise,
         previous: tuple[int, Prediction] | None = None,
+        denoise: Denoiser | None = None,
     ) -> Tensor: ...
 
 
@@ -59,6 +61,7 @@ def ddpm_step(
     t: int,
     noise: Noise,
     previous: tuple[int, Prediction] | None = None,
+    denoise: Denoiser | None = None,
     variance: Variance = "beta-tilde",
 ) -> Tensor:
     """x_s = μ̃(x_t, x̂_0) + σ z,  z ~ N(0, I), and z = 0 if s = 0   [DDPM, Algorithm 2]
@@ -80,6 +83,7 @@ def ddim_step(
     t: int,
     noise: Noise,
     previous: tuple[int, Prediction] | None = None,
+    denoise: Denoiser | None = None,
     eta: float = 0.0,
 ) -> Tensor:
     """x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z   [DDIM, Eq. 12]
@@ -102,6 +106,7 @@ def dpmpp_step(
     t: int,
     noise: Noise,
     previous: tuple[int, Prediction] | None = None,
+    denoise: Denoiser | None = None,
 ) -> Tensor:
     """x_s = σ_s/σ_t x_t − √ᾱ_s (e^{−h} − 1) D,  h = λ_s − λ_t   [DPM-Solver++, Algorithm 2 (2M)]
 
@@ -120,6 +125,32 @@ def dpmpp_step(
         D = pred.x0 + (pred.x0 - pred_r.x0) / (2 * k)
     a_s, a_t = schedule.at(s), schedule.at(t)
     return ((1 - a_s) / (1 - a_t)).sqrt() * x_t - a_s.sqrt() * torch.expm1(-h) * D
+
+
+def heun_step(
+    diffusion: Diffusion,
+    x_t: Tensor,
+    pred: Prediction,
+    s: int,
+    t: int,
+    noise: Noise,
+    previous: tuple[int, Prediction] | None = None,
+    denoise: Denoiser | None = None,
+) -> Tensor:
+    """x̄_s = x̄_t + (σ_s − σ_t) (ε̂(x_t) + ε̂(x_s′)) / 2,  x̄ = x/√ᾱ,  σ = √((1 − ᾱ)/ᾱ)
+    [EDM, Karras et al. 2022, Algorithm 1, without churn]
+
+    ε̂ is the slope dx̄/dσ, and x_s′ the Euler step, x̄_t + (σ_s − σ_t) ε̂(x_t), which is DDIM's. At
+    s = 0 that is all; every other step looks a second time, by `denoise` at x_s′.
+    """
+    euler = ddim_step(diffusion, x_t, pred, s, t, noise)
+    if s == 0:
+        return euler
+    assert denoise is not None
+    slope = (pred.eps + denoise(euler, s).eps) / 2
+    a_s, a_t = diffusion.schedule.at(s), diffusion.schedule.at(t)
+    sigma_s, sigma_t = ((1 - a_s) / a_s).sqrt(), ((1 - a_t) / a_t).sqrt()
+    return a_s.sqrt() * (x_t / a_t.sqrt() + (sigma_s - sigma_t) * slope)
 
 
 def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list[int]:
@@ -169,16 +200,17 @@ def sample(
     previous = None
     for t, s in pairwise(times):
         pred = denoise(x, t)
-        x = step(diffusion, x, pred, s, t, noise, previous)
+        x = step(diffusion, x, pred, s, t, noise, previous, denoise)
         previous = (t, pred)
         yield State(s, x, pred.x0)
 
 
 def named_step(name: str, eta: float = 0.0, variance: Variance = "beta-tilde") -> Step:
-    """The step called "ddpm", "ddim" or "dpm++", with the options that are its own."""
+    """The step called "ddpm", "ddim", "dpm++" or "heun", with the options that are its own."""
     steps: dict[str, Step] = {
         "ddpm": partial(ddpm_step, variance=variance),
         "ddim": partial(ddim_step, eta=eta),
         "dpm++": dpmpp_step,
+        "heun": heun_step,
     }
     return steps[name]

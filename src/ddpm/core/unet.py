@@ -32,6 +32,40 @@ class Block(nn.Module):
         return h if self.attention is None else self.attention(h)
 
 
+class Fine(nn.Module):
+    """A thin stage at the images' full resolution, beside a U-Net that works on folded pixels.
+
+    Folded pixels leave each patch no more than `channels` numbers to carry the noise of all of its
+    pixels; what is fine passes here instead. On the way down, `down` gives features of x_t and what
+    they add to the folded ones; on the way up, `up` gives what they and the U-Net's last features
+    add to its output. Both sums begin as zero, so that it can be put on a trained network. Groups
+    of its norms are of as many channels as those of the first level.
+    """
+
+    def __init__(
+        self, width: int, first: int, last: int, image: int, patch: int, emb: int, groups: int,
+        dropout: float, film: bool,
+    ):  # fmt: skip
+        super().__init__()
+        self.patch = patch
+        self.conv_in = conv(image, width)
+        self.res_in = ResBlock(width, width, emb, groups, dropout, film)
+        self.fold = conv(width * patch**2, first, kernel=1, zero=True)
+        self.unfold = conv(last, width * patch**2, kernel=1)
+        self.res_out = ResBlock(2 * width, width, emb, groups, dropout, film)
+        self.norm_out = norm(groups, width)
+        self.conv_out = conv(width, image, zero=True)
+
+    def down(self, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        f = self.res_in(self.conv_in(x), e)
+        return f, self.fold(F.pixel_unshuffle(f, self.patch))
+
+    def up(self, f: Tensor, h: Tensor, e: Tensor) -> Tensor:
+        coarse = F.pixel_shuffle(self.unfold(h), self.patch)
+        f = self.res_out(torch.cat([f, coarse], dim=1), e)
+        return self.conv_out(F.silu(self.norm_out(f)))
+
+
 class UNet(nn.Module):
     """ε_θ(x_t, t, y): an image in, an image of the same shape out   [DDPM, App. B]
 
@@ -44,6 +78,8 @@ class UNet(nn.Module):
     heads        attention heads
     groups       of the group norms; must divide every width
     patch        pixels are folded into channels in patches of this size, at no loss
+    fine         width of a stage at full resolution, before the folding and after the unfolding;
+                 0 for none
     dropout      in every residual block
     film         scale and shift from the embedding; False adds it, as DDPM does
 
@@ -62,6 +98,7 @@ class UNet(nn.Module):
         heads: int = 1,
         groups: int = 32,
         patch: int = 1,
+        fine: int = 0,
         dropout: float = 0.0,
         film: bool = True,
     ):
@@ -112,6 +149,21 @@ class UNet(nn.Module):
 
         self.norm_out = norm(groups, channels * mults[0])
         self.conv_out = conv(channels * mults[0], in_channels * patch**2, zero=True)
+        self.fine = (
+            Fine(
+                fine,
+                channels,
+                channels * mults[0],
+                in_channels,
+                patch,
+                emb,
+                max(1, groups * fine // channels),
+                dropout,
+                film,
+            )
+            if fine
+            else None
+        )
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         H, W = x.shape[-2:]
@@ -120,8 +172,11 @@ class UNet(nn.Module):
             y = torch.full_like(t, self.num_classes) if y is None else y
             e = e + self.label(y)
 
-        h = F.pad(x, (0, -W % self.patch, 0, -H % self.patch))
-        h = self.conv_in(F.pixel_unshuffle(h, self.patch))  # (B, C, H/p, W/p)
+        x = F.pad(x, (0, -W % self.patch, 0, -H % self.patch))
+        h = self.conv_in(F.pixel_unshuffle(x, self.patch))  # (B, C, H/p, W/p)
+        if self.fine is not None:
+            f, folded = self.fine.down(x, e)  # (B, fine, H, W)
+            h = h + folded
         skips = [h]
         for layer in self.down:
             h = layer(h) if isinstance(layer, Down) else layer(h, e)
@@ -137,5 +192,8 @@ class UNet(nn.Module):
                 h = layer(torch.cat([h, skips.pop()], dim=1), e)
         assert not skips
 
-        h = self.conv_out(F.silu(self.norm_out(h)))
-        return F.pixel_shuffle(h, self.patch)[..., :H, :W]  # (B, C, H, W)
+        h = F.silu(self.norm_out(h))
+        out = F.pixel_shuffle(self.conv_out(h), self.patch)
+        if self.fine is not None:
+            out = out + self.fine.up(f, h, e)
+        return out[..., :H, :W]  # (B, C, H, W)

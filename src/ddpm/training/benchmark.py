@@ -25,7 +25,8 @@ from ..data.inspect import inspection_notes
 from ..data.load import Batches
 from ..utils.device import best_device, place
 from ..utils.errors import UserError
-from .train import adamw, start, train_step, with_precision
+from .optimizers import build_optimizer
+from .train import start, train_step, with_precision
 
 SHEET = 12  # images on the contact sheet
 
@@ -160,7 +161,7 @@ def cost(config: Config, images: ImageDataset, device: str | None = None, steps:
     place(raw, accelerator.device)
     diffusion = diffusion.to(accelerator.device)
     ema = EMA(raw, config.train.ema)
-    net, optimizer = accelerator.prepare(raw, adamw(raw, config.train))
+    net, optimizer = accelerator.prepare(raw, build_optimizer(raw, config.train))
     batches = Batches(images, config.train.batch, config.seed, config.flip, accelerator.device)
     seconds = []
     for k in range(steps + 2):

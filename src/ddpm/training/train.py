@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from ..checkpoint.checkpoint import build
+from ..checkpoint.checkpoint import build, load_initial
 from ..checkpoint.shard import shard, whole
 from ..config import Config, DataInfo, TrainConfig, checked
 from ..core.diffusion import Diffusion
@@ -29,6 +29,7 @@ from ..utils.errors import UserError
 from ..utils.images import grid, to_uint8, zoom_for
 from ..utils.random import INIT, STEP, ImageNoise, derive_seed
 from .log import MetricsLog, budget_spent, catch_signals, check_folder, hold, restarted
+from .optimizers import build_optimizer
 from .state import Keeper
 from .validation import HeldOut, split_held_out
 
@@ -75,6 +76,8 @@ def train(
 
     torch.manual_seed(derive_seed(config.seed, INIT))
     raw, diffusion = build(config, data.info)
+    if config.init and not resume:
+        load_initial(raw, data.info, config.init)
     place(raw, accelerator.device)
     diffusion = diffusion.to(accelerator.device)
     ema = EMA(raw, config.train.ema)
@@ -82,7 +85,7 @@ def train(
     if sharded:
         for part_of in (raw, ema.model):
             shard(part_of, processes.world_size, config.train.precision == "bf16")
-    optimizer = accelerator.prepare(adamw(raw, config.train))
+    optimizer = accelerator.prepare(build_optimizer(raw, config.train))
     net = raw if sharded else accelerator.prepare(raw)
     if config.train.compile:  # `raw` is not: grids of samples come in other batches
         net = torch.compile(net, dynamic=False)
@@ -206,15 +209,6 @@ def draw(
     t = diffusion.sample_times(batch)[part]
     eps = torch.randn(batch, *x0.shape[1:], device=x0.device)[part]
     return y, t, eps
-
-
-def adamw(net: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW in one fused kernel, where the device has one."""
-    device = next(net.parameters()).device.type
-    return torch.optim.AdamW(
-        net.parameters(), config.lr, config.betas, weight_decay=config.weight_decay,
-        fused=device in ("cpu", "cuda", "mps", "xpu"),
-    )  # fmt: skip
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:

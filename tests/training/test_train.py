@@ -33,7 +33,8 @@ from ddpm.checkpoint.checkpoint import before as before_it
 from ddpm.config import TrainConfig, preset, read_toml
 from ddpm.core.ema import warm_decay
 from ddpm.training.log import budget_spent, hold
-from ddpm.training.train import adamw, learning_rate, start, train_step
+from ddpm.training.optimizers import build_optimizer
+from ddpm.training.train import learning_rate, start, train_step
 from ddpm.utils.random import derive_seed
 
 
@@ -116,9 +117,14 @@ def log_lines(run):
     return (run / "metrics.jsonl").read_text().splitlines()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_run_goes_on_bit_for_bit(how, tiny_dropout, tmp_path):
+@pytest.mark.parametrize(
+    ("how", "optimizer"),
+    [(signal.SIGINT, "adamw"), (signal.SIGTERM, "adamw"), (signal.SIGKILL, "adamw"),
+     (signal.SIGTERM, "muon")],
+)  # fmt: skip
+def test_a_stopped_run_goes_on_bit_for_bit(how, optimizer, tiny_dropout, tmp_path):
     config = steps(tiny_dropout, 60)
+    config = replace(config, train=replace(config.train, optimizer=optimizer))
     train(config, tmp_path / "whole")
     saving = replace(config, train=replace(config.train, save_minutes=1e-4))  # at every step
     run = tmp_path / "stopped"
@@ -132,6 +138,44 @@ def test_a_stopped_run_goes_on_bit_for_bit(how, tiny_dropout, tmp_path):
     assert (result.step, result.finished) == (60, True)
     assert_same(tensors(tmp_path / "whole"), tensors(run))
     assert [line["step"] for line in log(run)] == list(range(1, 61))
+
+
+def test_a_run_can_begin_from_weights(tiny, tmp_path):
+    train(tiny, tmp_path / "first")
+    still = replace(tiny, steps=1, init=str(tmp_path / "first"))
+    still = replace(still, train=replace(tiny.train, lr=1e-12, warmup=0, decay=0.0))
+    train(still, tmp_path / "second")
+    a, b = load(tmp_path / "first").net, load(tmp_path / "second").net
+    for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
+        torch.testing.assert_close(x, y)
+
+
+def test_a_fine_stage_can_be_put_on_trained_weights(tiny, tmp_path):
+    train(tiny, tmp_path / "first")
+    still = replace(tiny, steps=1, init=str(tmp_path / "first"))
+    still = replace(
+        still,
+        unet=replace(tiny.unet, fine=4),
+        train=replace(tiny.train, lr=1e-12, warmup=0, decay=0.0),
+    )
+    train(still, tmp_path / "second")
+    a, b = load(tmp_path / "first").net.state_dict(), load(tmp_path / "second").net.state_dict()
+    assert {name.split(".")[0] for name in set(b) - set(a)} == {"fine"}
+    for name in a:
+        torch.testing.assert_close(a[name], b[name])
+
+
+def test_with_other_classes_only_their_embedding_is_new(tiny, tmp_path):
+    train(tiny, tmp_path / "first")
+    few = replace(tiny, steps=1, init=str(tmp_path / "first"), labels=False)
+    with pytest.raises(UserError, match="another network"):
+        train(replace(few, unet=replace(tiny.unet, channels=16)), tmp_path / "wider")
+    still = replace(few, train=replace(tiny.train, lr=1e-12, warmup=0, decay=0.0))
+    train(still, tmp_path / "second")
+    a, b = load(tmp_path / "first").net.state_dict(), load(tmp_path / "second").net.state_dict()
+    assert set(a) - set(b) == {"label.weight"}
+    for name in b:
+        torch.testing.assert_close(a[name], b[name])
 
 
 def test_a_finished_run_can_be_given_more(tiny, tmp_path):
@@ -201,7 +245,7 @@ def test_accumulated_parts_are_one_batch(tmp_path):
         net = UNet(1, channels=8, mults=(1, 2), blocks=1, attention=(), groups=4, dropout=0.0)
         whole = replace(preset("first-run"), train=config)
         accelerator = start(whole, "cpu")
-        net, optimizer = accelerator.prepare(net, adamw(net, config))
+        net, optimizer = accelerator.prepare(net, build_optimizer(net, config))
         x0 = torch.randn(16, 1, 8, 8)
         diffusion = Diffusion(linear())
         torch.manual_seed(1)
@@ -251,7 +295,7 @@ def test_no_step_waits_for_the_device(tiny_dropout, times):
     config = replace(config, diffusion=replace(config.diffusion, time_sampling=times))
     net, diffusion = build(config, data.info)
     ema = EMA(net, 0.99)
-    net, optimizer = accelerator.prepare(net, adamw(net, config.train))
+    net, optimizer = accelerator.prepare(net, build_optimizer(net, config.train))
     batches = Batches(data, 16, flip=True)
     batches(0)  # the first of an epoch shuffles
     with NoReading():

@@ -19,7 +19,7 @@ from ddpm.cli.main import main
 from ddpm.utils.images import to_pil
 from pictures import folder_of, photos
 
-DOC = Path(__file__).parents[1] / "docs" / "troubleshooting.md"
+DOC = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 BLOCKS = re.findall(r"^```text\n(.*?)^```", DOC.read_text(encoding="utf-8"), re.S | re.M)
 QUOTED = [line for block in BLOCKS for line in block.splitlines()]
 TINY = [

@@ -335,13 +335,20 @@ def test_the_bundled_weights_are_small_and_say_what_they_are():
 
 
 @pytest.mark.parametrize(
-    ("guidance", "above", "classes", "nfe"),
-    [(2.0, 0.0, True, 20), (2.0, 0.5, True, 15), (1.0, 0.0, True, 10), (0.0, 0.0, True, 10),
-     (2.0, 0.0, False, 10), (2.0, 1.0, True, 10)],
+    ("guidance", "above", "below", "classes", "sampler", "nfe"),
+    [(2.0, 0.0, 1.0, True, "ddim", 20), (2.0, 0.5, 1.0, True, "ddim", 15),
+     (1.0, 0.0, 1.0, True, "ddim", 10), (0.0, 0.0, 1.0, True, "ddim", 10),
+     (2.0, 0.0, 1.0, False, "ddim", 10), (2.0, 1.0, 1.0, True, "ddim", 10),
+     (2.0, 0.2, 0.8, True, "ddim", 16), (1.0, 0.0, 1.0, True, "heun", 19),
+     (2.0, 0.0, 1.0, True, "heun", 38), (2.0, 0.5, 1.0, True, "heun", 28)],
 )  # fmt: skip
-def test_evaluations_are_counted_with_guidance(guidance, above, classes, nfe, digits, make):
+def test_evaluations_are_counted_with_guidance(
+    guidance, above, below, classes, sampler, nfe, digits, make
+):
     checkpoint = load(digits if classes else make(classes=()))
-    settings = SampleConfig(steps=10, guidance=guidance, guidance_above=above)
+    settings = SampleConfig(
+        sampler=sampler, steps=10, guidance=guidance, guidance_above=above, guidance_below=below
+    )
     seen = []
     forward = checkpoint.net.forward
     checkpoint.net.forward = lambda x, *rest: seen.append(len(x)) or forward(x, *rest)

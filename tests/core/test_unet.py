@@ -102,3 +102,21 @@ def test_layers_keep_their_promises(generator):
     emb = timestep_embedding(torch.tensor([0, 1, 1000]), 16)
     assert emb.shape == (3, 16)
     torch.testing.assert_close(emb[0], torch.tensor([0.0] * 8 + [1.0] * 8))
+
+
+@pytest.mark.parametrize(("size", "patch"), [((8, 8), 2), ((9, 13), 4)])
+def test_a_fine_stage_begins_as_nothing_and_then_counts(size, patch, generator):
+    small = {"channels": 16, "mults": (1, 2), "blocks": 1, "attention": (), "groups": 4}
+    torch.manual_seed(0)
+    plain = UNet(3, 2, patch=patch, **small)
+    fine = UNet(3, 2, patch=patch, fine=8, **small)
+    torch.nn.init.normal_(plain.conv_out.weight)
+    missing = fine.load_state_dict(plain.state_dict(), strict=False)
+    assert not missing.unexpected_keys
+    assert all(name.startswith("fine.") for name in missing.missing_keys)
+    x, t = torch.randn(2, 3, *size, generator=generator), torch.tensor([3, 900])
+    torch.testing.assert_close(fine(x, t), plain(x, t), rtol=0, atol=0)
+    torch.nn.init.normal_(fine.fine.conv_out.weight)
+    torch.nn.init.normal_(fine.fine.fold.weight)
+    assert fine(x, t).shape == x.shape
+    assert not torch.allclose(fine(x, t), plain(x, t))

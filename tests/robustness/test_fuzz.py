@@ -43,8 +43,8 @@ from ddpm.checkpoint.diffusers import WEIGHTS, read_diffusers, write_diffusers
 from ddpm.config import Config, DataInfo, read_toml, to_dict, validated
 from ddpm.core.ema import EMA
 from ddpm.data.folder import SUFFIXES
+from ddpm.training.optimizers import build_optimizer
 from ddpm.training.replay import replay
-from ddpm.training.train import adamw
 from promise import SECONDS, promised
 
 CASES = int(os.environ.get("DDPM_FUZZ", 0)) or 80
@@ -615,7 +615,7 @@ def test_checkpoints_with_odd_headers(place, net, pokes, changes):
 def state(place, net):
     """The tensors and the header of a state, and what it is of."""
     unet, config, data = net
-    ema, optimizer = EMA(unet, 0.99), adamw(unet, config.train)
+    ema, optimizer = EMA(unet, 0.99), build_optimizer(unet, config.train)
     sum(p.sum() for p in unet.parameters()).backward()
     optimizer.step()
     with place() as folder:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddpm import Diffusion, drop_labels, guided, linear
+from ddpm import Diffusion, autoguided, drop_labels, guided, linear
 
 NULL = 10
 
@@ -62,3 +62,13 @@ def test_labels_are_dropped_at_their_share_and_else_kept(generator):
     assert torch.equal(dropped[dropped != NULL], y[dropped != NULL])
     assert torch.equal(drop_labels(y, 0.0, NULL), y)
     assert (drop_labels(y, 1.0, NULL) == NULL).all()
+
+
+def test_autoguidance_goes_from_the_guide_past_the_network(generator):
+    x, t = torch.randn(4, 1, 2, 2, generator=generator), torch.full((4,), 5)
+    weak = lambda x, t, y=None: 0.5 * net(x, t, y)  # noqa: E731
+    for y in (None, torch.tensor([0, 3, 5, 7])):
+        strong = net(x, t, y)
+        torch.testing.assert_close(autoguided(net, weak, 1.0)(x, t, y), strong)
+        torch.testing.assert_close(autoguided(net, weak, 0.0)(x, t, y), 0.5 * strong)
+        torch.testing.assert_close(autoguided(net, weak, 3.0)(x, t, y), 2.0 * strong)
