@@ -13,12 +13,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
+import tyro
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from .utils.errors import UserError
 from .utils.files import atomic_write, read_text
 
 STRICT = ConfigDict(extra="forbid")
+
+
+def option(metavar: str | None = None, *short: str, help: str | None = None) -> Any:
+    """How a field is shown as an option of the command line; its docstring is the help.
+
+    `metavar` says what is wanted, `short` are other names such as -n. A default of None or of
+    nothing is not shown: the help says what happens then.
+    """
+
+    def hint(default: str) -> str:
+        return "" if default in ("None", "", "''", "False") else f"(default: {default})"
+
+    return tyro.conf.arg(metavar=metavar, aliases=short or None, help=help, help_behavior_hint=hint)
+
 
 MAX_BYTES = 16_000  # of a config's file; a thousand will do
 MAX_FAULTS = 20  # that are named one by one
@@ -154,12 +169,12 @@ class SampleConfig:
 class Config:
     __pydantic_config__ = STRICT
 
-    data: str = "mnist5k"
+    data: Annotated[str, option("DATA")] = "mnist5k"
     """mnist5k, mnist, fashion-mnist, cifar10, celeba; a folder, zip or npz of images; or
     hf:OWNER/NAME, from the Hugging Face hub."""
-    root: str = "data"
+    root: Annotated[str, option("FOLDER")] = "data"
     """Folder where the named sets lie or are downloaded to."""
-    size: tuple[Width, ...] = ()
+    size: Annotated[tuple[Width, ...], option("N [N]")] = ()
     """Crop and resize images to this: one number, or height and width. Empty: as they are."""
     flip: bool = False
     """Mirror half of the images, left to right. Never for digits."""
@@ -167,15 +182,15 @@ class Config:
     """Learn the classes, where the data have them."""
     held_out: Whole = 256
     """Images to keep from training, one in 20 at most, for the loss in held-out.jsonl."""
-    seed: Seed = 0
+    seed: Annotated[Seed, option("N", "-s")] = 0
     """Everything random in the run follows from it."""
-    init: str = ""
+    init: Annotated[str, option("WEIGHTS")] = ""
     """Begin from these weights: a run's folder, a .safetensors file, or bundled weights."""
-    steps: Count | None = None
+    steps: Annotated[Count | None, option("N")] = None
     """Budget: optimizer steps."""
-    images: Count | None = None
+    images: Annotated[Count | None, option("N")] = None
     """Budget: training images, counted each time they are seen."""
-    minutes: Positive | None = None
+    minutes: Annotated[Positive | None, option("X", "-m")] = None
     """Budget: minutes of this machine."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)

@@ -1,96 +1,134 @@
-"""The commands `ddpm generate` and `ddpm convert`, and what they share with `ddpm evaluate`."""
+"""What the commands share: their options, parsing, progress bars, and notes on stderr."""
 
+import logging
+import os
 import sys
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ..config import DataInfo, SampleConfig, preset
-from ..utils.errors import UserError
-from ..utils.files import free_name, is_occupied, require_writable
-from .options import (
-    ConvertOptions,
-    DemoOptions,
-    DoctorOptions,
-    GenerateOptions,
-    ReplayOptions,
-    SamplingOptions,
+import tyro
+from tyro.conf import DisallowNone, FlagCreatePairsOff
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from ..config import (
+    Count,
+    NonNegative,
+    SampleConfig,
+    Sampler,
+    Seed,
+    Share,
+    Spacing,
+    Width,
+    checked,
+    option,
 )
+from ..utils.errors import UserError
+from ..utils.files import require_writable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from ..checkpoint.checkpoint import Checkpoint
-    from ..generation.generate import Edit
     from ..utils.distributed import Processes
 
-PICTURES = (".png",)
-ANIMATIONS = (".gif", ".webp")
+Device = Annotated[
+    str | None,
+    option("DEVICE", help="cpu, cuda or mps. By default the best that this machine has."),
+]
+Overwrite = Annotated[FlagCreatePairsOff[bool], option(help="Replace a file that exists already.")]
+Root = Annotated[str, option("FOLDER", help="Where the named sets lie, or are downloaded to.")]
+Size = Annotated[tuple[Width, ...], option("N [N]")]
 
 
-def generate_command(options: GenerateOptions) -> int:
-    from ..core.sampling import State
-    from ..generation.generate import AnimationRecorder, generate, times_of, write
-    from ..utils.distributed import join_processes
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What generating and scoring have in common."""
 
-    checkpoint, settings, device = sampling_setup(options.checkpoint or "mnist", options)
-    processes = join_processes(device)
-    if options.label and settings.guidance == 0:
-        raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
-    edit = read_edit(options, checkpoint.data)
-    out = check_out(options.out, options.overwrite)
-    steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
-    animation = AnimationRecorder(steps) if out.suffix.lower() in ANIMATIONS else None
-    if animation and processes.world_size > 1:
-        raise UserError(
-            f"an animation is made by one process, and these are {processes.world_size}"
-        )
-    with steps_bar(options.n, options.batch, steps, processes) as bar:
-
-        def on_state(state: State) -> None:
-            bar.update(state.x0 is not None)
-            if animation is not None:
-                animation.take(state)
-
-        samples = generate(
-            checkpoint, options.n, seed=options.seed, labels=options.label, settings=settings,
-            device=device, batch=options.batch, edit=edit, on_state=on_state,
-            processes=processes,
-        )  # fmt: skip
-    tell_of_average(checkpoint, processes)
-    if processes.is_main:
-        write(out, samples, animation)
-        print(f"{options.n} images: {out}")
-    processes.finish()
-    return 0
+    steps: Annotated[Count | None, option("N")] = None
+    """Steps from noise to an image. This and the next six: by default as the checkpoint says."""
+    sampler: Annotated[Sampler | None, option()] = None
+    """How to walk from noise to images."""
+    spacing: Annotated[Spacing | None, option()] = None
+    """How the steps lie on the way."""
+    eta: Annotated[Share | None, option("X")] = None
+    """Noise that ddim adds on the way: 0 none, 1 as much as ddpm."""
+    guidance: Annotated[NonNegative | None, option("X")] = None
+    """How strongly to insist on the class: 1 is plain, 0 asks for none."""
+    guidance_above: Annotated[Share | None, option("X")] = None
+    """Guide at times above this share of T alone."""
+    guidance_below: Annotated[Share | None, option("X")] = None
+    """Guide at times up to this share of T alone."""
+    seed: Annotated[Seed, option("N", "-s")] = 0
+    """Another seed, other images."""
+    batch: Count = 64
+    """Images at a time."""
+    device: Device = None
 
 
-def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
-    """What the images come from, where not from noise alone."""
-    from ..data.decode import read_mask, read_picture
-    from ..generation.generate import Edit, check_edit
+METAVARS = ConstructorRegistry()
 
-    if options.change is not None and (options.image is None or options.mask is not None):
-        raise UserError("--change is for --image without --mask: leave it out")
-    if options.rounds is not None and options.mask is None:
-        raise UserError("--rounds is for --image with --mask: leave it out")
-    if options.towards is options.image is options.mask is None:
+
+@METAVARS.primitive_rule
+def plain_value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """A number or a text, shown as N, X or TEXT where its option has no metavar of its own."""
+    kind: Any = info.type
+    if kind not in (int, float, str):
         return None
-    image = None if options.image is None else read_picture(Path(options.image), data)
-    mask = None if options.mask is None else read_mask(Path(options.mask), data)
-    given = {"change": options.change, "rounds": options.rounds}
-    rest = {name: value for name, value in given.items() if value is not None}
-    edit = Edit(options.towards, image, mask=mask, **rest)  # type: ignore[arg-type]
-    check_edit(edit, data)
-    return edit
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar={int: "N", float: "X", str: "TEXT"}[kind],
+        instance_from_str=lambda words: kind(words[0]),
+        is_instance=lambda value: isinstance(value, int | float if kind is float else kind),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def parse(kind: Any, argv: Sequence[str], prog: str, **more: Any) -> Any:
+    """Return the options in `argv`, their types and ranges checked.
+
+    tyro itself prints and ends for --help and for misuse. Raises UserError for an unfit value.
+    """
+    return checked(
+        tyro.cli(kind, prog=prog, args=argv, registry=METAVARS, config=(DisallowNone,), **more)
+    )
+
+
+class NoteHandler(logging.Handler):
+    """Writes to stderr as it is at the moment, above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        with suppress(OSError):  # nobody reads it
+            tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextmanager
+def notes_shown() -> Iterator[None]:
+    """Show what the library logs at INFO and above as "note: …"; of several processes the main
+    one does."""
+    logger, handler = logging.getLogger("ddpm"), NoteHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    before = logger.level
+    if os.environ.get("RANK", "0") == "0":
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:
-    """The checkpoint, how to sample from it, and on what."""
+    """Return the checkpoint, how to sample from it, and the device to do it on."""
     from ..checkpoint.checkpoint import load
     from ..generation.generate import check_steps, with_options
 
-    device = device_for(options)
+    device = device_for(options.device)
     checkpoint = load(name)
     settings = with_options(
         checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
@@ -105,130 +143,38 @@ def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", S
     return checkpoint, settings, device
 
 
-def tell_of_average(checkpoint: "Checkpoint", processes: "Processes") -> None:
+def note_of_average(checkpoint: "Checkpoint") -> None:
+    """Log a warning where the averaged weights still remember the first, random ones."""
     from ..data.inspect import ema_note
 
-    note = ema_note(checkpoint.step, checkpoint.config.train.ema)
-    if note and processes.is_main:
-        print(f"note: {note}", file=sys.stderr)
+    if note := ema_note(checkpoint.step, checkpoint.config.train.ema):
+        logging.getLogger(__name__).info(note)
 
 
-def device_for(options: SamplingOptions) -> str:
+def device_for(name: str | None) -> str:
+    """Return the device of that name, or the best. Raises UserError where there is none such."""
     from ..utils.device import best_device, check_device
 
-    device = options.device or best_device()
+    device = name or best_device()
     check_device(device)
     return device
 
 
-def images_bar(n: int, processes: "Processes") -> "tqdm":
-    from tqdm import tqdm
-
-    hidden = None if processes.is_main else True  # None: where there is no terminal
-    return tqdm(
-        total=n // processes.world_size, desc="bits/dim", disable=hidden, leave=False, unit="img"
-    )
-
-
 def steps_bar(n: int, batch: int, steps: int, processes: "Processes") -> "tqdm":
+    """Return a bar that counts the sampling steps of n images, shown by the main process."""
     from tqdm import tqdm
 
     batches = -(-n // batch)  # of which one process has every processes.world_size-th
-    hidden = None if processes.is_main else True
+    hidden = None if processes.is_main else True  # None: where there is no terminal
     total = steps * -(-batches // processes.world_size)
     return tqdm(total=total, disable=hidden, leave=False, unit="step")
 
 
-def check_out(name: str | None, overwrite: bool) -> Path:
-    """Where the images go: a free file's path, or a folder that is there.
-
-    Refuses, before the images are made, what could not be written after.
-    """
-    path = Path(name) if name else free_name(Path("generated.png"))
-    if path.is_dir() or not path.suffix or (name or "").endswith("/"):
-        if path.suffix.lower() in (*PICTURES, *ANIMATIONS, ".npz"):
-            raise UserError(f"{path} is a folder: give another --out")
-        if is_occupied(path) and not overwrite:
-            raise UserError(f"{path} is there already: give another --out, or add --overwrite")
-        require_writable(path)
-        return path
-    if path.suffix.lower() not in (*PICTURES, *ANIMATIONS, ".npz"):
-        raise UserError(f"--out {path}: end it in .png, .gif, .webp or .npz, or in / for a folder")
-    return check_file(path, overwrite)
-
-
 def check_file(path: Path, overwrite: bool) -> Path:
-    """The path of a file that can be written, without anything of somebody's being lost."""
+    """Return the path of a file that can be written. Raises UserError where it exists already."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give another --out")
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already: give another --out, or add --overwrite")
     require_writable(path.parent)
     return path
-
-
-def convert_command(options: ConvertOptions) -> int:
-    from ..checkpoint.checkpoint import load, save
-    from ..checkpoint.diffusers import is_diffusers, read_diffusers, write_diffusers
-
-    source, out = Path(options.source), Path(options.out)
-    if is_diffusers(source):
-        if out.suffix != ".safetensors":
-            raise UserError(f"{out} will be a checkpoint of ours: end it in .safetensors")
-        check_file(out, overwrite=False)
-        c = read_diffusers(source)
-        save(out, c.net, c.config, c.data, c.step, c.images_seen, weights=c.weights)
-        print(f"{out}: try ddpm generate {out}")
-    else:
-        checkpoint = load(options.source)
-        write_diffusers(checkpoint, out)
-        print(f"{out}: try diffusers.DDPMPipeline.from_pretrained({str(out)!r})")
-        if classes := checkpoint.data.classes:
-            print(
-                f"the pipeline gives its network no classes: call its .unet with class_labels, "
-                f"{len(classes)} for no class"
-            )
-    return 0
-
-
-def demo_command(options: DemoOptions) -> int:
-    from ..demo.server import serve
-    from ..utils.device import check_device
-
-    if options.device:
-        check_device(options.device)
-    serve(
-        list(options.checkpoints), host=options.host, port=options.port,
-        password=options.password, runs=options.runs, device=options.device,
-    )  # fmt: skip
-    return 0
-
-
-def replay_command(options: ReplayOptions) -> int:
-    from ..training.replay import replay
-    from ..utils.device import best_device, check_device
-
-    device = options.device or best_device()
-    check_device(device)
-    print(replay(Path(options.batch), device).text())
-    return 0
-
-
-def doctor_command(options: DoctorOptions) -> int:
-    from ..data.load import load_images
-    from ..training.benchmark import examine
-
-    if options.sheet:
-        if Path(options.sheet).suffix.lower() != ".png":
-            raise UserError(f"--sheet {options.sheet}: end it in .png")
-        check_file(Path(options.sheet), overwrite=False)
-    config = replace(
-        preset(options.preset), data=options.data, root=options.root, size=options.size,
-        flip=options.flip,
-    )  # fmt: skip
-    images = load_images(config.data, config.size, config.root)
-    images = images if config.labels else images.without_labels()
-    sheet = Path(options.sheet) if options.sheet else None
-    for line in examine(config, images, device=options.device, sheet=sheet):
-        print(line)
-    return 0

@@ -1,22 +1,28 @@
-"""The command `ddpm evaluate`: what is scored, against what, and what is said of it."""
+"""`ddpm evaluate`: what is scored, against what, and what is said of it."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from tyro.conf import Positional
+
+from ..config import Count, option
 from ..utils.errors import UserError
 from .common import (
+    Overwrite,
+    SamplingOptions,
+    Size,
     check_file,
     device_for,
-    images_bar,
+    note_of_average,
     sampling_setup,
     steps_bar,
-    tell_of_average,
 )
-from .options import EvaluateOptions
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from ..data.folder import ImageDataset
     from ..evaluation.reference import Reference
     from ..evaluation.report import Report
@@ -24,10 +30,55 @@ if TYPE_CHECKING:
     from ..utils.distributed import Processes
 
 
-def evaluate_command(options: EvaluateOptions) -> int:
+@dataclass(frozen=True)
+class EvaluateOptions(SamplingOptions):
+    """Report images: the Fréchet distance between their features and those of real images.
+
+    Digits are seen by a classifier of digits that comes with the package, all else by the Inception
+    network of the published scores, with which the distance is the FID; KID, Inception score,
+    precision and recall then stand beside it. Every score says how it was made, and has its floor:
+    the distance of as many other real images. A distance falls with the number of images: compare
+    only those of the same number.
+    """
+
+    what: Annotated[Positional[str], option("[WHAT]")] = "mnist"
+    """A run's folder, a .safetensors file or the name of weights that come with the package (mnist,
+    the default); or images: an npz, a zip or a folder."""
+    n: Annotated[Count | None, option("N", "-n")] = None
+    """How many images to make: 10,000 if not said."""
+    data: Annotated[str | None, option("DATA")] = None
+    """The real images, as in training, never mirrored. By default those the network was trained on;
+    for a file of 28x28 digits, mnist."""
+    root: Annotated[str | None, option("FOLDER")] = None
+    """Where the named sets lie, or are downloaded to: by default as in training, or data."""
+    split: Annotated[Literal["train", "test"] | None, option()] = None
+    """Of a named set: which part to hold the images against, train if not said. The other part
+    makes the floor."""
+    held_out: Annotated[str | None, option("DATA")] = None
+    """Other real images, to make the floor (of a named set its test split): by default the other
+    part of a named set, and where there is none some of the real images against the rest."""
+    size: Size = ()
+    """Crop and resize the real images to this; by default as in training, or not at all."""
+    features: Annotated[str | None, option("FEATURES", "-f")] = None
+    """inception, digit-net or cifar-net; or a file: a copy of the Inception network (.pth), a
+    classifier of ours (.safetensors), or TorchScript from uint8 (B, 3, H, W) to features (B, D)."""
+    likelihood: Annotated[Count | None, option("N")] = None
+    """Bound the bits/dim of so many held-out images too, with as many network evaluations each as
+    the network was trained with: 1,000, as a rule."""
+    memorization: Annotated[str | None, option("PATH")] = None
+    """A .png for the samples that are nearest to training images, beside these; and how near they
+    are, beside how near other real images are."""
+    against: Annotated[str | None, option("PATH")] = None
+    """The .json of another score, made in the same way: how do they compare?"""
+    out: Annotated[str | None, option("PATH", "-o")] = None
+    """A .json file for the score and its protocol."""
+    overwrite: Overwrite = False
+
+
+def evaluate(options: EvaluateOptions) -> int:
     from ..evaluation.report import ratio, read_report
 
-    what = options.what or "mnist"
+    what = options.what
     for name, ending in (("out", ".json"), ("memorization", ".png")):
         if path := getattr(options, name):
             if Path(path).suffix.lower() != ending:
@@ -69,7 +120,7 @@ def score_images(what: str, options: EvaluateOptions, other: "Report | None") ->
     made = ("n", "steps", "sampler", "spacing", "eta", "guidance", "likelihood")
     if given := [f"--{name}" for name in made if getattr(options, name) is not None]:
         raise UserError(f"{given[0]} is for a network, and {what} is images")
-    device = device_for(options)
+    device = device_for(options.device)
     processes = join_processes(device)
     with processes.main_process_first():
         path = Path(what).resolve()  # the path, whatever named sets there are
@@ -143,7 +194,7 @@ def score_network(what: str, options: EvaluateOptions, other: "Report | None") -
     each = seconds_an_evaluation(checkpoint, device, batch) / processes.world_size
     searching = seconds_of_memorization(n, reference, options, config.flip)
     tell(reference.seconds(n) + evaluations * each + searching, processes)
-    tell_of_average(checkpoint, processes)
+    note_of_average(checkpoint)
     with steps_bar(n, batch, settings.steps, processes) as bar:
         samples = generate(
             checkpoint, n, seed=seed, settings=settings, device=device, batch=batch,
@@ -164,6 +215,15 @@ def score_network(what: str, options: EvaluateOptions, other: "Report | None") -
         with_memorization(report, samples, reference, options, config.flip)
         if processes.is_main
         else None
+    )
+
+
+def images_bar(n: int, processes: "Processes") -> "tqdm":
+    from tqdm import tqdm
+
+    hidden = None if processes.is_main else True  # None: where there is no terminal
+    return tqdm(
+        total=n // processes.world_size, desc="bits/dim", disable=hidden, leave=False, unit="img"
     )
 
 

@@ -1,0 +1,53 @@
+"""`ddpm doctor`: a look at the images, and what learning them costs."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from ..config import option, preset
+from ..utils.errors import UserError
+from .common import Device, Root, Size, check_file
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Look at images before hours are spent on them.
+
+    Says what there is, what is wrong with it, what will become of it, and what learning it costs on
+    this machine.
+    """
+
+    data: Annotated[Positional[str], option("DATA")]
+    """As in training: a named set; a folder, zip or npz of images; or hf:OWNER/NAME."""
+    preset: Annotated[str, option("PRESET")] = "first-run"
+    """Whose network and budget are meant."""
+    root: Root = "data"
+    size: Size = ()
+    """As in training: crop and resize to this."""
+    flip: bool = False
+    """As in training: mirror half of the images."""
+    sheet: Annotated[str | None, option("PATH")] = None
+    """A .png for the images that lose most by cropping."""
+    device: Device = None
+
+
+def doctor(options: DoctorOptions) -> int:
+    from ..data.load import load_images
+    from ..training.benchmark import examine
+
+    sheet = Path(options.sheet) if options.sheet else None
+    if sheet:
+        if sheet.suffix.lower() != ".png":
+            raise UserError(f"--sheet {sheet}: end it in .png")
+        check_file(sheet, overwrite=False)
+    config = replace(
+        preset(options.preset), data=options.data, root=options.root, size=options.size,
+        flip=options.flip,
+    )  # fmt: skip
+    images = load_images(config.data, config.size, config.root)
+    images = images if config.labels else images.without_labels()
+    for line in examine(config, images, device=options.device, sheet=sheet):
+        print(line)
+    return 0

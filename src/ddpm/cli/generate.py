@@ -1,0 +1,135 @@
+"""`ddpm generate`: images out of noise."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+from tyro.conf import Positional, UseAppendAction
+
+from ..config import Count, DataInfo, Few, Seed, option
+from ..utils.errors import UserError
+from ..utils.files import free_name, is_occupied, require_writable
+from .common import (
+    Overwrite,
+    SamplingOptions,
+    check_file,
+    note_of_average,
+    sampling_setup,
+    steps_bar,
+)
+
+if TYPE_CHECKING:
+    from ..generation.generate import Edit
+
+PICTURES = (".png",)
+ANIMATIONS = (".gif", ".webp")
+
+
+@dataclass(frozen=True)
+class GenerateOptions(SamplingOptions):
+    """Generate images out of noise, from a run or from weights that come with the package.
+
+    Image number i follows from the checkpoint, its label, these settings, the seed and i.
+    """
+
+    checkpoint: Annotated[Positional[str], option("[CHECKPOINT]")] = "mnist"
+    """A run's folder, a .safetensors file, or the name of bundled weights: mnist, cifar10 or
+    celeba64."""
+    n: Annotated[Count, option("N", "-n")] = 16
+    """How many images."""
+    out: Annotated[str | None, option("PATH", "-o")] = None
+    """x.png: a grid. x.gif or x.webp: how they came out of the noise. x.npz: an array, with the
+    labels. x, without an ending: a folder of single PNGs. By default generated.png, numbered."""
+    overwrite: Overwrite = False
+    label: Annotated[UseAppendAction[tuple[str, ...]], option("CLASS", "-l")] = ()
+    """A class, by name or number; may be repeated. Without it, all classes in turn. A name that
+    begins with a dash is given as --label=-NAME."""
+    towards: Annotated[Seed | None, option("SEED")] = None
+    """Another seed: the images lie between the first of --seed and the first of this one."""
+    image: Annotated[str | None, option("PATH")] = None
+    """An image of yours, cropped and resized: make variations of it. With it, and with --towards, a
+    class is asked only if you give a --label."""
+    change: Annotated[float | None, Field(gt=0, le=1), option("X")] = None
+    """How far a variation goes: 1 leaves nothing of the image. By default 0.6."""
+    mask: Annotated[str | None, option("PATH")] = None
+    """A picture, white where --image is to be painted anew and black where it is kept."""
+    rounds: Annotated[Few | None, option("N")] = None
+    """How often each step of painting is repeated: more, and new and old fit better. By default
+    5."""
+
+
+def generate(options: GenerateOptions) -> int:
+    from ..core.sampling import State
+    from ..generation.generate import AnimationRecorder, times_of, write
+    from ..generation.generate import generate as generate_images
+    from ..utils.distributed import join_processes
+
+    checkpoint, settings, device = sampling_setup(options.checkpoint, options)
+    processes = join_processes(device)
+    if options.label and settings.guidance == 0:
+        raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
+    edit = read_edit(options, checkpoint.data)
+    out = check_out(options.out, options.overwrite)
+    steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
+    animation = AnimationRecorder(steps) if out.suffix.lower() in ANIMATIONS else None
+    if animation and processes.world_size > 1:
+        raise UserError(
+            f"an animation is made by one process, and these are {processes.world_size}"
+        )
+    with steps_bar(options.n, options.batch, steps, processes) as bar:
+
+        def on_state(state: State) -> None:
+            bar.update(state.x0 is not None)
+            if animation is not None:
+                animation.take(state)
+
+        samples = generate_images(
+            checkpoint, options.n, seed=options.seed, labels=options.label, settings=settings,
+            device=device, batch=options.batch, edit=edit, on_state=on_state,
+            processes=processes,
+        )  # fmt: skip
+    note_of_average(checkpoint)
+    if processes.is_main:
+        write(out, samples, animation)
+        print(f"{options.n} images: {out}")
+    processes.finish()
+    return 0
+
+
+def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
+    """Return what the images come from, or None where that is noise alone."""
+    from ..data.decode import read_mask, read_picture
+    from ..generation.generate import Edit, check_edit
+
+    if options.change is not None and (options.image is None or options.mask is not None):
+        raise UserError("--change is for --image without --mask: leave it out")
+    if options.rounds is not None and options.mask is None:
+        raise UserError("--rounds is for --image with --mask: leave it out")
+    if options.towards is options.image is options.mask is None:
+        return None
+    image = None if options.image is None else read_picture(Path(options.image), data)
+    mask = None if options.mask is None else read_mask(Path(options.mask), data)
+    given = {"change": options.change, "rounds": options.rounds}
+    rest = {name: value for name, value in given.items() if value is not None}
+    edit = Edit(options.towards, image, mask=mask, **rest)  # type: ignore[arg-type]
+    check_edit(edit, data)
+    return edit
+
+
+def check_out(name: str | None, overwrite: bool) -> Path:
+    """Return where the images go: a free file's path, or a folder that is there.
+
+    Raises UserError, before the images are made, for what could not be written after.
+    """
+    path = Path(name) if name else free_name(Path("generated.png"))
+    if path.is_dir() or not path.suffix or (name or "").endswith("/"):
+        if path.suffix.lower() in (*PICTURES, *ANIMATIONS, ".npz"):
+            raise UserError(f"{path} is a folder: give another --out")
+        if is_occupied(path) and not overwrite:
+            raise UserError(f"{path} is there already: give another --out, or add --overwrite")
+        require_writable(path)
+        return path
+    if path.suffix.lower() not in (*PICTURES, *ANIMATIONS, ".npz"):
+        raise UserError(f"--out {path}: end it in .png, .gif, .webp or .npz, or in / for a folder")
+    return check_file(path, overwrite)

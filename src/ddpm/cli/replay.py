@@ -1,0 +1,26 @@
+"""`ddpm replay`: a training step that gave no number, taken again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from ..config import option
+from .common import Device, device_for
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """Repeat a training step whose loss was not finite, and say where that began."""
+
+    batch: Annotated[Positional[str], option("BATCH")]
+    """A file in a run's folder bad/."""
+    device: Device = None
+
+
+def replay(options: ReplayOptions) -> int:
+    from ..training.replay import replay
+
+    print(replay(Path(options.batch), device_for(options.device)).text())
+    return 0
