@@ -65,7 +65,7 @@ class Ours:
     """One step of `ddpm.train`, with its EMA."""
 
     def __init__(self, network: Network, channels: int, classes: int, machine: Machine = CPU):
-        from ddpm import EMA, build
+        from ddpm import EMA, build, build_loss
         from ddpm.config import Config, DataInfo, DiffusionConfig, TrainConfig
         from ddpm.training.optimizers import build_optimizer
         from ddpm.training.train import train_step
@@ -76,9 +76,9 @@ class Ours:
         unet = replace(Config().unet, channels=width, mults=mults, film=False, dropout=0.1)
         config = Config(unet=unet, diffusion=DiffusionConfig("linear", target="eps"))
         info = DataInfo("benchmark", 1, channels, 32, 32, tuple(map(str, range(classes))), "")
-        net, self.diffusion = build(config, info)
+        net, diffusion = build(config, info)
         place(net, machine.device)
-        self.diffusion = self.diffusion.to(machine.device)
+        self.loss_fn = build_loss(config, diffusion.to(machine.device))
         self.parameters = sum(p.numel() for p in net.parameters())
         self.ema = EMA(net, 0.9999)
         self.raw = net
@@ -88,7 +88,7 @@ class Ours:
 
     def step(self, x0: Tensor, y: Tensor, progress: float) -> None:
         self.train_step(
-            self.accelerator, self.net, self.diffusion, self.optimizer, x0, None, 2e-4, self.config
+            self.accelerator, self.net, self.loss_fn, self.optimizer, x0, None, 2e-4, self.config
         )
         self.ema.update(self.raw)
 

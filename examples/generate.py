@@ -5,9 +5,7 @@ python examples/generate.py [checkpoint] [steps]
 
 import sys
 
-from torch import Tensor
-
-from ddpm import ImageNoise, Prediction, ddpm_step, grid, load, sample, timesteps, to_uint8
+from ddpm import ImageNoise, ddpm_step, grid, load, sample, timesteps, to_uint8
 from ddpm.generation.generate import cycle_labels
 
 path = sys.argv[1] if len(sys.argv) > 1 else "digits.safetensors"
@@ -17,12 +15,8 @@ steps = int(sys.argv[2]) if len(sys.argv) > 2 else 100
 
 n = 20
 y = cycle_labels(n, labels=(), data=data)  # every class in turn, or None
+denoise = diffusion.denoiser(net, y)  # x̂_0 and ε̂ in x_t
 noise = ImageNoise(seed=0, indices=range(n), shape=(data.channels, data.height, data.width))
-
-
-def denoise(x_t: Tensor, t: int) -> Prediction:
-    return diffusion.predict(net, x_t, t, y)  # x̂_0 and ε̂
-
 
 # x_T ~ N(0, I);  for t = T, …, 1:  x_{t−1} = μ̃(x_t, x̂_0) + σ_t z
 for state in sample(

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from ddpm import EMA, Batches, Config, build, load_images, save
+from ddpm import EMA, Batches, Config, build, build_loss, load_images, save
 from ddpm.config import DiffusionConfig, SampleConfig, UNetConfig
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 600
@@ -24,14 +24,15 @@ config = Config(
     sample=SampleConfig(sampler="ddim", steps=25),
 )
 net, diffusion = build(config, data.info)
+loss_fn = build_loss(config, diffusion)
 optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, betas=(0.9, 0.99))
 ema = EMA(net, decay=0.995)
 
 for step in range(steps):
     x0, y = batches(step)
-    t = diffusion.sample_times(len(x0))  # t ~ Uniform({1, …, T})
+    t = loss_fn.sample_times(len(x0))  # t ~ Uniform({1, …, T})
     eps = torch.randn_like(x0)  # ε ~ N(0, I)
-    loss = diffusion.simple_loss(net, x0, t, eps, y).mean()
+    loss = loss_fn(net, x0, t, eps, y).mean()
 
     optimizer.zero_grad()
     loss.backward()

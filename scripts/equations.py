@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "equations.md"
 ROOMS = {
     "core/schedule": "The noise schedule",
-    "core/diffusion": "The forward process, its posterior and the loss",
+    "core/diffusion": "The forward process and its posterior",
+    "core/loss": "The loss",
     "core/likelihood": "The variational bound",
     "core/sampling": "The reverse process",
     "core/editing": "Between images, near one, and into its gaps",

@@ -6,13 +6,13 @@ Each image is noised at a time drawn uniformly from 1 … T, `draws` times over;
 its label. The standard error of the mean is that of the image-and-time draws.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import tyro
 from torch import Tensor
 
-from ddpm import load, load_images, to_float
+from ddpm import Loss, load, load_images, to_float
 from ddpm.utils.device import best_device
 
 
@@ -34,7 +34,7 @@ def main(options: Options) -> None:
     checkpoint = load(options.checkpoint)
     device = best_device()
     net = checkpoint.net.to(device)
-    diffusion = replace(checkpoint.diffusion.to(device), weight="simple", time_sampling="uniform")
+    loss_fn = Loss(checkpoint.diffusion.to(device))
     info = checkpoint.data
     data = load_images(options.data, (info.height, info.width), options.root, split="test")
     torch.manual_seed(options.seed)
@@ -44,9 +44,9 @@ def main(options: Options) -> None:
         for _ in range(options.draws):
             for index in torch.arange(len(data)).split(500):
                 x0 = to_float(data.images[index]).to(device)
-                t = diffusion.sample_times(len(x0))
+                t = loss_fn.sample_times(len(x0))
                 labels = None if y is None else y[index].to(device)
-                found.append(diffusion.simple_loss(net, x0, t, torch.randn_like(x0), labels))
+                found.append(loss_fn(net, x0, t, torch.randn_like(x0), labels))
         return torch.cat(found)
 
     print(
@@ -58,7 +58,9 @@ def main(options: Options) -> None:
     for name, y in kinds.items():
         loss = losses(y)
         error = loss.std() / len(loss) ** 0.5
-        print(f"{diffusion.target} mean squared error {name}: {loss.mean():.5f} ± {error:.5f}")
+        print(
+            f"{loss_fn.diffusion.target} mean squared error {name}: {loss.mean():.5f} ± {error:.5f}"
+        )
 
 
 if __name__ == "__main__":

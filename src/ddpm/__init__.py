@@ -7,15 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoint.checkpoint import Checkpoint, build, load, save
+    from .checkpoint.checkpoint import Checkpoint, build, build_loss, load, save
     from .config import Config, preset
-    from .core.diffusion import Diffusion, Prediction
+    from .core.diffusion import Diffusion
     from .core.editing import inpaint, slerp
     from .core.ema import EMA
     from .core.guidance import autoguided, drop_labels, guided
     from .core.likelihood import variational_bound
+    from .core.loss import Loss
     from .core.sampling import ddim_step, ddpm_step, dpmpp_step, heun_step, sample, timesteps
     from .core.schedule import Schedule, cosine, linear, sigmoid
+    from .core.types import Prediction
     from .core.unet import UNet
     from .data.load import Batches, ImageDataset, load_images
     from .evaluation.evaluate import evaluate
@@ -36,7 +38,8 @@ _MODULES = {
     "cosine": "core.schedule",
     "sigmoid": "core.schedule",
     "Diffusion": "core.diffusion",
-    "Prediction": "core.diffusion",
+    "Prediction": "core.types",
+    "Loss": "core.loss",
     "UNet": "core.unet",
     "drop_labels": "core.guidance",
     "guided": "core.guidance",
@@ -63,6 +66,7 @@ _MODULES = {
     "train": "training.train",
     "Checkpoint": "checkpoint.checkpoint",
     "build": "checkpoint.checkpoint",
+    "build_loss": "checkpoint.checkpoint",
     "save": "checkpoint.checkpoint",
     "load": "checkpoint.checkpoint",
     "Samples": "generation.generate",
@@ -77,13 +81,13 @@ _MODULES = {
 
 __all__ = [  # noqa: RUF022  (in the order of the papers)
     "Schedule", "linear", "cosine", "sigmoid",
-    "Diffusion", "Prediction", "UNet", "drop_labels", "guided", "autoguided",
+    "Diffusion", "Prediction", "Loss", "UNet", "drop_labels", "guided", "autoguided",
     "sample", "timesteps", "ddpm_step", "ddim_step", "dpmpp_step", "heun_step", "ImageNoise",
     "slerp", "inpaint",
     "variational_bound",
     "ImageDataset", "Batches", "load_images", "to_float", "to_uint8", "grid",
     "Config", "preset", "EMA", "train",
-    "Checkpoint", "build", "save", "load", "Samples", "generate", "Edit",
+    "Checkpoint", "build", "build_loss", "save", "load", "Samples", "generate", "Edit",
     "Reference", "Report", "evaluate", "frechet_distance", "UserError",
 ]  # fmt: skip
 

@@ -16,6 +16,15 @@ import tomli_w
 import tyro
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from .core.types import (
+    SamplerName,
+    ScheduleName,
+    Spacing,
+    Target,
+    TimeSampling,
+    Variance,
+    Weight,
+)
 from .utils.errors import UserError
 from .utils.files import atomic_write, read_text
 
@@ -48,8 +57,6 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
-Sampler = Literal["ddpm", "ddim", "dpm++", "heun"]
-Spacing = Literal["even", "quadratic", "root", "log-snr"]
 
 
 @dataclass(frozen=True)
@@ -82,20 +89,20 @@ class UNetConfig:
 class DiffusionConfig:
     __pydantic_config__ = STRICT
 
-    schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
+    schedule: ScheduleName = "cosine"
     """The noise schedule."""
     T: Steps = 1000
     """Steps of the forward process."""
-    target: Literal["eps", "x0", "v"] = "v"
+    target: Target = "v"
     """What the network predicts."""
-    weight: Literal["simple", "min-snr"] = "simple"
+    weight: Weight = "simple"
     """Weight of the loss over time."""
     gamma: Positive = 5.0
     """γ of min-snr."""
     min_weight: NonNegative = 0.0
     """Least weight of an error of x_0 under min-snr, for v and x0: raise it, to 0.5 say, and the
     noisiest times count too, at which a network that is given no class settles on one."""
-    time_sampling: Literal["uniform", "stratified", "by-weight", "logit-normal"] = "uniform"
+    time_sampling: TimeSampling = "uniform"
     """How training draws its times."""
 
 
@@ -147,7 +154,7 @@ class TrainConfig:
 class SampleConfig:
     __pydantic_config__ = STRICT
 
-    sampler: Sampler = "ddim"
+    sampler: SamplerName = "ddim"
     """How to walk from noise to images."""
     steps: Count = 50
     """Steps from noise to an image."""
@@ -155,7 +162,7 @@ class SampleConfig:
     """How the steps lie on the way."""
     eta: Share = 0.0
     """Noise that DDIM adds on the way: 0 none, 1 as much as DDPM."""
-    variance: Literal["beta", "beta-tilde"] = "beta-tilde"
+    variance: Variance = "beta-tilde"
     """DDPM's choice of variance."""
     guidance: NonNegative = 1.0
     """Strength of guidance, by the network without a class or by --guide: 1 is none."""

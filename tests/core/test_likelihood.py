@@ -84,7 +84,7 @@ def test_a_network_has_a_bound_that_is_finite(generator):
     diffusion = Diffusion(linear(50))
     x0 = gaussian_pixels(4, generator).float()
     noise = lambda: torch.randn(x0.shape, generator=generator)  # noqa: E731
-    denoise = lambda x_t, t: diffusion.predict(net, x_t, t)  # noqa: E731
+    denoise = diffusion.denoiser(net)
     bound = variational_bound(diffusion, denoise, x0, noise, timesteps(diffusion.schedule, 50))
     assert bound.total.shape == (4,)
     assert bound.total.isfinite().all()

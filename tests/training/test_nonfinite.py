@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddpm import Diffusion, UserError, load, train
+from ddpm import Loss, UserError, load, train
 from ddpm.cli.main import main
 from ddpm.training.replay import replay
 
@@ -17,7 +17,7 @@ from ddpm.training.replay import replay
 def poisoned(monkeypatch):
     """A loss that is no number at the steps in a set."""
     steps, seen = set(), {"step": -1}
-    honest = Diffusion.simple_loss
+    honest = Loss.__call__
     module = sys.modules["ddpm.training.train"]
     keyed = module.derive_seed
 
@@ -26,12 +26,12 @@ def poisoned(monkeypatch):
             seen["step"] = index
         return keyed(seed, purpose, index)
 
-    def simple_loss(self, *args, **kwargs):
+    def poisoned_loss(self, *args, **kwargs):
         loss = honest(self, *args, **kwargs)
         return loss * float("nan") if seen["step"] in steps else loss
 
     monkeypatch.setattr(module, "derive_seed", derive_seed)
-    monkeypatch.setattr(Diffusion, "simple_loss", simple_loss)
+    monkeypatch.setattr(Loss, "__call__", poisoned_loss)
     return steps
 
 

@@ -19,9 +19,11 @@ from ddpm import (
     EMA,
     Batches,
     Diffusion,
+    Loss,
     UNet,
     UserError,
     build,
+    build_loss,
     generate,
     linear,
     load,
@@ -247,10 +249,10 @@ def test_accumulated_parts_are_one_batch(tmp_path):
         accelerator = start(whole, "cpu")
         net, optimizer = accelerator.prepare(net, build_optimizer(net, config))
         x0 = torch.randn(16, 1, 8, 8)
-        diffusion = Diffusion(linear())
+        loss_fn = Loss(Diffusion(linear()))
         torch.manual_seed(1)
         for _ in range(2):
-            loss, norm = train_step(accelerator, net, diffusion, optimizer, x0, None, 1e-3, config)
+            loss, norm = train_step(accelerator, net, loss_fn, optimizer, x0, None, 1e-3, config)
         norms.append((loss.item(), norm.item()))
         weights.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
@@ -294,6 +296,7 @@ def test_no_step_waits_for_the_device(tiny_dropout, times):
     data = load_images("mnist5k")
     config = replace(config, diffusion=replace(config.diffusion, time_sampling=times))
     net, diffusion = build(config, data.info)
+    loss_fn = build_loss(config, diffusion)
     ema = EMA(net, 0.99)
     net, optimizer = accelerator.prepare(net, build_optimizer(net, config.train))
     batches = Batches(data, 16, flip=True)
@@ -301,7 +304,7 @@ def test_no_step_waits_for_the_device(tiny_dropout, times):
     with NoReading():
         for k in range(1, 3):
             x0, y = batches(k)
-            train_step(accelerator, net, diffusion, optimizer, x0, y, 1e-3, config.train)
+            train_step(accelerator, net, loss_fn, optimizer, x0, y, 1e-3, config.train)
             ema.update(net)
 
 

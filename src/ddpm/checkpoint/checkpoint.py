@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..config import Config, DataInfo, NonNegative, Positive, Whole, renamed, validated
 from ..core.diffusion import Diffusion
 from ..core.ema import EMA
+from ..core.loss import Loss
 from ..core.schedule import SCHEDULES
 from ..core.unet import UNet
 from ..utils.errors import UserError
@@ -113,8 +114,13 @@ def build_net(config: Config, data: DataInfo) -> UNet:
 
 def build_diffusion(config: Config) -> Diffusion:
     d = config.diffusion
-    schedule = SCHEDULES[d.schedule](d.T)
-    return Diffusion(schedule, d.target, d.weight, d.gamma, d.min_weight, d.time_sampling)
+    return Diffusion(SCHEDULES[d.schedule](d.T), d.target)
+
+
+def build_loss(config: Config, diffusion: Diffusion) -> Loss:
+    """Return the loss that a config describes, on the device of the diffusion."""
+    d = config.diffusion
+    return Loss(diffusion, d.weight, d.gamma, d.min_weight, d.time_sampling)
 
 
 def save(

@@ -17,14 +17,13 @@ from ..config import (
     Count,
     NonNegative,
     SampleConfig,
-    Sampler,
     Seed,
     Share,
-    Spacing,
     Width,
     checked,
     option,
 )
+from ..core.types import SamplerName, Spacing
 from ..utils.errors import UserError
 from ..utils.files import require_writable
 
@@ -49,7 +48,7 @@ class SamplingOptions:
 
     steps: Annotated[Count | None, option("N")] = None
     """Steps from noise to an image. This and the next six: by default as the checkpoint says."""
-    sampler: Annotated[Sampler | None, option()] = None
+    sampler: Annotated[SamplerName | None, option()] = None
     """How to walk from noise to images."""
     spacing: Annotated[Spacing | None, option()] = None
     """How the steps lie on the way."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .diffusion import Diffusion
-from .sampling import Denoiser, Noise, State, Step, ddpm_step
+from .sampling import State, Step, ddpm_step
+from .types import Denoiser, Noise
 
 
 def slerp(a: Tensor, b: Tensor, u: Tensor) -> Tensor:

@@ -1,11 +1,9 @@
 """Classifier-free guidance: one network that knows the class and the absence of one."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-Net = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+from .types import Net
 
 
 def drop_labels(y: Tensor, p: float, null: int, generator: torch.Generator | None = None) -> Tensor:

@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .diffusion import Diffusion, Prediction
-from .sampling import Denoiser, Noise, Variance
+from .diffusion import Diffusion
+from .types import Denoiser, Noise, Prediction, Variance
 
 
 @dataclass(frozen=True, eq=False)

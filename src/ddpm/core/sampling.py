@@ -4,25 +4,17 @@ A step is a plain function. It sees a Prediction(x0, eps) and never learns what 
 trained to predict, whether it was guided, or how many steps there are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from .diffusion import Diffusion, Prediction
+from .diffusion import Diffusion
 from .schedule import Schedule
-
-Denoiser = Callable[[Tensor, int], Prediction]
-"""denoise(x_t, t) -> Prediction(x0, eps), for one time t for the whole batch."""
-
-Variance = Literal["beta", "beta-tilde"]
-Spacing = Literal["even", "quadratic", "root", "log-snr"]
-
-Noise = Callable[[], Tensor]
-"""Each call gives fresh standard normal noise of shape (B, C, H, W)."""
+from .types import Denoiser, Noise, Prediction, SamplerName, Spacing, Variance
 
 
 class State(NamedTuple):
@@ -205,12 +197,15 @@ def sample(
         yield State(s, x, pred.x0)
 
 
-def named_step(name: str, eta: float = 0.0, variance: Variance = "beta-tilde") -> Step:
-    """The step called "ddpm", "ddim", "dpm++" or "heun", with the options that are its own."""
-    steps: dict[str, Step] = {
-        "ddpm": partial(ddpm_step, variance=variance),
-        "ddim": partial(ddim_step, eta=eta),
-        "dpm++": dpmpp_step,
-        "heun": heun_step,
-    }
-    return steps[name]
+SAMPLERS: dict[SamplerName, Step] = {
+    "ddpm": ddpm_step,
+    "ddim": ddim_step,
+    "dpm++": dpmpp_step,
+    "heun": heun_step,
+}
+
+
+def named_step(name: SamplerName, eta: float = 0.0, variance: Variance = "beta-tilde") -> Step:
+    """The step called so in SAMPLERS, with the option that is its own."""
+    own: dict[str, dict[str, Any]] = {"ddpm": {"variance": variance}, "ddim": {"eta": eta}}
+    return partial(SAMPLERS[name], **own.get(name, {}))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Time = int | Tensor
-"""A time 0 … T: one for the whole batch, or a tensor of shape (B,), one for each image."""
+from .types import ScheduleName, Time
 
 MAX_BETA = 0.999  # Improved DDPM, Sec. 3.2: no single step may destroy everything
 
@@ -96,7 +95,7 @@ def from_function(f: Callable[[float], float], T: int) -> Schedule:
     return from_betas([1 - f(t / T) / f((t - 1) / T) for t in range(1, T + 1)])
 
 
-SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+SCHEDULES: dict[ScheduleName, Callable[[int], Schedule]] = {
     "linear": linear,
     "cosine": cosine,
     "sigmoid": sigmoid,

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..config import SampleConfig
-from ..core.diffusion import Prediction
 from ..core.likelihood import variational_bound
 from ..data.folder import ImageDataset
 from ..generation.generate import OnState, Samples, generate, network_evaluations
@@ -114,12 +113,8 @@ def likelihood(
     def bits(index: Tensor) -> tuple[Tensor]:
         x0 = to_float(images.images[index]).to(device)
         y = images.labels[index].to(device) if data.classes and images.labels is not None else None
-
-        def denoise(x_t: Tensor, t: int) -> Prediction:
-            return diffusion.predict(net, x_t, t, y)
-
         noise = ImageNoise(seed, index.tolist(), shape, device)
-        times = list(range(diffusion.T, -1, -1))
+        denoise, times = diffusion.denoiser(net, y), list(range(diffusion.T, -1, -1))
         bound = variational_bound(diffusion, denoise, x0, noise, times, variance)
         if on_batch:
             on_batch(len(index))

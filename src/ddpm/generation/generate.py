@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ..checkpoint.checkpoint import Checkpoint, load
 from ..config import DataInfo, SampleConfig
-from ..core.diffusion import Diffusion, Prediction
+from ..core.diffusion import Diffusion
 from ..core.editing import inpaint, slerp
 from ..core.guidance import guided
-from ..core.sampling import Noise, State, named_step, sample, timesteps
+from ..core.sampling import State, named_step, sample, timesteps
 from ..core.schedule import Schedule
+from ..core.types import Noise, Prediction
 from ..utils.device import place
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError

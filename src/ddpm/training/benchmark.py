@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image, ImageDraw
 
-from ..checkpoint.checkpoint import build
+from ..checkpoint.checkpoint import build, build_loss
 from ..config import Config
 from ..core.ema import EMA
 from ..data.decode import decode, fit
@@ -159,7 +159,7 @@ def cost(config: Config, images: ImageDataset, device: str | None = None, steps:
     accelerator: Accelerator = start(config, device)
     raw, diffusion = build(config, images.info)
     place(raw, accelerator.device)
-    diffusion = diffusion.to(accelerator.device)
+    loss_fn = build_loss(config, diffusion.to(accelerator.device))
     ema = EMA(raw, config.train.ema)
     net, optimizer = accelerator.prepare(raw, build_optimizer(raw, config.train))
     batches = Batches(images, config.train.batch, config.seed, config.flip, accelerator.device)
@@ -167,7 +167,7 @@ def cost(config: Config, images: ImageDataset, device: str | None = None, steps:
     for k in range(steps + 2):
         begun = time.perf_counter()
         x0, y = batches(k)
-        args: tuple[Any, ...] = (accelerator, net, diffusion, optimizer, x0, y, 0.0, config.train)
+        args: tuple[Any, ...] = (accelerator, net, loss_fn, optimizer, x0, y, 0.0, config.train)
         loss, _ = train_step(*args)
         ema.update(raw)
         loss.item()

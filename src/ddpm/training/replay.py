@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.checkpoint import BatchHeader, load_tensors, rebuild
+from ..checkpoint.checkpoint import BatchHeader, build_loss, load_tensors, rebuild
 from ..utils.device import place
 from ..utils.errors import UserError
 from ..utils.random import STEP, derive_seed
@@ -49,13 +49,13 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
         raise UserError(f"{path} is damaged: its images do not fit its own config")
     x0 = x0.to(device)
     place(net, device)
-    diffusion = diffusion.to(device)
+    loss_fn = build_loss(header.config, diffusion.to(device))
     torch.manual_seed(derive_seed(header.config.seed, STEP, header.step))
     batch, part = header.config.train.batch, slice(header.first, header.first + len(x0))
     if header.config.flip:  # which had its draw before
         torch.rand(batch, 1, 1, 1, device=device)
     y = None if y is None else y.to(device)
-    y, t, eps = draw(diffusion, x0, y, net.num_classes, header.config.train, part)
+    y, t, eps = draw(loss_fn, x0, y, net.num_classes, header.config.train, part)
 
     found = [f"the images of the batch ({bad(x0)})"] if bad(x0) else []
     found += [f"the weights of {k} ({bad(p)})" for k, p in net.named_parameters() if bad(p)]
@@ -69,7 +69,7 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
 
     for name, module in net.named_modules():
         look(name or "the network", module)
-    loss = diffusion.simple_loss(net, x0, t, eps, y).mean()
+    loss = loss_fn(net, x0, t, eps, y).mean()
     loss.backward()
     found += [
         f"the gradient of {k} ({bad(p.grad)})"

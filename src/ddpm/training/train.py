@@ -14,12 +14,13 @@ from accelerate.state import AcceleratorState
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from ..checkpoint.checkpoint import build, load_initial
+from ..checkpoint.checkpoint import build, build_loss, load_initial
 from ..checkpoint.shard import shard, whole
 from ..config import Config, DataInfo, TrainConfig, checked
 from ..core.diffusion import Diffusion
 from ..core.ema import EMA
 from ..core.guidance import drop_labels
+from ..core.loss import Loss
 from ..data.inspect import inspection_notes
 from ..data.load import Batches, ImageDataset, load_images
 from ..generation.generate import cycle_labels, denoise_trajectory
@@ -80,6 +81,7 @@ def train(
         load_initial(raw, data.info, config.init)
     place(raw, accelerator.device)
     diffusion = diffusion.to(accelerator.device)
+    loss_fn = build_loss(config, diffusion)
     ema = EMA(raw, config.train.ema)
     sharded = config.train.shard and processes.world_size > 1
     if sharded:
@@ -138,7 +140,7 @@ def train(
             x0, y = batches(step)
             lr = lr_scale * learning_rate(config.train, step, progress)
             loss, norm = train_step(
-                accelerator, net, diffusion, optimizer, x0, y, lr, config.train, part
+                accelerator, net, loss_fn, optimizer, x0, y, lr, config.train, part
             )
             ema.update(raw)
             step += 1
@@ -152,7 +154,7 @@ def train(
 def train_step(
     accelerator: Accelerator,
     net: nn.Module,
-    diffusion: Diffusion,
+    loss_fn: Loss,
     optimizer: torch.optim.Optimizer,
     x0: Tensor,
     y: Tensor | None,
@@ -169,7 +171,7 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     null = accelerator.unwrap_model(net).num_classes
-    y, t, eps = draw(diffusion, x0, y, null, config, part)
+    y, t, eps = draw(loss_fn, x0, y, null, config, part)
     if accelerator.process_index:  # dropout is of each process's own
         torch.manual_seed(torch.initial_seed() + accelerator.process_index)
     x0s, ts, epss = (a.chunk(config.accumulate) for a in (x0, t, eps))
@@ -178,7 +180,7 @@ def train_step(
     total = norm = torch.zeros((), device=x0.device)
     for piece in zip(x0s, ts, epss, labels, strict=True):
         with accelerator.accumulate(net):
-            loss = diffusion.simple_loss(net, *piece).mean()
+            loss = loss_fn(net, *piece).mean()
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 norm = whole(accelerator.clip_grad_norm_(net.parameters(), config.grad_clip))
@@ -193,7 +195,7 @@ def train_step(
 
 
 def draw(
-    diffusion: Diffusion,
+    loss_fn: Loss,
     x0: Tensor,
     y: Tensor | None,
     null: int,
@@ -206,7 +208,7 @@ def draw(
     if y is not None:
         hidden = drop_labels(torch.zeros(batch, device=y.device), config.label_drop, null=1)
         y = torch.where(hidden[part] == 1, null, y)
-    t = diffusion.sample_times(batch)[part]
+    t = loss_fn.sample_times(batch)[part]
     eps = torch.randn(batch, *x0.shape[1:], device=x0.device)[part]
     return y, t, eps
 

@@ -5,7 +5,6 @@ Where it rises while the loss on training images falls, the network learns image
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.diffusion import Diffusion
+from ..core.loss import Loss
 from ..data.folder import ImageDataset
 from ..utils.images import to_float
 from ..utils.random import ImageNoise
@@ -41,7 +41,7 @@ class HeldOut:
     def __init__(
         self, data: ImageDataset, held: Tensor, learned: Tensor, diffusion: Diffusion, seed: int
     ):
-        self.diffusion = replace(diffusion, weight="simple", time_sampling="uniform")
+        self.diffusion, self.loss_fn = diffusion, Loss(diffusion)
         self.seed = seed
         few = learned[torch.arange(len(held)) * len(learned) // max(len(held), 1)]
         self.sets = {
@@ -71,7 +71,7 @@ class HeldOut:
             y = None if labels is None else labels[index].to(device)
             t = times[index * len(times) // n].to(device)
             eps = ImageNoise(self.seed, index.tolist(), tuple(x0.shape[1:]), device)()
-            total += self.diffusion.simple_loss(net, x0, t, eps, y).sum().item()
+            total += self.loss_fn(net, x0, t, eps, y).sum().item()
         return total / n
 
 

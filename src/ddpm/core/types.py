@@ -1,0 +1,40 @@
+"""The names that settings choose among, and the callables that the whiteboard is made of.
+
+Nothing is imported at run time, so that the command's options can use these without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ScheduleName = Literal["linear", "cosine", "sigmoid"]
+Target = Literal["eps", "x0", "v"]
+Weight = Literal["simple", "min-snr"]
+TimeSampling = Literal["uniform", "stratified", "by-weight", "logit-normal"]
+SamplerName = Literal["ddpm", "ddim", "dpm++", "heun"]
+Spacing = Literal["even", "quadratic", "root", "log-snr"]
+Variance = Literal["beta", "beta-tilde"]
+
+
+class Prediction(NamedTuple):
+    """What a network's output says of x_t: the clean image in it and the noise in it."""
+
+    x0: Tensor
+    eps: Tensor
+
+
+Time: TypeAlias = "int | Tensor"
+"""A time 0 … T: one for the whole batch, or a tensor of shape (B,), one for each image."""
+
+Net: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
+"""net(x_t, t, y) with t of shape (B,) and labels y of shape (B,) or None; returns the target."""
+
+Denoiser: TypeAlias = Callable[["Tensor", int], Prediction]
+"""denoise(x_t, t) -> Prediction(x0, eps), for one time t for the whole batch."""
+
+Noise: TypeAlias = Callable[[], "Tensor"]
+"""Each call gives fresh standard normal noise of shape (B, C, H, W)."""
