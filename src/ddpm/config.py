@@ -140,8 +140,6 @@ class TrainConfig:
     """Mixed precision; no is plain float32, and so is bf16 where the device has none."""
     compile: bool = False
     """Compile the network: on a GPU minutes at first, then faster."""
-    shard: bool = False
-    """Every process has a part of the weights only: for networks that one device cannot hold."""
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
     save_minutes: Positive = 5.0
@@ -203,6 +201,41 @@ class Config:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+
+    @property
+    def budget(self) -> "Budget":
+        """Raises UserError where there is not exactly one budget."""
+        return Budget(self.steps, self.images, self.minutes, self.train.batch)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run trains: so many steps, images or minutes. Exactly one of them is given."""
+
+    steps: int | None
+    images: int | None
+    minutes: float | None
+    batch: int
+
+    def __post_init__(self) -> None:
+        if sum(b is not None for b in (self.steps, self.images, self.minutes)) != 1:
+            raise UserError("a run needs one budget: --minutes, --steps or --images")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Return the share of the budget that is spent; 1 and more is all of it."""
+        if self.steps:
+            return step / self.steps
+        if self.images:
+            return step * self.batch / self.images
+        assert self.minutes
+        return seconds / 60 / self.minutes
+
+    def time_left(self, images_seen: int, seconds: float, rate: float) -> float:
+        """Return the seconds to the end of the budget at `rate` images a second."""
+        if self.minutes:
+            return max(0.0, 60 * self.minutes - seconds)
+        total = self.images or (self.steps or 0) * self.batch
+        return max(0, total - images_seen) / rate
 
 
 @dataclass(frozen=True)
@@ -271,11 +304,15 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def renamed(table: Any) -> Any:
-    """The table of a config, with the names of now where it has those of before."""
-    diffusion = table.get("diffusion") if isinstance(table, dict) else None
-    if isinstance(diffusion, dict) and "floor" in diffusion:
-        diffusion = {"min_weight" if k == "floor" else k: v for k, v in diffusion.items()}
-        return table | {"diffusion": diffusion}
+    """Return the table of a config with today's names in place of earlier ones, and without a
+    setting that is gone."""
+    if not isinstance(table, dict):
+        return table
+    table = dict(table)
+    if isinstance(diffusion := table.get("diffusion"), dict):
+        table["diffusion"] = {"min_weight" if k == "floor" else k: diffusion[k] for k in diffusion}
+    if isinstance(train := table.get("train"), dict):
+        table["train"] = {k: train[k] for k in train if k != "shard"}
     return table
 
 

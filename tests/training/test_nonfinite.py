@@ -1,6 +1,6 @@
-"""Bad numbers: seen, skipped, kept to be looked into; and the run goes back where they persist."""
+"""Numbers that are not finite: their steps are skipped and written, and the run goes back to its
+last checkpoint where they persist."""
 
-import json
 import sys
 from dataclasses import replace
 
@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 from ddpm import Loss, UserError, load, train
 from ddpm.cli.main import main
 from ddpm.training.replay import replay
+from runs import metrics, tensors
 
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """A loss that is no number at the steps in a set."""
+    """A loss that is not a number at the steps in a set."""
     steps, seen = set(), {"step": -1}
     honest = Loss.__call__
     module = sys.modules["ddpm.training.train"]
@@ -35,24 +36,19 @@ def poisoned(monkeypatch):
     return steps
 
 
-def lines(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def finite(run):
-    tensors = load_file(run / "state" / "state.safetensors") | load_file(run / "model.safetensors")
-    return all(t.isfinite().all() for t in tensors.values())
+    return all(t.isfinite().all() for t in tensors(run).values())
 
 
-def test_a_bad_step_is_skipped_counted_and_kept(tiny, tmp_path, poisoned, capsys):
+def test_a_bad_step_is_skipped_counted_and_kept(tiny, tmp_path, poisoned, caplog):
     config = replace(tiny, steps=12, train=replace(tiny.train, log_every=4))
     poisoned |= {5}
     result = train(config, tmp_path / "run", device="cpu")
     assert result.finished
     assert finite(tmp_path / "run")
-    assert [line.get("skipped") for line in lines(tmp_path / "run")] == [None, 1, None]
-    assert all(line["loss"] < 5 for line in lines(tmp_path / "run"))
-    assert "1 of 4 steps up to 8 gave no number" in capsys.readouterr().err
+    assert [line.get("skipped") for line in metrics(tmp_path / "run")] == [None, 1, None]
+    assert all(line["loss"] < 5 for line in metrics(tmp_path / "run"))
+    assert "1 of 4 steps up to 8 were skipped" in caplog.text
     assert [p.name for p in (tmp_path / "run" / "bad").iterdir()] == ["step-0000005.safetensors"]
 
 
@@ -72,33 +68,32 @@ def test_a_skipped_step_changes_nothing(tiny, tmp_path, poisoned):
     assert all(t.isfinite().all() for t in skipped.values())
 
 
-def test_after_many_the_run_goes_back_and_is_more_careful(tiny, tmp_path, poisoned, capsys):
+def test_after_many_the_run_goes_back_at_half_of_the_rate(tiny, tmp_path, poisoned, caplog):
     poisoned |= set(range(10, 35))
     with pytest.raises(UserError, match=r"even at 0\.125 of the learning rate"):
         train(replace(tiny, steps=60), tmp_path / "run")
-    error = capsys.readouterr().err
-    assert "back to step 0, and on with 0.5 of the learning rate" in error
+    assert "back to step 0, and on with 0.5 of the learning rate" in caplog.text
     kept = load_file(tmp_path / "run" / "state" / "state.safetensors")
     assert all(t.isfinite().all() for t in kept.values())
 
 
-def test_trouble_that_passes(tiny, tmp_path, poisoned, capsys):
+def test_bad_numbers_that_do_not_come_back(tiny, tmp_path, poisoned):
     """The second time there, the numbers are good: the run ends as if nothing had been, with half
     the rate from there on."""
-    module = sys.modules["ddpm.training.state"]
-    back = module.load_state
+    module = sys.modules["ddpm.training.nonfinite"]
+    back = module.restore_latest
 
-    def heal(*args):
+    def heal(*args, **options):
         poisoned.clear()
-        return back(*args)
+        return back(*args, **options)
 
     poisoned |= set(range(10, 40))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_state", heal)
+        patch.setattr(module, "restore_latest", heal)
         result = train(replace(tiny, steps=50), tmp_path / "run", device="cpu")
     assert result.finished
     assert result.step == 50
-    assert [line["step"] for line in lines(tmp_path / "run")] == list(range(1, 51))
+    assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, 51))
     assert load(tmp_path / "run").step == 50
 
 
@@ -108,7 +103,7 @@ def test_replay_finds_where(tiny, tmp_path, poisoned, capsys):
     poisoned.clear()
     (path,) = (tmp_path / "run" / "bad").iterdir()
     assert main(["replay", str(path), "--device", "cpu"]) == 0
-    assert "the step is sound on this device" in capsys.readouterr().out
+    assert "it is finite on this device" in capsys.readouterr().out
     found = replay(path)
     assert found.step == 2
     assert found.where is None
@@ -119,7 +114,7 @@ def test_replay_is_the_step_that_was(tiny_dropout, tmp_path, poisoned):
     """The same loss as in training, mirroring, hidden labels, times and noise included."""
     config = replace(tiny_dropout, steps=4, unet=replace(tiny_dropout.unet, dropout=0.0))
     train(config, tmp_path / "sound", device="cpu")
-    wanted = lines(tmp_path / "sound")[0]["loss"]
+    wanted = metrics(tmp_path / "sound")[0]["loss"]
     poisoned |= {0}
     train(config, tmp_path / "run", device="cpu")
     poisoned.clear()
@@ -128,22 +123,23 @@ def test_replay_is_the_step_that_was(tiny_dropout, tmp_path, poisoned):
 
 
 def test_replay_names_weights_images_and_layers(tiny, tmp_path, poisoned):
-    from ddpm.checkpoint.checkpoint import BatchHeader, load_tensors, save_tensors
+    from ddpm.checkpoint.tensors import load_tensors, save_tensors
+    from ddpm.training.nonfinite import BatchHeader
 
     poisoned |= {1}
     train(tiny, tmp_path / "run", device="cpu")
     poisoned.clear()
     (path,) = (tmp_path / "run" / "bad").iterdir()
-    tensors, header = load_tensors(path, BatchHeader)
-    broken = {**tensors, "raw.conv_in.weight": tensors["raw.conv_in.weight"] * float("inf")}
+    batch, header = load_tensors(path, BatchHeader)
+    broken = {**batch, "raw.conv_in.weight": batch["raw.conv_in.weight"] * float("inf")}
     save_tensors(path, broken, header)
     assert "the weights of conv_in.weight" in replay(path).where
-    save_tensors(path, {**tensors, "x0": tensors["x0"] / 0}, header)
+    save_tensors(path, {**batch, "x0": batch["x0"] / 0}, header)
     assert "the images of the batch" in replay(path).where
-    huge = {**tensors, "raw.conv_in.weight": tensors["raw.conv_in.weight"] + 3e38}
+    huge = {**batch, "raw.conv_in.weight": batch["raw.conv_in.weight"] + 3e38}
     save_tensors(path, huge, header)
     assert "the output of conv_in, Conv2d" in replay(path).where
-    save_tensors(path, {"x0": tensors["x0"]}, header)
+    save_tensors(path, {"x0": batch["x0"]}, header)
     with pytest.raises(UserError, match="do not fit its own config"):
         replay(path)
 

@@ -5,19 +5,16 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddpm import UserError, load, train
+from ddpm import train
 from ddpm.cli.main import main
 from ddpm.config import write_toml
-from ddpm.utils.distributed import Processes
 
 PROGRAM = """
 import sys
@@ -101,24 +98,6 @@ def test_the_same_losses_as_one_process(n, config, alone, tmp_path):
     assert done.stderr.count("note: mirror images can be told") == 1
 
 
-def test_a_network_in_parts_learns_the_same(config, alone, tmp_path):
-    """Half of the weights in each of two processes; and one process goes on from there."""
-    run = tmp_path / "run"
-    parts = replace(config, train=replace(config.train, shard=True))
-    done = together(2, replace(parts, steps=5), run, tmp_path)
-    assert done.returncode == 0, done.stderr
-    done = together(2, replace(parts, steps=9), run, tmp_path, "resume")
-    assert done.returncode == 0, done.stderr
-    done = together(1, config, run, tmp_path, "resume")
-    assert done.returncode == 0, done.stderr
-    torch.testing.assert_close(losses(run), losses(alone), rtol=1e-4, atol=1e-4)
-    same_weights(run, alone)
-    looks = [json.loads(line) for line in (run / "held-out.jsonl").read_text().splitlines()]
-    whole = json.loads((alone / "held-out.jsonl").read_text().splitlines()[-1])
-    for band, loss in whole["held out"].items():
-        assert looks[-1]["held out"][band] == pytest.approx(loss, rel=1e-3)
-
-
 def test_it_goes_on_with_another_number_of_processes(config, alone, tmp_path):
     run = tmp_path / "run"
     assert together(2, replace(config, steps=5), run, tmp_path).returncode == 0
@@ -182,29 +161,6 @@ def test_two_hosts(tmp_path):
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_torchrun_starts_it_anew(tmp_path):
-    """One of two processes is killed; both are started again and go on from the checkpoint."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-        "--max-restarts=2", "-m", "--", "ddpm", "train", *WORDS, "--steps", "150", "--out", "run",
-        "--train.save-minutes", "1e-6",
-    ]  # fmt: skip
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    process = subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    model = tmp_path / "run" / "model.safetensors"
-    while process.poll() is None and not model.exists():
-        time.sleep(0.01)
-    assert process.poll() is None, process.stderr.read()
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(workers[-1]), 9)
-    _, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, 151))
-    assert load(tmp_path / "run").step == 150
-
-
 def test_a_batch_that_cannot_be_shared(config, tmp_path):
     done = together(
         2, replace(config, train=replace(config.train, batch=15)), tmp_path / "r", tmp_path
@@ -219,26 +175,3 @@ def test_minutes_are_the_main_processs(config, tmp_path):
     done = together(2, timed, run, tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(losses(run)) > 1
-
-
-def test_one_alone_needs_nobody(tmp_path):
-    class One:
-        process_index, num_processes, is_main_process = 0, 1, True
-        device = torch.device("cpu")
-
-    processes = Processes(One())
-    assert processes.broadcast([1.5, 2]) == [1.5, 2]
-    assert processes.part(7) == slice(0, 7)
-    assert torch.equal(processes.mean(torch.ones(2)), torch.ones(2))
-
-
-def test_parts_are_even():
-    class Second:
-        process_index, num_processes, is_main_process = 1, 4, False
-
-    assert Processes(Second()).part(12) == slice(3, 6)
-    with pytest.raises(UserError, match="cannot be shared by 4"):
-        Processes(Second()).part(10)
-    with pytest.raises(UserError, match="cannot be cut into 2 parts by each of 4"):
-        Processes(Second()).part(12, 2)
-    assert Processes(Second()).part(16, 2) == slice(4, 8)

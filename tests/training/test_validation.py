@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from ddpm import Batches, Diffusion, ImageDataset, cosine, linear, load, preset, train
+from ddpm.checkpoint.run_dir import RunDir
 from ddpm.cli.main import main
 from ddpm.data.inspect import ema_note
 from ddpm.training.validation import (
     BANDS,
-    HeldOut,
+    Validation,
     overfitting_note,
     split_held_out,
     times_in_bands,
@@ -55,40 +56,40 @@ def test_bands_share_out_the_times(schedule):
         assert (snr < high).all()
 
 
-def test_a_loss_of_which_the_answer_is_known():
+def test_a_loss_of_which_the_answer_is_known(tmp_path):
     """A network that says 0 for ε misses by E ε² = 1 in every band."""
     diffusion = Diffusion(cosine(), target="eps")
     data = ImageDataset(photos(64), None, (), "photos")
     learned, apart = split_held_out(64, 3)
-    held_out = HeldOut(data, apart, learned, diffusion, seed=0)
-    looks = held_out.look(lambda x, t, y: torch.zeros_like(x), batch=2)
-    assert set(looks) == {"held out", "learned"}
-    for losses in looks.values():
+    validation = Validation(RunDir(tmp_path), data, learned, apart, diffusion, seed=0)
+    measured = validation.losses(lambda x, t, y: torch.zeros_like(x), batch=2)
+    assert set(measured) == {"held out", "learned"}
+    for losses in measured.values():
         assert list(losses) == list(BANDS)
         assert all(loss == pytest.approx(1, abs=0.1) for loss in losses.values())
-    again = held_out.look(lambda x, t, y: torch.zeros_like(x), batch=3)
-    for name in looks:
-        assert again[name] == pytest.approx(looks[name], rel=1e-5)
+    again = validation.losses(lambda x, t, y: torch.zeros_like(x), batch=3)
+    for name in measured:
+        assert again[name] == pytest.approx(measured[name], rel=1e-5)
 
 
-def look(step, held, learned):
+def line(step, held, learned):
     return {"step": step, "held out": {"SNR over 10": held}, "learned": {"SNR over 10": learned}}
 
 
 def test_a_rise_is_told():
-    falling = [look(1, 0.5, 0.5), look(2, 0.4, 0.4)]
+    falling = [line(1, 0.5, 0.5), line(2, 0.4, 0.4)]
     assert overfitting_note(falling[:1]) is None
     assert overfitting_note(falling) is None
-    assert overfitting_note([*falling, look(3, 0.405, 0.3)]) is None  # within what chance does
+    assert overfitting_note([*falling, line(3, 0.405, 0.3)]) is None  # within what chance does
     assert (
-        overfitting_note([*falling, look(3, 0.5, 0.45)]) is None
+        overfitting_note([*falling, line(3, 0.5, 0.45)]) is None
     )  # both rise: that is something else
-    note = overfitting_note([*falling, look(3, 0.44, 0.3)])
+    note = overfitting_note([*falling, line(3, 0.44, 0.3)])
     assert "at SNR over 10 the loss on held-out images is 10% above its lowest (step 2)" in note
-    assert "by heart" in note
+    assert "memorize images" in note
 
 
-def test_a_network_that_learns_by_heart_is_caught(tmp_path, capsys):
+def test_a_network_that_memorizes_is_caught(tmp_path, caplog):
     """For real: noise, of which nothing can be learned but each image."""
     noise = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     data = folder_of(noise.to(torch.uint8), tmp_path / "noise")
@@ -105,7 +106,7 @@ def test_a_network_that_learns_by_heart_is_caught(tmp_path, capsys):
     ]
     assert len(lines) > 2
     assert all(math.isfinite(v) for line in lines for v in line["held out"].values())
-    assert capsys.readouterr().err.count("learn images by heart. Stop here") == 1
+    assert caplog.text.count("memorize images. Stop here") == 1
 
 
 def test_an_average_that_is_young(tiny, tmp_path, capsys):

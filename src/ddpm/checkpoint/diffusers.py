@@ -34,7 +34,8 @@ from ..config import (
 from ..core.schedule import SCHEDULES
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, read_text, require_writable
-from .checkpoint import VERSION, Checkpoint, Header, read_tensors, rebuild, renamed_header
+from .checkpoint import Checkpoint, Header, rebuild
+from .tensors import VERSION, read_tensors, renamed_header
 
 DIFFUSERS = "0.31.0"  # the oldest whose configs are written here
 WEIGHTS = "diffusion_pytorch_model.safetensors"

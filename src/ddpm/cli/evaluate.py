@@ -262,10 +262,10 @@ def tell_notes(images: "ImageDataset", processes: "Processes") -> None:
 
 def tell(seconds: float, processes: "Processes") -> None:
     """Say how long it will take, where that is long."""
-    from ..training.log import clock
+    from ..training.log import format_duration
 
     if seconds > 10 and processes.is_main:
-        print(f"this will take about {clock(seconds)}", file=sys.stderr, flush=True)
+        print(f"this will take about {format_duration(seconds)}", file=sys.stderr, flush=True)
 
 
 def seconds_of_memorization(

@@ -71,9 +71,9 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
             raise UserError("--resume needs the folder of the run: --out RUN")
         if options.preset:
             raise UserError("--resume goes on with the run's own settings: leave out the preset")
-        if not Path(options.out, "config.toml").exists():
-            raise UserError(f"there is no run to go on with in {options.out}")
-        base = read_toml(Path(options.out, "config.toml"))
+        from ..checkpoint.run_dir import check_trainable
+
+        base = read_toml(check_trainable(options.out, resume=True).dir.config)
         options = over(base)
     elif options.preset and options.preset != argv[0]:
         base = preset(options.preset)

@@ -1,17 +1,15 @@
 """Before hours are spent: what is in the data, what will become of it, and what it will cost."""
 
 import hashlib
-import math
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator
 from PIL import Image, ImageDraw
@@ -26,7 +24,8 @@ from ..data.load import Batches
 from ..utils.device import best_device, place
 from ..utils.errors import UserError
 from .optimizers import build_optimizer
-from .train import start, train_step, with_precision
+from .step import train_step
+from .train import start, with_precision
 
 SHEET = 12  # images on the contact sheet
 
@@ -159,42 +158,32 @@ def cost(config: Config, images: ImageDataset, device: str | None = None, steps:
     accelerator: Accelerator = start(config, device)
     raw, diffusion = build(config, images.info)
     place(raw, accelerator.device)
-    loss_fn = build_loss(config, diffusion.to(accelerator.device))
+    diffusion = diffusion.to(accelerator.device)
     ema = EMA(raw, config.train.ema)
     net, optimizer = accelerator.prepare(raw, build_optimizer(raw, config.train))
+    loss = build_loss(config, diffusion)
     batches = Batches(images, config.train.batch, config.seed, config.flip, accelerator.device)
-    seconds = []
+    process = psutil.Process()
+    seconds, memory = [], []
     for k in range(steps + 2):
         begun = time.perf_counter()
         x0, y = batches(k)
-        args: tuple[Any, ...] = (accelerator, net, loss_fn, optimizer, x0, y, 0.0, config.train)
-        loss, _ = train_step(*args)
+        value, _ = train_step(accelerator, net, loss, optimizer, x0, y, 0.0, config.train)
         ema.update(raw)
-        loss.item()
+        value.item()  # wait for the device
         seconds.append(time.perf_counter() - begun)
-    memory = most_memory()
+        memory.append(process.memory_info().rss)
+    most = max(memory)
     if accelerator.device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated() / 2**20
+        most = torch.cuda.max_memory_allocated()
     rate = config.train.batch / statistics.median(seconds[2:])
-    return Cost(rate, memory, sum(p.numel() for p in raw.parameters()))
-
-
-def most_memory() -> float:
-    """The most that this process has had, in MB; NaN where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return math.nan
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return Cost(rate, most / 2**20, sum(p.numel() for p in raw.parameters()))
 
 
 def about_cost(config: Config, images: ImageDataset, device: str | None = None) -> list[str]:
     """Memory, speed, and what the preset's budget comes to."""
     found = cost(config, images, device)
-    batch, n = config.train.batch, len(images)
-    total = config.images or (config.steps or 0) * batch
-    seconds = 60 * config.minutes if config.minutes else total / found.rate
+    n, seconds = len(images), config.budget.time_left(0, 0.0, found.rate)
     total = round(seconds * found.rate)
     return [
         f"network: {found.parameters / 1e6:.1f} M parameters; {found.rate:,.0f} images/s and "

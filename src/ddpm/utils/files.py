@@ -11,8 +11,8 @@ from .errors import UserError
 
 
 def read_text(path: Path, most: int) -> str:
-    """The text of a file of `most` bytes at most. Raises OSError or ValueError for all else."""
-    if path.exists() and not path.is_file():  # a pipe could keep us waiting for good
+    """Return the text of a file of `most` bytes at most. Raises OSError or ValueError otherwise."""
+    if path.exists() and not path.is_file():  # a pipe could keep us waiting forever
         raise ValueError("it is not a file")
     with path.open("rb") as file:
         data = file.read(most + 1)
@@ -22,8 +22,8 @@ def read_text(path: Path, most: int) -> str:
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder where it is missing, and try it. Raises UserError where that fails."""
-    probe = folder / f".probe-{os.getpid()}"
+    """Make the folder if it is missing, and write to it. Raises UserError where that fails."""
+    probe = temporary_name(folder / "probe")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -34,11 +34,11 @@ def require_writable(folder: Path) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to, beside `path`: forced to disk and renamed to it once it is whole.
+    """Give a path to write to, beside `path`; force the file to disk and rename it to `path` after.
 
-    At any moment `path` is the old file or the new one; after an error it is the old.
+    At any moment `path` is the old file or the new one; after an error it is the old one.
     """
-    beside = path.with_name(f".part-{os.getpid()}-{path.name}")
+    beside = temporary_name(path)
     try:
         yield beside
         with open(beside, "r+b") as file:
@@ -50,7 +50,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk, where the system can: a new name is not lost then."""
+    """Force the names in a folder to disk, where the system can, so that a new one is not lost."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -60,11 +60,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def link_or_copy(path: Path, name: Path) -> None:
-    """The file under a second name, in the place of what had that name; nothing without the file.
+    """Give a file a second name, in place of what had that name; do nothing if there is no file.
 
-    The same file, not a copy, where the disk can have it so. `path` is there at any moment.
+    It is a hard link, or a copy on a disk without links. `path` is there at any moment.
     """
-    beside = name.with_name(f".part-{os.getpid()}-{name.name}")
+    beside = temporary_name(name)
     try:
         beside.unlink(missing_ok=True)
         os.link(path, beside)
@@ -76,11 +76,21 @@ def link_or_copy(path: Path, name: Path) -> None:
 
 
 def free_name(path: Path) -> Path:
-    """The path, or the first of path-2, path-3 … that is not taken; an empty folder is free."""
+    """Return the path, or the first of path-2, path-3 … that is free; an empty folder is free."""
     names = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in count(2))
     return next(p for p in chain([path], names) if not is_occupied(p))
 
 
 def is_occupied(path: Path) -> bool:
-    """Whether something of somebody's is there."""
+    """Return whether there is a file at the path, or a folder that is not empty."""
     return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside `path` for what this process writes before it is whole."""
+    return path.with_name(f".part-{os.getpid()}-{path.name}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether the path is a `temporary_name`, as a process that was killed leaves one."""
+    return path.name.startswith(".part-")

@@ -1,0 +1,102 @@
+"""When things are due in a run: a line of the log, a checkpoint, a preview, the end."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from ..config import Config
+from ..utils.distributed import Processes
+from .state import TrainState
+
+GUIDE_AT = 0.08  # of the budget: the early weights that are kept for autoguidance
+PREVIEW_SHARE = 0.1  # of the time at most goes to previews
+
+
+class Due(NamedTuple):
+    """What is due before a step. `progress` is the share of the budget that is spent."""
+
+    seconds: float
+    progress: float
+    over: bool
+    line: bool
+    save: bool
+    guide: bool
+    preview: bool
+
+
+class Clock:
+    """Tells how long a run has trained and what is due. It starts when it is made.
+
+    Several processes agree on it at every line of the log; between two lines their clock stands
+    still, and nothing is due but the end of a budget in steps or images.
+    """
+
+    def __init__(self, config: Config, processes: Processes, state: TrainState):
+        self.config, self.processes = config, processes
+        self.start = time.monotonic() - state.seconds
+        self.progress = config.budget.progress(state.step, state.seconds)
+        self.last_saved = self.last_preview = state.seconds
+        self.preview_took = 0.0
+        self.agreed: tuple[float, bool] = (state.seconds, False)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    def due(self, step: int, stop: bool) -> Due:
+        """Return what is due before `step`; `stop`: whether this process was asked to stop."""
+        line = step % self.config.train.log_every == 0
+        save = preview = False
+        if line or self.processes.world_size == 1:
+            now = self.seconds
+            save = now - self.last_saved >= 60 * self.config.train.save_minutes
+            pause = max(60 * self.config.train.sample_minutes, self.preview_took / PREVIEW_SHARE)
+            preview = now - self.last_preview >= pause
+            now, *flags = self.processes.broadcast((now, stop, save, preview))
+            stop, save, preview = map(bool, flags)
+            self.agreed = now, stop
+        seconds, stop = self.agreed
+        before, self.progress = self.progress, self.config.budget.progress(step, seconds)
+        over = stop or self.progress >= 1
+        guide = before < GUIDE_AT <= self.progress
+        return Due(seconds, self.progress, over, line or save or over, save, guide, preview)
+
+    def saved(self) -> None:
+        """Count the time to the next checkpoint from here."""
+        self.last_saved = self.seconds
+
+    @contextmanager
+    def preview(self) -> Iterator[None]:
+        """Time a preview, and count the time to the next one from its end."""
+        began = self.seconds
+        yield
+        self.last_preview = self.seconds
+        self.preview_took = self.last_preview - began
+
+
+@contextmanager
+def catch_signals() -> Iterator[list[int]]:
+    """Give a list that stays empty until Ctrl-C or SIGTERM asks to stop; a second one stops at
+    once. Outside of the main thread no signal is caught."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        # A stream of Python's could be in the middle of a write, and raise here.
+        with suppress(OSError):
+            os.write(2, "\nstopping: saving after this step …\n".encode())
+
+    try:
+        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        before = {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,139 @@
+"""What a run does about losses and gradients that are not finite."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint.run_dir import RunDir
+from ..checkpoint.tensors import VERSION, Version, save_tensors, with_prefix
+from ..config import Config, DataInfo, Whole
+from ..data.load import Batches
+from ..utils.distributed import Processes
+from ..utils.errors import UserError
+from ..utils.random import STEP, derive_seed
+from .log import rewind_logs
+from .state import TrainState, restore_latest
+
+MAX_NONFINITE_STEPS = 20  # since the last checkpoint, after which the run goes back to it
+MAX_ROLLBACKS = 3  # in a row, before it gives up
+MAX_BATCHES = 10  # that are written in a run
+MAX_BATCHES_AT_ONCE = 3
+JUMP = 3  # times its lowest, and the loss has jumped
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BatchHeader:
+    """What the file of a batch says of itself."""
+
+    version: Version
+    step: Whole
+    first: Whole
+    data: DataInfo
+    config: Config
+
+
+class NonFiniteGuard:
+    """Counts the steps that were skipped because a number in them was not finite, writes their
+    batches for `ddpm replay`, and takes the run back where they persist.
+
+    After MAX_NONFINITE_STEPS since the last checkpoint the run goes back to it with half of the
+    learning rate; after MAX_ROLLBACKS in a row it gives up.
+    """
+
+    def __init__(self, run: RunDir, processes: Processes, batches: Batches):
+        self.run, self.processes, self.batches = run, processes, batches
+        self.nonfinite_steps = self.rollbacks = self.dumped = 0
+        self.all_finite = True  # no step was skipped between the last two checks
+        self.lowest, self.noted_jump = math.inf, False
+
+    @property
+    def exhausted(self) -> bool:
+        return self.nonfinite_steps >= MAX_NONFINITE_STEPS
+
+    def check(
+        self, state: TrainState, losses: Sequence[tuple[float, float]]
+    ) -> list[tuple[float, float]]:
+        """Return those of the last steps' (loss, norm of the gradient) that are finite; count the
+        other steps, and write their batches."""
+        # fp16 skips the steps whose gradients overflow by design: their loss alone is telling.
+        exact = state.config.train.precision != "fp16"
+        finite = [math.isfinite(a) and (math.isfinite(b) or not exact) for a, b in losses]
+        first = state.step - len(losses)
+        skipped = [first + i for i, ok in enumerate(finite) if not ok]
+        self.all_finite = not skipped
+        self.nonfinite_steps += len(skipped)
+        if skipped:
+            self.note(
+                f"{len(skipped)} of {len(losses)} steps up to {state.step:,} were skipped, as "
+                f"their loss or gradient is not finite; their batches are in bad/"
+            )
+        for step in skipped[: min(MAX_BATCHES_AT_ONCE, MAX_BATCHES - self.dumped)]:
+            self.dump_batch(state, step)
+        good = [pair for pair, ok in zip(losses, finite, strict=True) if ok]
+        if good:
+            self.watch_jumps(state.step, sum(loss for loss, _ in good) / len(good))
+        return good
+
+    def dump_batch(self, state: TrainState, step: int) -> None:
+        """Write the batch of a step, and the weights as they are now."""
+        self.dumped += 1
+        torch.manual_seed(derive_seed(state.config.seed, STEP, step))
+        rank = self.processes.rank if self.processes.world_size > 1 else None
+        first = self.batches.part.start or 0
+        header = BatchHeader(VERSION, step, first, state.data, state.config)
+        save_batch(self.run.bad_batch(step, rank), *self.batches(step), state.net, header)
+
+    def rollback(self, state: TrainState) -> None:
+        """Restore the last checkpoint, and halve the learning rate. Raises UserError where that has
+        not helped so far."""
+        if self.rollbacks == MAX_ROLLBACKS:
+            raise UserError(
+                f"the loss is not a number at step {state.step}, even at {state.lr_scale:g} of the "
+                f"learning rate: try a lower --train.lr (the last checkpoint is kept)"
+            )
+        lr_scale = state.lr_scale
+        restore_latest(self.run, state, repair=self.processes.is_main)
+        state.lr_scale = min(lr_scale, state.lr_scale) / 2
+        if self.processes.is_main:
+            rewind_logs(self.run, state.step)
+        self.nonfinite_steps, self.rollbacks = 0, self.rollbacks + 1
+        self.note(
+            f"back to step {state.step:,}, and on with {state.lr_scale:g} of the learning rate"
+        )
+
+    def saved(self) -> None:
+        """Begin to count anew: there is a checkpoint of finite weights."""
+        self.nonfinite_steps = self.rollbacks = 0
+
+    def watch_jumps(self, step: int, loss: float) -> None:
+        """Say once where the loss is finite and yet far above what it was."""
+        if loss > JUMP * self.lowest and not self.noted_jump:
+            self.noted_jump = True
+            self.note(
+                f"the loss has jumped from {self.lowest:.3g} to {loss:.3g} by step {step:,}: if it "
+                f"stays there, begin anew with a lower --train.lr or a longer --train.warmup"
+            )
+        self.lowest = min(self.lowest, loss)
+
+    def note(self, text: str) -> None:
+        if self.processes.is_main:
+            logger.warning(text)
+
+
+def save_batch(
+    path: Path, x0: Tensor, y: Tensor | None, net: nn.Module, header: BatchHeader
+) -> None:
+    """Write a batch and the weights of the network, for `ddpm replay`.
+
+    It may be one process's part of the whole: `header.first` is where that begins.
+    """
+    path.parent.mkdir(exist_ok=True)
+    tensors = with_prefix("raw.", net.state_dict()) | {"x0": x0}
+    save_tensors(path, tensors if y is None else tensors | {"y": y}, header)

@@ -1,0 +1,113 @@
+"""When things are due, and how a run is asked to stop."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from ddpm import UserError
+from ddpm.training import clock as module
+from ddpm.training.clock import GUIDE_AT, Clock, catch_signals
+from ddpm.utils.distributed import ALONE
+
+
+class Start:
+    step, seconds = 0, 0.0
+
+
+@pytest.fixture
+def time(monkeypatch):
+    """Seconds since the start, which a test sets."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: 1000.0 + now[0])
+    return now
+
+
+@pytest.fixture
+def config(tiny):
+    minutes = replace(tiny.train, log_every=10, save_minutes=1, sample_minutes=2)
+    return replace(tiny, steps=100, train=minutes)
+
+
+def test_a_line_a_checkpoint_a_preview_and_the_end(config, time):
+    clock = Clock(config, ALONE, Start)
+    assert clock.due(0, stop=False) == (0.0, 0.0, False, True, False, False, False)
+    assert not clock.due(1, stop=False).line
+    time[0] = 61
+    due = clock.due(2, stop=False)
+    assert (due.seconds, due.save, due.line, due.preview) == (61, True, True, False)
+    clock.saved()
+    assert not clock.due(3, stop=False).save
+    time[0] = 121
+    assert clock.due(4, stop=False).preview
+    assert clock.due(100, stop=False).over
+    assert clock.due(5, stop=True).over
+
+
+def test_previews_take_a_tenth_of_the_time_at_most(config, time):
+    clock = Clock(config, ALONE, Start)
+    with clock.preview():
+        time[0] = 60
+    time[0] = 60 + 599
+    assert not clock.due(1, stop=False).preview
+    time[0] = 60 + 600
+    assert clock.due(2, stop=False).preview
+
+
+def test_the_guide_is_due_once_when_its_share_of_the_budget_is_spent(config, time):
+    clock = Clock(config, ALONE, Start)
+    due = [k for k in range(100) if clock.due(k, stop=False).guide]
+    assert due == [100 * GUIDE_AT]
+
+    class Later:
+        step, seconds = 50, 0.0
+
+    assert not Clock(config, ALONE, Later).due(50, stop=False).guide
+
+
+def test_the_time_of_a_run_goes_on_where_it_was(config, time):
+    class Later:
+        step, seconds = 10, 500.0
+
+    clock = Clock(config, ALONE, Later)
+    time[0] = 5
+    assert clock.seconds == 505
+    assert not clock.due(10, stop=False).save
+
+
+def test_the_first_signal_asks_and_the_second_stops_at_once(capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    with catch_signals() as stop:
+        assert not stop
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert capfd.readouterr().err.count("stopping: saving after this step …") == 1
+
+
+def test_a_signal_is_taken_where_nobody_reads_what_is_said(monkeypatch):
+    def broken(*args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(module.os, "write", broken)
+    with catch_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop
+
+
+def test_a_budget_in_steps_images_or_minutes(tiny):
+    by_steps = replace(tiny, steps=10).budget
+    assert by_steps.progress(5, 99.0) == 0.5
+    assert by_steps.time_left(images_seen=5 * 16, seconds=99.0, rate=8.0) == 10
+    by_images = replace(tiny, steps=None, images=160).budget
+    assert by_images.progress(5, 99.0) == 0.5
+    assert by_images.time_left(images_seen=200, seconds=99.0, rate=8.0) == 0
+    by_minutes = replace(tiny, steps=None, minutes=0.02).budget
+    assert by_minutes.progress(0, 0.6) == pytest.approx(0.5)
+    assert by_minutes.time_left(0, 0.6, 8.0) == pytest.approx(0.6)
+    for wrong in ({"steps": None}, {"minutes": 1.0}):
+        with pytest.raises(UserError, match="one budget"):
+            _ = replace(tiny, **wrong).budget

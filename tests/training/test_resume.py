@@ -1,0 +1,195 @@
+"""A run that was stopped goes on as if it had not been, and only as the same run."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ddpm import UserError, load, train
+from ddpm.checkpoint.run_dir import RunDir
+from ddpm.config import read_toml
+from runs import assert_same, metrics, tensors
+
+
+def start_process(config, run, *more):
+    """`ddpm train` in a process of its own, on a config given as a file."""
+    code = (
+        "import sys, pathlib; from ddpm.config import read_toml; from ddpm import train;"
+        "train(read_toml(pathlib.Path(sys.argv[1])), sys.argv[2], resume=len(sys.argv) > 3)"
+    )
+    from ddpm.config import write_toml
+
+    path = run.with_suffix(".toml")
+    write_toml(config, path)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, path, run, *more], stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_step(run, step, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (run / "metrics.jsonl").exists() and len(metrics_lines(run)) >= step:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was never reached: {process.stderr.read()}")
+
+
+def metrics_lines(run):
+    return (run / "metrics.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("how", "optimizer"),
+    [(signal.SIGINT, "adamw"), (signal.SIGTERM, "adamw"), (signal.SIGKILL, "adamw"),
+     (signal.SIGTERM, "muon")],
+)  # fmt: skip
+def test_a_stopped_run_goes_on_bit_for_bit(how, optimizer, tiny_dropout, tmp_path):
+    config = replace(tiny_dropout, steps=60)
+    config = replace(config, train=replace(config.train, optimizer=optimizer))
+    train(config, tmp_path / "whole")
+    saving = replace(config, train=replace(config.train, save_minutes=1e-4))  # at every step
+    run = tmp_path / "stopped"
+    process = start_process(saving if how == signal.SIGKILL else config, run)
+    wait_for_step(run, 10, process)
+    process.send_signal(how)
+    process.wait(timeout=60)
+    stopped_at = load(run).step
+    assert 0 < stopped_at < 60
+    result = train(config, run, resume=True)
+    assert (result.step, result.finished) == (60, True)
+    assert_same(tensors(tmp_path / "whole"), tensors(run))
+    assert [line["step"] for line in metrics(run)] == list(range(1, 61))
+
+
+def test_a_finished_run_can_be_given_more(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    result = train(replace(tiny, steps=6), tmp_path / "run", resume=True)
+    assert result.step == 6
+    assert load(tmp_path / "run").step == 6
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_again(tiny, tmp_path):
+    train(tiny, tmp_path / "whole")
+    train(tiny, tmp_path / "run")
+    (tmp_path / "run" / "state" / "state.safetensors").unlink()
+    train(tiny, tmp_path / "run", resume=True)
+    assert_same(tensors(tmp_path / "whole"), tensors(tmp_path / "run"))
+
+
+def test_a_run_may_go_on_with_another_weight_of_its_loss(tiny, tmp_path):
+    train(tiny, tmp_path)
+    other = replace(tiny.diffusion, weight="min-snr", min_weight=0.5, time_sampling="by-weight")
+    result = train(replace(tiny, steps=6, diffusion=other), tmp_path, resume=True)
+    assert result.step == 6
+    assert load(tmp_path).config.diffusion == other
+
+
+def test_resuming_refuses_what_would_not_be_the_same_run(tiny, tmp_path):
+    with pytest.raises(UserError, match="there is no run to go on with"):
+        train(tiny, tmp_path / "none", resume=True)
+    train(tiny, tmp_path / "run")
+    before = tensors(tmp_path / "run")
+    for other in (
+        replace(tiny, seed=5),
+        replace(tiny, unet=replace(tiny.unet, channels=16)),
+        replace(tiny, train=replace(tiny.train, batch=8)),
+        replace(tiny, diffusion=replace(tiny.diffusion, target="x0")),
+    ):
+        with pytest.raises(UserError, match="cannot go on with another"):
+            train(other, tmp_path / "run", resume=True)
+    state = tmp_path / "run" / "state" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    RunDir(tmp_path / "run").previous_state.unlink()
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        train(replace(tiny, steps=6), tmp_path / "run", resume=True)
+    assert torch.equal(load(tmp_path / "run").net.conv_in.weight, before["conv_in.weight"])
+
+
+def test_two_trainings_in_one_folder_are_one_too_many(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    more = replace(tiny, steps=8)
+    with (
+        RunDir(tmp_path / "run").locked(),
+        pytest.raises(UserError, match="another process is training in"),
+    ):
+        train(more, tmp_path / "run", resume=True)
+    assert train(more, tmp_path / "run", resume=True).step == 8
+
+
+def test_settings_edited_by_hand_are_seen(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    path = tmp_path / "run" / "config.toml"
+    path.write_text("# mine\n" + path.read_text())
+    train(tiny, tmp_path / "run", resume=True)
+    assert path.read_text().startswith("# mine")  # the same settings: the file is left alone
+    path.write_text(path.read_text().replace('target = "v"', 'target = "eps"'))
+    with pytest.raises(UserError, match="another diffusion"):
+        train(read_toml(path), tmp_path / "run", resume=True)
+
+
+def test_a_run_follows_its_images_to_another_place(tiny, tmp_path):
+    images = torch.randint(0, 256, (20, 12, 12), dtype=torch.uint8).numpy()
+    np.savez(tmp_path / "here.npz", images=images)
+    config = replace(tiny, data=str(tmp_path / "here.npz"))
+    train(config, tmp_path / "run")
+    (tmp_path / "here.npz").rename(tmp_path / "there.npz")
+    moved = replace(config, steps=6, data=str(tmp_path / "there.npz"))
+    assert train(moved, tmp_path / "run", resume=True).step == 6
+    np.savez(tmp_path / "other.npz", images=255 - images)
+    other = replace(config, steps=8, data=str(tmp_path / "other.npz"))
+    with pytest.raises(UserError, match="the images are not those"):
+        train(other, tmp_path / "run", resume=True)
+
+
+def test_a_finished_run_without_its_model_gets_it_back(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    before = tensors(tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    assert train(tiny, tmp_path / "run", resume=True).finished
+    assert_same(before, tensors(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("step", None), ("step", -5), ("seconds", 1e999), ("ema_updates", "many")]
+)
+def test_a_damaged_state_is_a_sentence(tiny, tmp_path, key, value):
+    train(tiny, tmp_path / "run")
+    path = tmp_path / "run" / "state" / "state.safetensors"
+    RunDir(tmp_path / "run").previous_state.unlink()
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["ddpm"]) | {key: value}
+    save_file(load_file(path), path, metadata={"ddpm": json.dumps(header)})
+    with pytest.raises(UserError, match=f"damaged header: {key}"):
+        train(replace(tiny, steps=6), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("lost", ["optimizer.0.", "optimizer.", "raw.conv_in", "ema."])
+def test_a_state_that_lacks_a_part_is_refused(tiny, tmp_path, lost):
+    train(tiny, tmp_path / "run")
+    path = tmp_path / "run" / "state" / "state.safetensors"
+    RunDir(tmp_path / "run").previous_state.unlink()
+    with safe_open(path, "pt") as file:
+        metadata = {"ddpm": file.metadata()["ddpm"]}
+    kept = {k: v for k, v in load_file(path).items() if not k.startswith(lost)}
+    save_file(kept, path, metadata=metadata)
+    with pytest.raises(UserError, match="is damaged"):
+        train(replace(tiny, steps=6), tmp_path / "run", resume=True)
+
+
+def test_a_diverged_run_does_not_replace_its_last_good_checkpoint(tiny, tmp_path):
+    train(tiny, tmp_path / "run")
+    good = tensors(tmp_path / "run")
+    wild = replace(tiny.train, lr=1e30, warmup=0, decay=0, log_every=1000, save_minutes=1e-6)
+    with pytest.raises(UserError, match="the last checkpoint is kept"):
+        train(replace(tiny, steps=400, train=wild), tmp_path / "run", resume=True)
+    assert all(t.isfinite().all() for t in tensors(tmp_path / "run").values())
+    assert good.keys() == tensors(tmp_path / "run").keys()
