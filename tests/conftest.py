@@ -42,6 +42,7 @@ def tiny():
     return Config(
         data="mnist5k",
         steps=4,
+        held_out=8,
         unet=UNetConfig(channels=8, mults=(1, 2), blocks=1, attention=(8,), groups=4, patch=4),
         train=TrainConfig(batch=16, lr=1e-3, log_every=1, ema=0.99, warmup=2, decay=0.5),
         sample=SampleConfig(steps=2, guidance=2.0),

@@ -58,8 +58,3 @@ def test_a_torn_line_belongs_to_no_step(line):
 def test_durations():
     durations = [format_duration(s) for s in (0, 59.6, 3599, 3723)]
     assert durations == ["0:00", "1:00", "59:59", "1:02:03"]
-        "0:00",
-        "1:00",
-        "59:59",
-        "1:02:03",
-    ]
