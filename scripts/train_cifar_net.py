@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm import ImageDataset, UserError, load_images, to_float
-from ddpm.data.load import SPLIT
+from ddpm.data.sources import SETS_WITH_TEST
 from ddpm.evaluation.cifar_net import CLASSES, WEIGHTS, CifarNet
 from ddpm.utils.device import best_device
 
@@ -48,7 +48,7 @@ def held_apart(options: Options) -> tuple[ImageDataset, Tensor, Tensor]:
     data = load_images(options.data, root=options.root)
     if data.classes != CLASSES or data.images.shape[1:] != (3, 32, 32):
         raise UserError(f"{options.data} is not CIFAR-10")
-    if options.data in SPLIT:
+    if options.data in SETS_WITH_TEST:
         test = load_images(options.data, root=options.root, split="test")
         n = len(data)
         assert data.labels is not None

@@ -59,7 +59,7 @@ ALLOWED = {
         "features", "a network that a person names: neither read nor run by Python",
     ),
     "torchvision.datasets": (
-        "folder", "unpickles CIFAR-10: after it has compared the MD5 of every file",
+        "sources", "unpickles CIFAR-10: after it has compared the MD5 of every file",
     ),
     "datasets.load_dataset": ("sources", "tables and images: the code of a set is never run"),
 }  # fmt: skip

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from .core.schedule import Schedule, cosine, linear, sigmoid
     from .core.types import Prediction
     from .core.unet import UNet
-    from .data.load import Batches, ImageDataset, load_images
+    from .data.batches import Batches
+    from .data.dataset import ImageDataset
+    from .data.load import load_images
     from .evaluation.evaluate import evaluate
     from .evaluation.metrics import frechet_distance
     from .evaluation.reference import Reference
@@ -54,8 +56,8 @@ _MODULES = {
     "slerp": "core.editing",
     "inpaint": "core.editing",
     "variational_bound": "core.likelihood",
-    "ImageDataset": "data.load",
-    "Batches": "data.load",
+    "ImageDataset": "data.dataset",
+    "Batches": "data.batches",
     "load_images": "data.load",
     "to_float": "utils.images",
     "to_uint8": "utils.images",

@@ -251,6 +251,11 @@ class DataInfo:
     fingerprint: str
     preprocessing: str = "uint8 u -> u / 127.5 - 1"
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return self.channels, self.height, self.width
+
 
 T = TypeVar("T")
 

@@ -140,7 +140,7 @@ def test_a_folder_that_goes_away(tmp_path):
     (tmp_path / "run").rename(tmp_path / "gone")
     assert process.wait(timeout=120) == 1
     text = process.stderr.read()
-    told(text, "ddpm: … is gone, or its folder is")
+    told(text, "ddpm: … or its folder is missing")
     assert "Traceback" not in text
 
 

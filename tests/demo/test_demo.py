@@ -25,7 +25,7 @@ from starlette.middleware import Middleware
 
 from ddpm import Edit, UserError, generate, load, load_images, save
 from ddpm.cli.main import main
-from ddpm.data.decode import PixelBudget
+from ddpm.data.limits import PixelBudget
 from ddpm.demo import equations, runs, server, stream, uploads
 from ddpm.demo import models as models_module
 from ddpm.demo.gate import MAX_SENT, Gate

@@ -468,9 +468,9 @@ def test_bad_files_are_named(scripted, tmp_path, capsys):
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(scripted, tmp_path, monkeypatch, capsys):
+    reference = Reference(folder_of(photos(10), tmp_path / "real"), features=scripted)
     (tmp_path / "file").touch()
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file" / "cache"))
-    reference = Reference(folder_of(photos(10), tmp_path / "real"), features=scripted)
     assert reference.score(Samples(photos(6, 1), None, ()), {}).distance > 0
     assert "could not be written" in capsys.readouterr().err
 

@@ -7,6 +7,7 @@ makes 10,000 cases of each kind where a normal run makes a few; the cases are al
 import io
 import json
 import os
+import shutil
 import socket
 import struct
 import zipfile
@@ -42,7 +43,7 @@ from ddpm.checkpoint.checkpoint import save as save_checkpoint
 from ddpm.checkpoint.diffusers import WEIGHTS, read_diffusers, write_diffusers
 from ddpm.config import Config, DataInfo, read_toml, to_dict, validated
 from ddpm.core.ema import EMA
-from ddpm.data.folder import SUFFIXES
+from ddpm.data.decode import SUFFIXES
 from ddpm.training.optimizers import build_optimizer
 from ddpm.training.replay import replay
 from promise import SECONDS, promised
@@ -59,12 +60,12 @@ fuzz = settings(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def bounded():
-    """No room for a fault to take the machine down with it, no network, no cache to be filled."""
+def bounded(tmp_path_factory):
+    """No room for a fault to take the machine down with it, no network, a cache of its own."""
     resource = pytest.importorskip("resource", reason="this system does not bound memory")
     now, pages = resource.getrlimit(resource.RLIMIT_AS), Path("/proc/self/statm")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DDPM_CACHE", "/dev/null/none")
+        patch.setenv("DDPM_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(socket.socket, "connect", no_network)
         if pages.exists():
             used = int(pages.read_text().split()[0]) * resource.getpagesize()
@@ -79,12 +80,13 @@ def no_network(*args):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Makes a folder for each case, which goes with it."""
+    """Makes a folder for each case, which goes with it, and so does what was cached."""
 
     @contextmanager
     def new():
         with TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as folder:
             yield Path(folder)
+        shutil.rmtree(os.environ["DDPM_CACHE"], ignore_errors=True)
 
     return new
 

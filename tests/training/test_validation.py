@@ -38,7 +38,7 @@ def test_what_is_apart_is_never_learned():
         torch.arange(40, dtype=torch.uint8)[:, None, None, None], None, (), "numbers"
     )
     learned, apart = split_held_out(40, 2)
-    batches = Batches(data, 19, places=learned)
+    batches = Batches(data, 19, subset=learned)
     seen = torch.cat([batches.indices(k) for k in range(4)])
     assert set(seen.tolist()) == set(learned.tolist())
     assert not set(seen.tolist()) & set(apart.tolist())

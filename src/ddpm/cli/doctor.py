@@ -34,8 +34,9 @@ class DoctorOptions:
 
 
 def doctor(options: DoctorOptions) -> int:
+    from ..data.inspect import inspect_images
     from ..data.load import load_images
-    from ..training.benchmark import examine
+    from ..training.benchmark import about_cost
 
     sheet = Path(options.sheet) if options.sheet else None
     if sheet:
@@ -46,8 +47,10 @@ def doctor(options: DoctorOptions) -> int:
         preset(options.preset), data=options.data, root=options.root, size=options.size,
         flip=options.flip,
     )  # fmt: skip
-    images = load_images(config.data, config.size, config.root)
-    images = images if config.labels else images.without_labels()
-    for line in examine(config, images, device=options.device, sheet=sheet):
+    data = load_images(config.data, config.size, config.root)
+    data = data if config.labels else data.without_labels()
+    for line in inspect_images(data, config.data, config.flip, sheet):
+        print(line)
+    for line in about_cost(config, data, options.device):
         print(line)
     return 0

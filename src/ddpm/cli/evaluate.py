@@ -23,7 +23,7 @@ from .common import (
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from ..data.folder import ImageDataset
+    from ..data.dataset import ImageDataset
     from ..evaluation.reference import Reference
     from ..evaluation.report import Report
     from ..generation.generate import Samples
@@ -124,7 +124,7 @@ def score_images(what: str, options: EvaluateOptions, other: "Report | None") ->
     processes = join_processes(device)
     with processes.main_process_first():
         path = Path(what).resolve()  # the path, whatever named sets there are
-        images = load_images(path, as_they_are=True)
+        images = load_images(path, keep_size=True)
     tell_notes(images, processes)
     data = options.data or ("mnist" if tuple(images.images.shape[1:]) == SHAPE else None)
     if data is None:
@@ -235,11 +235,10 @@ def load_reference(
     device: str,
     processes: "Processes",
 ) -> "Reference":
-    from ..data.load import SPLIT
-    from ..data.sources import PREFIX
+    from ..data.sources import HUB_PREFIX, SETS_WITH_TEST
     from ..evaluation.reference import Reference
 
-    if options.split and data not in SPLIT and not data.startswith(PREFIX):
+    if options.split and data not in SETS_WITH_TEST and not data.startswith(HUB_PREFIX):
         raise UserError(f"--split is for named sets, and {data} is not one: leave it out")
     with processes.main_process_first():  # who decodes the images for all
         reference = Reference(

@@ -99,7 +99,7 @@ def generate(options: GenerateOptions) -> int:
 
 def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
     """Return what the images come from, or None where that is noise alone."""
-    from ..data.decode import read_mask, read_picture
+    from ..data.decode import read_image, read_mask
     from ..generation.generate import Edit, check_edit
 
     if options.change is not None and (options.image is None or options.mask is not None):
@@ -108,7 +108,7 @@ def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
         raise UserError("--rounds is for --image with --mask: leave it out")
     if options.towards is options.image is options.mask is None:
         return None
-    image = None if options.image is None else read_picture(Path(options.image), data)
+    image = None if options.image is None else read_image(Path(options.image), data)
     mask = None if options.mask is None else read_mask(Path(options.mask), data)
     given = {"change": options.change, "rounds": options.rounds}
     rest = {name: value for name, value in given.items() if value is not None}

@@ -1,1 +1,1 @@
-"""Images from folders, archives, tables and well-known sets, and batches of them."""
+"""Image data sets: read from many sources, decoded once, and served in batches."""

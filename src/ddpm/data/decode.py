@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from threading import Condition
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,98 +13,95 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
-from ..utils.errors import UserError
+from ..utils.errors import UserError, first_line
+from .limits import MAX_BYTES, MAX_PIXELS, MAX_SCANS, MIN_SIDE, PIXEL_BUDGET
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
     ".pbm", ".avif",
 )  # fmt: skip
-SMALLEST_SIDE = 8
-MAX_PIXELS = 100_000_000
-MAX_BYTES = 500_000_000
-MAX_SCANS = 100  # of a progressive JPEG, each of which passes over the whole image; ten are usual
+ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height change places
 
 
-class PixelBudget:
-    """Room for so many pixels at once: who needs more than is left waits for others to end."""
+class ImageHeader(NamedTuple):
+    """What a file says of its image: height and width once it is upright, and whether it has
+    colour."""
 
-    def __init__(self, most: int):
-        self.left, self.change = most, Condition()
-
-    @contextmanager
-    def reserve(self, n: int) -> Iterator[None]:
-        with self.change:
-            self.change.wait_for(lambda: n <= self.left)
-            self.left -= n
-        try:
-            yield
-        finally:
-            with self.change:
-                self.left += n
-                self.change.notify_all()
-
-
-PIXEL_BUDGET = PixelBudget(2 * MAX_PIXELS)
+    height: int
+    width: int
+    colour: bool
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """What is read: the formats that SUFFIXES stand for, of those that Pillow was built with."""
+    """Return the formats of SUFFIXES that Pillow was built with."""
     known = Image.registered_extensions()
     return tuple(sorted({known[suffix] for suffix in SUFFIXES if suffix in known}))
 
 
 def open_image(data: bytes) -> Image.Image:
-    """An image file of one of the formats, not decoded yet. No other is opened, whatever the file
-    is called: Pillow knows many, and one of them is a program that another program runs."""
+    """Open an image file of one of the formats, without decoding it.
+
+    Other formats are refused, whatever the file is called: for PostScript, Pillow would start a
+    program.
+    """
     image = Image.open(io.BytesIO(data), formats=formats())
     if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
         raise ValueError(f"more than {MAX_SCANS} passes over one image are too many")
     return image
 
 
-def head(data: bytes) -> tuple[int, int, bool]:
-    """Height and width as seen, and whether it is in colour, from the file's head alone."""
-    with open_image(data) as image:
-        w, h = usable_size(image)
-        gray = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
-    # A PNG is decoded for it, as it may be told behind the pixels.
-    with PIXEL_BUDGET.reserve(w * h):
-        turned = open_image(data).getexif().get(0x0112, 1) >= 5
-    return (w, h, not gray) if turned else (h, w, not gray)
-
-
-def usable_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height, or ValueError for an image that is too small to learn from or a bomb."""
+def check_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height. Raises ValueError for too few or too many pixels."""
     w, h = image.size
     if w * h > MAX_PIXELS:
         raise ValueError(f"{w}x{h} pixels are too many")
-    if min(w, h) < SMALLEST_SIDE:
+    if min(w, h) < MIN_SIDE:
         raise ValueError(f"{w}x{h} pixels are too few")
     return w, h
 
 
-def decode(data: bytes) -> Image.Image:
-    """An image file as "L" or "RGB": upright, over white where it is transparent."""
+def read_header(data: bytes) -> ImageHeader:
+    """Return size and colour of an image file, without decoding it where the format allows."""
     with open_image(data) as image:
-        usable_size(image)
+        w, h = check_size(image)
+        gray = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
+    # To find the tag, Pillow decodes a PNG, in which it may follow the pixels.
+    with PIXEL_BUDGET.reserve(w * h):
+        rotated = open_image(data).getexif().get(ORIENTATION, 1) >= 5
+    return ImageHeader(w, h, not gray) if rotated else ImageHeader(h, w, not gray)
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode an image file to mode "L" or "RGB": upright, and over white where transparent."""
+    with open_image(data) as image:
+        check_size(image)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.nan_to_num(np.asarray(image, np.float32))
         known = 65535 if image.mode.startswith("I;16") else None
-        top = known or (1 if pixels.max() <= 1 else 255 if pixels.max() <= 255 else 65535)
-        return Image.fromarray((pixels.clip(0, top) * (255 / top)).round().astype(np.uint8))
+        white = known or (1 if pixels.max() <= 1 else 255 if pixels.max() <= 255 else 65535)
+        return Image.fromarray((pixels.clip(0, white) * (255 / white)).round().astype(np.uint8))
     if image.has_transparency_data:
         gray = image.mode in ("1", "L", "LA")
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("L" if gray else "RGB")
-    return converted(image, "L" if image.mode in ("1", "L") else "RGB")
+    return to_mode(image, "L" if image.mode in ("1", "L") else "RGB")
 
 
-def converted(image: Image.Image, mode: str) -> Image.Image:
-    """Without the copy that Pillow makes of what is in that mode already: images may be large."""
+@contextmanager
+def decoded(data: bytes) -> Iterator[Image.Image]:
+    """Decode an image file as soon as the pixel budget allows; free its pixels at the end."""
+    with open_image(data) as file:
+        w, h = check_size(file)
+    with PIXEL_BUDGET.reserve(w * h):
+        yield decode(data)
+
+
+def to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert the mode, without the copy that Pillow makes where there is nothing to convert."""
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -114,33 +111,40 @@ def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
 
 def decode_to_fit(data: bytes, mode: str, size: tuple[int, int]) -> np.ndarray:
-    """An image file, decoded and fitted once there is room for it."""
-    with open_image(data) as file:
-        w, h = usable_size(file)
-    with PIXEL_BUDGET.reserve(w * h):
-        return fit(converted(decode(data), mode), size)
+    """Decode an image file, then crop and resize it: uint8 (H, W) for "L", (H, W, 3) for "RGB"."""
+    with decoded(data) as image:
+        return fit(to_mode(image, mode), size)
 
 
-def read_picture(path: Path, info: DataInfo) -> Tensor:
-    """One image file as a network's data are: uint8 (C, H, W), cropped and resized."""
-    return as_picture(opened(path), info)
+# ---- single images, for editing --------------------------------------------------------------
 
 
-def as_picture(image: Image.Image, info: DataInfo) -> Tensor:
+def read_image(path: Path, info: DataInfo) -> Tensor:
+    """Return an image file as the data of a network: uint8 (C, H, W), cropped and resized.
+
+    Raises UserError where the file is missing or is not an image.
+    """
+    return image_to_tensor(read_file(path), info)
+
+
+def image_to_tensor(image: Image.Image, info: DataInfo) -> Tensor:
+    """Return an image as the data of a network: uint8 (C, H, W), cropped and resized."""
     if info.channels not in (1, 3):
-        raise UserError(f"a picture has 1 channel or 3, and this network's {info.channels}")
+        raise UserError(
+            f"an image has 1 channel or 3, and the data of this network {info.channels}"
+        )
     image = image.convert("RGB" if info.channels == 3 else "L")
     array = fit(image, (info.height, info.width)).reshape(info.height, info.width, -1)
     return torch.from_numpy(np.moveaxis(array, -1, 0).copy())
 
 
 def read_mask(path: Path, info: DataInfo) -> Tensor:
-    """A picture as a mask: bool (H, W), True where it is nearer to white than to black."""
-    return torch.from_numpy(fit(opened(path).convert("L"), (info.height, info.width)) > 127)
+    """Return an image file as a mask: bool (H, W), True where it is nearer to white than black."""
+    return torch.from_numpy(fit(read_file(path).convert("L"), (info.height, info.width)) > 127)
 
 
-def opened(path: Path) -> Image.Image:
-    """An image file, decoded. Raises UserError where it cannot be."""
+def read_file(path: Path) -> Image.Image:
+    """Decode an image file. Raises UserError where it is missing or is not an image."""
     try:
         return decode(read_bytes(path))
     except FileNotFoundError:
@@ -152,13 +156,9 @@ def opened(path: Path) -> Image.Image:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's, or ValueError where there are too many; also of a file without an end."""
+    """Return the bytes of a file. Raises ValueError for more than MAX_BYTES, or without an end."""
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"the file has more than {MAX_BYTES:,} bytes")
     return data
-
-
-def first_line(error: Exception) -> str:
-    return str(error).split("\n")[0] or type(error).__name__

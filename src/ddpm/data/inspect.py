@@ -1,42 +1,91 @@
-"""What a person should hear of a set of images before it is learned."""
+"""What a person should know of images before a network is trained on them."""
+
+import hashlib
+import statistics
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.ema import warm_decay
+from ..utils.errors import UserError
 from ..utils.images import to_float
-from .folder import ImageDataset
+from .dataset import ImageDataset
+from .decode import decoded, fit
+from .folder import ImageFiles, holds_files, list_files
 
-FEW = 1000  # images: a network that is trained on fewer will learn them by heart
-UNEVEN = 10  # times as many images in the largest class as in the smallest
+FEW_IMAGES = 1000  # a network trained on fewer memorizes them
+IMBALANCE = 10  # how many times larger than the smallest the largest class may be
+MAX_SHOWN = 12  # images on the contact sheet
+COLUMNS = 6
+THUMBNAIL = 160  # pixels
 
 
-def inspection_notes(images: ImageDataset, flip: bool) -> list[str]:
-    """Classes, mirror images, and whether there are enough: quick enough for every training."""
+def inspect_images(
+    data: ImageDataset, path: str | Path, flip: bool = False, sheet: Path | None = None
+) -> list[str]:
+    """Return lines on the images that were read from `path`: on their files, where it is a folder
+    or a zip, and on what will be learned.
+
+    `sheet` is the PNG file to write a contact sheet to. Raises UserError where there are no files
+    to show on it.
+    """
+    lines, path = [], Path(path)
+    info = data.info
+    if holds_files(path):
+        files = list_files(path)
+        reports = inspect_files(files)
+        lines += describe_files(reports, (info.height, info.width))
+        if sheet:
+            contact_sheet(files, reports, (info.height, info.width)).save(sheet, "png")
+            lines.append(f"what is cropped most: {sheet}")
+    elif sheet:
+        raise UserError(f"a contact sheet is of files in a folder or a zip, and {path} is neither")
+    classes = f", {len(info.classes)} classes" if info.classes else ""
+    lines.append(
+        f"to be learned: {len(data):,} images of {info.width}x{info.height} in {info.channels} "
+        f"channel{'s' * (info.channels > 1)}{classes}, {data.images.nbytes / 1e6:,.0f} MB"
+    )
+    return lines + [f"note: {note}" for note in inspection_notes(data, flip)]
+
+
+# ---- the images as they will be learned ------------------------------------------------------
+
+
+def inspection_notes(data: ImageDataset, flip: bool) -> list[str]:
+    """Return notes on the balance of classes, on mirroring, and on the number of images.
+
+    They take a second at most: every training gives them.
+    """
     lines = []
-    n = len(images)
-    if images.labels is not None:
-        counts = images.labels.bincount(minlength=len(images.classes))
+    n = len(data)
+    if data.labels is not None:
+        counts = data.labels.bincount(minlength=len(data.classes))
         few, many = int(counts.min()), int(counts.max())
-        if many > UNEVEN * max(few, 1):
-            rare, common = images.classes[counts.argmin()], images.classes[counts.argmax()]
+        if many > IMBALANCE * max(few, 1):
+            rare, common = data.classes[counts.argmin()], data.classes[counts.argmax()]
             lines.append(
                 f"classes are uneven: {few:,} of {rare}, {many:,} of {common}; the rare ones will "
                 f"be learned badly"
             )
-    accuracy = mirror_accuracy(images.images)
+    accuracy = mirror_accuracy(data.images)
     if flip and accuracy > 0.65:
         lines.append(
             f"mirror images can be told from these {accuracy:.0%} of the time, so --flip would "
             f"teach what is not there: leave it out"
         )
-    elif not flip and accuracy < 0.56 and n < 100 * FEW:
+    elif not flip and accuracy < 0.56 and n < 100 * FEW_IMAGES:
         lines.append(
             f"mirror images look like these (told apart {accuracy:.0%} of the time): --flip would "
             f"double what there is to learn from"
         )
-    if n < FEW:
+    if n < FEW_IMAGES:
         lines.append(
             f"{n:,} images are few: a network will learn them by heart. Take a small one with "
             f"--unet.dropout 0.2, stop early, and look with ddpm evaluate --memorization"
@@ -56,15 +105,16 @@ def ema_note(step: int, decay: float) -> str | None:
     )
 
 
-def mirror_accuracy(images: Tensor, most: int = 4000, side: int = 12) -> float:
-    """How often a linear classifier, on images it has not seen, tells them from their mirror
-    images: 0.5 where mirroring changes nothing.
+def mirror_accuracy(images: Tensor, limit: int = 4000, side: int = 12) -> float:
+    """Return how often a linear classifier tells images it has not seen from their mirror images:
+    0.5 where mirroring changes nothing.
 
-    Only what changes sign under mirroring can tell, a = x − mirror(x), and the classifier is ridge
-    regression to 1: an image is told right where w·a > 0.
+    `limit` of the images are taken, in gray, at `side` pixels. Only what changes sign under
+    mirroring can tell, a = x − mirror(x), and the classifier is ridge regression to 1: it is right
+    about an image where w·a > 0.
     """
-    stride = max(1, len(images) // most)
-    x = to_float(images[::stride][:most]).mean(1, keepdim=True)
+    stride = max(1, len(images) // limit)
+    x = to_float(images[::stride][:limit]).mean(1, keepdim=True)
     x = F.adaptive_avg_pool2d(x, (min(side, x.shape[2]), min(side, x.shape[3])))
     a = (x - x.flip(-1)).flatten(1)
     a = a[:, a.square().sum(0) > 0]
@@ -74,3 +124,119 @@ def mirror_accuracy(images: Tensor, most: int = 4000, side: int = 12) -> float:
     ridge = 0.01 * len(learn) * learn.var() * torch.eye(a.shape[1])
     w = torch.linalg.solve(learn.T @ learn + ridge, learn.sum(0))
     return (test @ w > 0).float().mean().item()
+
+
+# ---- the files -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One image file: mode, width and height once decoded, and a hash of its pixels; or why it
+    cannot be read."""
+
+    name: str
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)
+    digest: str = ""
+    error: str = ""
+
+    @property
+    def aspect(self) -> float:
+        return self.size[0] / self.size[1]
+
+
+def inspect_files(files: ImageFiles) -> list[FileReport]:
+    """Decode every file and return what was found."""
+
+    def look(data: bytes) -> tuple[str, tuple[int, int], str]:
+        with decoded(data) as image:
+            return image.mode, image.size, hashlib.sha256(image.tobytes()).hexdigest()
+
+    def report(name: str) -> FileReport:
+        found = files.attempt(look, name)
+        return FileReport(name, error=found) if isinstance(found, str) else FileReport(name, *found)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(report, files.names))
+
+
+def describe_files(reports: list[FileReport], size: tuple[int, int] | None) -> list[str]:
+    """Return lines on number, sizes, modes, aspects and duplicates of files, on those that cannot
+    be read, and on what cropping to `size` (height, width) costs."""
+    good = [r for r in reports if not r.error]
+    lines = [f"{len(reports):,} image files, of which {len(good):,} can be read"]
+    for error, names in grouped([r for r in reports if r.error], lambda r: r.error).items():
+        lines.append(f"  {len(names):,} cannot: {error} ({first_names(names)})")
+    if not good:
+        return lines
+    sizes = Counter(r.size for r in good).most_common()
+    shown = ", ".join(f"{w}x{h}: {n:,}" for (w, h), n in sizes[:4])
+    lines.append(f"sizes: {shown}" + (f" and {len(sizes) - 4} more" if len(sizes) > 4 else ""))
+    modes = Counter("gray" if r.mode == "L" else "colour" for r in good)
+    lines.append("modes: " + ", ".join(f"{mode} {n:,}" for mode, n in modes.most_common()))
+    if len(modes) > 1:
+        lines.append("  gray images will be taught as colour: if all are meant gray, convert them")
+    aspects = sorted(r.aspect for r in good)
+    median = statistics.median(aspects)
+    lines.append(f"width / height: {aspects[0]:.2f} … {median:.2f} (median) … {aspects[-1]:.2f}")
+    if size:
+        lost = [cropped_share(r, size) for r in good]
+        lines.append(
+            f"cropped to {size[1]}x{size[0]}: {sum(lost) / len(lost):.0%} of an image is lost on "
+            f"average, {max(lost):.0%} of the worst"
+        )
+        small = sum(r.size[0] < size[1] or r.size[1] < size[0] for r in good)
+        if small:
+            lines.append(f"  {small:,} are smaller than that, and will be blurred: --size")
+    same = [names for names in grouped(good, lambda r: r.digest).values() if len(names) > 1]
+    if same:
+        extra = sum(len(names) - 1 for names in same)
+        lines.append(
+            f"duplicates: {extra:,} images are there more than once ({first_names(same[0])})"
+        )
+    return lines
+
+
+def grouped(reports: list[FileReport], key: Callable[[FileReport], str]) -> dict[str, list[str]]:
+    """Return the names of files by the key they share."""
+    groups: dict[str, list[str]] = {}
+    for report in reports:
+        groups.setdefault(key(report), []).append(report.name)
+    return groups
+
+
+def first_names(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def cropped_share(report: FileReport, size: tuple[int, int]) -> float:
+    """Return the share of an image that is cropped to bring it to the aspect of `size`."""
+    wanted = size[1] / size[0]
+    return 1 - min(report.aspect / wanted, wanted / report.aspect)
+
+
+def contact_sheet(
+    files: ImageFiles, reports: list[FileReport], size: tuple[int, int]
+) -> Image.Image:
+    """Return a picture of the images that lose most by cropping: each with the frame that is kept,
+    above what is learned of it."""
+    readable = [r for r in reports if not r.error]
+    worst = sorted(readable, key=lambda r: -cropped_share(r, size))[:MAX_SHOWN]
+    cell_w, cell_h = THUMBNAIL + 10, 2 * (THUMBNAIL + 10)
+    sheet_size = (cell_w * min(COLUMNS, len(worst)), cell_h * -(-len(worst) // COLUMNS))
+    sheet = Image.new("RGB", sheet_size, "white")
+    for i, report in enumerate(worst):
+        with decoded(files.read(report.name)) as found:
+            image = found.convert("RGB")
+        learned = Image.fromarray(fit(image, size))
+        learned = learned.resize((THUMBNAIL, THUMBNAIL * size[0] // size[1]))
+        w, h = image.size
+        kept_w, kept_h = min(w, h * size[1] / size[0]), min(h, w * size[0] / size[1])
+        left, top = (w - kept_w) / 2, (h - kept_h) / 2
+        frame = (left, top, left + kept_w - 1, top + kept_h - 1)
+        ImageDraw.Draw(image).rectangle(frame, outline="red", width=max(1, w // 80))
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        x, y = i % COLUMNS * cell_w, i // COLUMNS * cell_h
+        sheet.paste(image, (x, y))
+        sheet.paste(learned, (x, y + cell_h // 2))
+    return sheet

@@ -9,7 +9,8 @@ from threading import Lock
 from torch import Tensor
 
 from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, load
-from ..data.load import NAMED, load_images
+from ..data.load import load_images
+from ..data.sources import is_downloaded
 from ..generation.generate import cycle_labels, on_device, trajectories
 from ..utils.device import best_device
 from ..utils.errors import UserError
@@ -66,7 +67,7 @@ class ModelStore:
         checkpoint = self._load(name, stamp)
         data, root = checkpoint.data, Path(checkpoint.config.root)
         source = "mnist5k" if data.source == "mnist" else data.source
-        if source not in AT_HAND or not (source == "mnist5k" or (root / NAMED[source]).is_dir()):
+        if source not in AT_HAND or not is_downloaded(source, root):
             return None
         try:
             images = load_images(source, root=root).images

@@ -88,7 +88,7 @@ def generate_tab(store: ModelStore, model: gr.Dropdown) -> gr.Dropdown:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             label = classes(first)
-            n = gr.Slider(1, MAX_IMAGES, 16, step=1, label="ImageDataset")
+            n = gr.Slider(1, MAX_IMAGES, 16, step=1, label="Images")
             steps = gr.Slider(1, MAX_STEPS, chosen.steps, step=1, label="Steps")
             with gr.Row():
                 go = gr.Button("Generate", variant="primary", elem_id="go")
@@ -108,7 +108,7 @@ def generate_tab(store: ModelStore, model: gr.Dropdown) -> gr.Dropdown:
                 seed = gr.Number(0, precision=0, minimum=0, label="Seed")
                 fresh = gr.Checkbox(True, label="A fresh seed each time")
         with gr.Column(scale=2, min_width=300):
-            stage = gr.HTML(WAITING, js_on_load=SCRUB, elem_id="stage", label="ImageDataset")
+            stage = gr.HTML(WAITING, js_on_load=SCRUB, elem_id="stage", label="Images")
 
     def run(
         name: str, label: str, n: float, steps: float, sampler: str, eta: float,
@@ -233,7 +233,7 @@ def editing_tab(blocks: gr.Blocks, store: ModelStore, model: gr.Dropdown) -> lis
         with gr.Row():
             a = gr.Number(1, precision=0, minimum=0, label="From seed")
             b = gr.Number(2, precision=0, minimum=0, label="to seed")
-            n = gr.Slider(3, 16, 8, step=1, label="ImageDataset")
+            n = gr.Slider(3, 16, 8, step=1, label="Images")
             label = classes(first, none_first=True)
         found.append(label)
         parts = stage_and_buttons("Walk", "between")

@@ -6,9 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.decode import first_line
 from ..generation.generate import generate
-from ..utils.errors import UserError
+from ..utils.errors import UserError, first_line
 from .models import ModelStore
 
 STATIC = Path(__file__).parent / "static"

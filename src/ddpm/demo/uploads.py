@@ -11,7 +11,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
-from ..data.decode import PixelBudget, as_picture, decode, fit, open_image
+from ..data.decode import decode, fit, image_to_tensor, open_image
+from ..data.limits import PixelBudget
 from ..utils.errors import UserError
 from .html import png
 
@@ -169,7 +170,7 @@ def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
         raise UserError(f"{name} has {w:,} x {h:,} pixels, which is too many: make it smaller")
     try:
         with PIXEL_BUDGET.reserve(w * h):
-            image = as_picture(decode(raw), info)
+            image = image_to_tensor(decode(raw), info)
     except Exception as error:
         raise UserError(f"{name} cannot be used: {error}") from None
     notes = [f"{name}: its middle, at {info.width}x{info.height}"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checkpoint.checkpoint import Checkpoint
 from ..config import SampleConfig
 from ..core.likelihood import variational_bound
-from ..data.folder import ImageDataset
+from ..data.dataset import ImageDataset
 from ..generation.generate import OnState, Samples, generate, network_evaluations
 from ..utils.device import place
 from ..utils.distributed import ALONE, Processes

@@ -17,9 +17,10 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data.folder import ImageDataset
-from ..data.load import SPLIT, cache_folder, load_images
-from ..data.sources import PREFIX
+from ..data.cache import cache_folder
+from ..data.dataset import ImageDataset
+from ..data.load import load_images
+from ..data.sources import HUB_PREFIX, SETS_WITH_TEST
 from ..generation.generate import Samples
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
@@ -62,18 +63,18 @@ class Reference:
         processes: Processes = ALONE,
     ):
         self.device, self.processes = torch.device(device), processes
-        named, hub = str(source) in SPLIT, str(source).startswith(PREFIX)
+        named, hub = str(source) in SETS_WITH_TEST, str(source).startswith(HUB_PREFIX)
 
         def read(what: str | Path, split: str) -> ImageDataset:
             return load_images(what, size, root, split)
 
         # Those of a named set are shuffled; a folder's lie class by class.
-        self.shuffled = named if held_out is None else str(held_out) in SPLIT
+        self.shuffled = named if held_out is None else str(held_out) in SETS_WITH_TEST
         self.real = self.training = read(source, split)
         self.held_out: ImageDataset | None = None
         self.unseen: ImageDataset | None
         if held_out is not None:
-            self.held_out = read(held_out, "test" if str(held_out) in SPLIT else "train")
+            self.held_out = read(held_out, "test" if str(held_out) in SETS_WITH_TEST else "train")
         elif named:
             self.held_out = read(source, "test" if split == "train" else "train")
         if (named or hub) and split == "test":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..checkpoint.run_dir import RunDir
 from ..checkpoint.tensors import VERSION, Version, save_tensors, with_prefix
 from ..config import Config, DataInfo, Whole
-from ..data.load import Batches
+from ..data.batches import Batches
 from ..utils.distributed import Processes
 from ..utils.errors import UserError
 from ..utils.random import STEP, derive_seed

@@ -16,8 +16,10 @@ from ..checkpoint.run_dir import RunDir, check_trainable
 from ..config import Config, DataInfo, checked, write_toml
 from ..core.diffusion import Diffusion
 from ..core.ema import EMA
+from ..data.batches import Batches
+from ..data.dataset import ImageDataset
 from ..data.inspect import inspection_notes
-from ..data.load import Batches, ImageDataset, load_images
+from ..data.load import load_images
 from ..utils.device import best_device, check_device, has_bfloat16, place
 from ..utils.distributed import Processes
 from ..utils.errors import UserError

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..checkpoint.run_dir import RunDir
 from ..core.diffusion import Diffusion
 from ..core.loss import Loss
-from ..data.load import ImageDataset
+from ..data.dataset import ImageDataset
 from ..utils.images import to_float
 from ..utils.random import ImageNoise
 from .log import append_line

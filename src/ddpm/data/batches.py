@@ -1,0 +1,74 @@
+"""Batches of training images."""
+
+import torch
+from torch import Tensor
+
+from ..utils.images import to_float
+from ..utils.random import ORDER, derive_seed
+from .dataset import ImageDataset
+
+
+class Batches:
+    """Batches of shuffled images, epoch after epoch; batch k depends on data, seed and k alone.
+
+    batches(k) returns x0 in [−1, 1], float32 (B, C, H, W), and y, int64 (B,) or None.
+
+    flip    mirror half of the images, drawn from torch's global generator
+    device  where batches are returned; the images are moved there where they take less than a
+            quarter of its free memory
+    part    the slice of each batch to return, for one of several processes; what is random is
+            drawn for the whole batch, so that it does not depend on their number
+    subset  indices of the images to use, int64; None for all
+    """
+
+    def __init__(
+        self,
+        data: ImageDataset,
+        batch: int,
+        seed: int = 0,
+        flip: bool = False,
+        device: torch.device | str = "cpu",
+        part: slice = slice(None),
+        subset: Tensor | None = None,
+    ):
+        self.subset = torch.arange(len(data)) if subset is None else subset
+        self.n, self.batch, self.seed, self.flip = len(self.subset), batch, seed, flip
+        self.part = part
+        self.device = torch.device(device)
+        fits = data.images.nbytes < free_memory(self.device) / 4
+        storage = self.device if fits else data.images.device
+        self.images = data.images.to(storage)
+        self.labels = None if data.labels is None else data.labels.to(storage)
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def __call__(self, k: int) -> tuple[Tensor, Tensor | None]:
+        index = self.indices(k)[self.part]
+        x0 = to_float(self.images[index].to(self.device, non_blocking=True))
+        y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
+        if self.flip:
+            mirrored = torch.rand(self.batch, 1, 1, 1, device=self.device) < 0.5
+            x0 = torch.where(mirrored[self.part], x0.flip(-1), x0)
+        return x0, y
+
+    def indices(self, k: int) -> Tensor:
+        """Return the indices of the images in batch k, int64 (B,), on the images' device."""
+        first, end, n = k * self.batch, (k + 1) * self.batch, self.n
+        epochs = range(first // n, (end - 1) // n + 1)
+        return torch.cat([self.order(e)[max(0, first - e * n) : end - e * n] for e in epochs])
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the indices of all images in the order of an epoch."""
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, ORDER, epoch))
+            order = torch.randperm(self.n, generator=generator)
+            self._epoch, self._order = epoch, self.subset[order].to(self.images.device)
+        return self._order
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the free bytes of a device; infinity for the CPU, where the images are already."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return float("inf")

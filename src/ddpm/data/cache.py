@@ -1,0 +1,98 @@
+"""The cache of decoded images: each set is decoded once, and then memory-mapped from there.
+
+A set is two files: NAME.images, the pixels, and NAME.safetensors, the labels and a description with
+a checksum. Whatever is missing, damaged or out of date is decoded again.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..utils.errors import UserError
+from ..utils.files import atomic_write
+from .dataset import ImageDataset, Source, fingerprint
+
+
+def cache_folder() -> Path:
+    """Return the folder for all that is cached: DDPM_CACHE, or the user's own for caches."""
+    return Path(os.environ.get("DDPM_CACHE") or platformdirs.user_cache_dir("ddpm", False))
+
+
+def cache_path(source: str, *key: object) -> Path:
+    """Return where the images of a source are cached, for one key of all that decides them."""
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()
+    return cache_folder() / f"{Path(source).stem[:40]}-{digest[:24]}.safetensors"
+
+
+def write_cache(path: Path, source: Source, name: str) -> ImageDataset:
+    """Decode a source into the cache and return the images as they lie there.
+
+    Raises UserError where the cache cannot be written.
+    """
+    pixels = path.with_suffix(".images")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(pixels) as partial, partial.open("wb") as out:
+            decoded = source.decode(out)
+        images = map_images(pixels, decoded.shape)
+        labels = None
+        if decoded.labels is not None:
+            labels = torch.from_numpy(decoded.labels.astype(np.int64))
+        digest = fingerprint(images, labels, decoded.classes)
+        dataset = ImageDataset(images, labels, decoded.classes, name, digest, decoded.notes)
+        with atomic_write(path) as partial:
+            save_file(
+                {} if labels is None else {"labels": labels}, partial,
+                metadata={"about": describe(dataset)},
+            )  # fmt: skip
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"decoded images cannot be written to {path.parent} ({reason}): make room there, or "
+            f"set DDPM_CACHE to a folder that can be written"
+        ) from None
+    return dataset
+
+
+def read_cache(path: Path) -> ImageDataset | None:
+    """Return the images that are cached there; None where they are missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            known, about = file.metadata()["about"].split(" ", 1)
+            labels = file.get_tensor("labels") if "labels" in file.keys() else None  # noqa: SIM118
+        if known != checksum(about, labels):
+            return None
+        classes, source, digest, notes, shape = json.loads(about)
+        images = map_images(path.with_suffix(".images"), tuple(shape))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    return ImageDataset(images, labels, tuple(classes), source, digest, tuple(notes))
+
+
+def map_images(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """Return the images in a file, uint8 of that shape, read from disk as they are used; writing
+    to them changes a copy. Raises ValueError where the file is too short."""
+    return torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
+
+
+def describe(data: ImageDataset) -> str:
+    """Return all but the pixels and labels as JSON, after a checksum of it and the labels."""
+    table = [data.classes, data.source, data.fingerprint, data.notes, data.images.shape]
+    about = json.dumps(table)
+    return f"{checksum(about, data.labels)} {about}"
+
+
+def checksum(about: str, labels: Tensor | None) -> str:
+    sha = hashlib.sha256(about.encode())
+    if labels is not None:
+        sha.update(repr((labels.dtype, tuple(labels.shape))).encode())
+        sha.update(labels.numpy().tobytes())
+    return sha.hexdigest()
