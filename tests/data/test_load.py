@@ -27,6 +27,7 @@ def test_mnist_as_torchvision_keeps_it(shared):
         assert len(data.labels) == n
 
 
+@pytest.mark.long  # 50,000 files; a small zip is read in test_folder
 def test_cifar10_from_a_zip(shared):
     data = load_images(shared / "cifar10-train.zip")
     assert data.images.shape == (50_000, 3, 32, 32)

@@ -158,9 +158,9 @@ def test_a_download_is_decoded_once(tmp_path, monkeypatch):
         data, targets = torch.zeros(3, 28, 28, dtype=torch.uint8), torch.arange(3)
 
         def __init__(self, root, train, download):
-            folder = Path(root) / "MNIST" / "raw"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "images").touch()
+            if not is_downloaded("mnist", Path(root)):
+                (Path(root) / "MNIST" / "raw").mkdir(parents=True)
+                (Path(root) / "MNIST" / "raw" / "images").touch()
             read.append(root)
 
     monkeypatch.setattr("torchvision.datasets.MNIST", Digits)
