@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ddpm import UserError, generate, load, train
+from ddpm import ImageDataset, UserError, generate, load, train
 from ddpm.checkpoint.run_dir import RunDir
 from ddpm.config import read_toml
 from ddpm.utils.random import derive_seed
+from pictures import photos
 from runs import assert_same, metrics, tensors
 
 
@@ -172,6 +173,22 @@ def test_an_unknown_device_is_refused(tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_images_from_python_take_the_place_of_a_source(tiny, tmp_path):
+    config = replace(tiny, size=(28,), steps=2, train=replace(tiny.train, batch=4))
+    array = photos(8).permute(0, 2, 3, 1).numpy()
+    train(config, tmp_path / "array", images=array, device="cpu")
+    data = load(tmp_path / "array").data
+    assert (data.source, data.count, data.shape, data.classes) == ("array", 8, (3, 16, 16), ())
+    labelled = ImageDataset.from_array(array, [0, 1] * 4, ("cat", "dog"), source="pets")
+    train(config, tmp_path / "set", images=labelled, device="cpu")
+    assert load(tmp_path / "set").data == labelled.info
+    config = replace(config, steps=3)
+    assert train(config, tmp_path / "set", images=labelled, device="cpu", resume=True).step == 3
+    with pytest.raises(UserError, match="uint8"):
+        train(config, tmp_path / "bad", images=array / 255, device="cpu")
+
+
+@pytest.mark.long  # 62,000 files are decoded; the test above has images in colour as well
 def test_own_data_in_colour_without_classes(shared, tiny, tmp_path):
     """The same settings, another source: nothing is edited."""
     for name, shape, classes in (

@@ -26,6 +26,11 @@ class Due(NamedTuple):
     guide: bool
     preview: bool
 
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent."""
+        return self.progress >= 1
+
 
 class Clock:
     """Tells how long a run has trained and what is due. It starts when it is made.

@@ -4,12 +4,14 @@ import logging
 import os
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor, nn
 
 from ..checkpoint.checkpoint import build, build_loss, load_initial
 from ..checkpoint.run_dir import RunDir, check_trainable
@@ -49,14 +51,19 @@ class Result:
 
 
 def train(
-    config: Config, out: str | Path, *, device: str | None = None, resume: bool = False
+    config: Config,
+    out: str | Path,
+    *,
+    images: ImageDataset | np.ndarray | None = None,
+    device: str | None = None,
+    resume: bool = False,
 ) -> Result:
     """Train as the config says, and leave everything in the folder `out`:
 
     config.toml, metrics.jsonl, held-out.jsonl, samples/, model.safetensors (the EMA weights, for
     use), guide.safetensors (early ones, for autoguidance) and state/ (to resume from). Ctrl-C and
-    SIGTERM save and end; `resume` goes on from there, bit for bit on the CPU. Without a `device` it
-    takes the best one. Raises UserError, a sentence for the person.
+    SIGTERM save and end; `resume` goes on from there, bit for bit on the CPU. `images`, a data set
+    or a uint8 array, replace `config.data`. Without a `device` it takes the best. Raises UserError.
     """
     config = with_precision(check(config), device or best_device())
     accelerator = start(config, device)
@@ -65,13 +72,12 @@ def train(
     main = processes.is_main  # of several processes one writes
     if main:
         check_trainable(out, resume)
-    data = load_data(config, processes)
+    config, data = load_data(config, images, processes)
     learned, held_out = split_held_out(len(data), config.held_out)
-    batches = Batches(
-        data, config.train.batch, config.seed, config.flip, accelerator.device, part, learned
-    )
+    batches = training_batches(config, data, learned, part, accelerator.device)
     net, diffusion, state = initial_state(config, data.info, accelerator, resume)
     loss = build_loss(config, diffusion)
+    take_step = partial(train_step, accelerator, net, loss, state.optimizer)
     validation = Validation(run, data, learned, held_out, diffusion, config.seed)
     guard, log = NonFiniteGuard(run, processes, batches), MetricsLog(run, config, processes)
 
@@ -88,7 +94,6 @@ def train(
             if guard.exhausted:
                 guard.rollback(state)
                 continue
-
             if main and due.guide and not run.guide.exists():
                 state.save_average(run.guide)
             if due.over or due.save and guard.all_finite:
@@ -107,17 +112,14 @@ def train(
             torch.manual_seed(derive_seed(config.seed, STEP, state.step))
             x0, y = batches(state.step)
             lr = state.lr_scale * learning_rate(config.train, state.step, due.progress)
-            terms = train_step(
-                accelerator, net, loss, state.optimizer, x0, y, lr, config.train, part
-            )
+            terms = take_step(x0, y, lr, config.train, part)
             state.ema.update(state.net)
             state.step += 1
             log.record(lr, *terms)
         if main:
             preview(run, state, diffusion, validation, stop)
         processes.finish()
-    finished = due.progress >= 1
-    return Result(run.path, state.step, state.images_seen, clock.seconds, log.loss, finished)
+    return Result(run.path, state.step, state.images_seen, clock.seconds, log.loss, due.finished)
 
 
 def initial_state(
@@ -148,6 +150,13 @@ def begin(run: RunDir, state: TrainState, resume: bool, write: bool) -> None:
         if not resumed:
             save_state(run, state)
         rewind_logs(run, state.step)
+
+
+def training_batches(
+    config: Config, data: ImageDataset, learned: Tensor, part: slice, device: torch.device
+) -> Batches:
+    """Return the batches of the images that are not held out; `part`: this process's of each."""
+    return Batches(data, config.train.batch, config.seed, config.flip, device, part, learned)
 
 
 def check(config: Config) -> Config:
@@ -190,12 +199,21 @@ def start(config: Config, device: str | None) -> Accelerator:
     )
 
 
-def load_data(config: Config, processes: Processes) -> ImageDataset:
-    """Return the images of the config, and note what is odd about them."""
-    with processes.main_process_first():  # it decodes them, and the others read its cache
-        data = load_images(config.data, config.size, config.root)
+def load_data(
+    config: Config, images: ImageDataset | np.ndarray | None, processes: Processes
+) -> tuple[Config, ImageDataset]:
+    """Return the images to learn, and the config with their name; note what is odd about them.
+
+    They are `images`, as they are, or else those that the config names.
+    """
+    if images is None:
+        with processes.main_process_first():  # it decodes them, and the others read its cache
+            data = load_images(config.data, config.size, config.root)
+    else:
+        data = images if isinstance(images, ImageDataset) else ImageDataset.from_array(images)
+        config = replace(config, data=data.source, size=())
     data = data if config.labels else data.without_labels()
     if processes.is_main:
         for note in [*data.notes, *inspection_notes(data, config.flip)]:
             logger.info(note)
-    return data
+    return config, data
