@@ -31,9 +31,9 @@ def test_what_is_in_a_folder(mess):
     assert "60x40: 6" in text
     assert "gray 6" in text
     assert "colour 7" in text
-    assert "gray images will be taught as colour" in text
-    assert "duplicates: 1 images are there more than once (03.png, 12.png)" in text
-    assert "smaller than that" in text
+    assert "gray images will be learned as colour" in text
+    assert "duplicates: 1 images occur more than once (03.png, 12.png)" in text
+    assert "are smaller, and will be blurred" in text
 
 
 def test_nothing_to_read(tmp_path):
@@ -54,7 +54,7 @@ def test_what_is_cropped(mess):
     assert red.any()
 
 
-def test_mirror_images_are_told_where_they_can_be():
+def test_how_well_mirror_images_can_be_recognized():
     assert mirror_accuracy(load_images("mnist5k").images) > 0.9
     even = photos(600, side=16)
     assert mirror_accuracy(torch.cat([even, even.flip(-1)])[torch.randperm(1200)]) < 0.6
@@ -66,7 +66,7 @@ def test_notes_on_images():
     assert any("leave it out" in line for line in inspection_notes(digits, flip=True))
     assert inspection_notes(digits, flip=False) == []
     few = ImageDataset(digits.images[:200], None, (), "few")
-    assert any("learn them by heart" in line for line in inspection_notes(few, flip=False))
+    assert any("memorize them" in line for line in inspection_notes(few, flip=False))
     keep = (digits.labels != 3) | (torch.arange(5000) % 50 == 0)
     uneven = ImageDataset(digits.images[keep], digits.labels[keep], digits.classes, "uneven")
     assert any("of 3," in line for line in inspection_notes(uneven, flip=False))

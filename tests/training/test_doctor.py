@@ -26,7 +26,7 @@ def test_the_command(mess, tmp_path, capsys):
     words = ["doctor", str(mess), "--size", "16", "--sheet", sheet, "--device", "cpu"]
     assert main(words) == 0
     text = capsys.readouterr().out
-    for word in ("13 can be read", "16x16 in 3 channels", "by heart", "images/s", "its budget"):
+    for word in ("13 can be read", "16x16 in 3 channels", "memorize", "images/s", "its budget"):
         assert word in text
     assert main(words) == 1
     assert "is there already" in capsys.readouterr().err
@@ -43,7 +43,7 @@ def test_training_says_the_quick_part(tiny, tmp_path, caplog):
     from ddpm import train
 
     train(replace(tiny, flip=True, steps=1), tmp_path / "run", device="cpu")
-    assert "so --flip would teach what is not there" in caplog.text
+    assert "--flip would teach images that do not occur" in caplog.text
 
 
 def test_presets_do_not_mirror_digits():

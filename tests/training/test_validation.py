@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ddpm import Batches, Diffusion, ImageDataset, cosine, linear, load, preset, train
+from ddpm.checkpoint.checkpoint import average_note
 from ddpm.checkpoint.run_dir import RunDir
 from ddpm.cli.main import main
-from ddpm.data.inspect import ema_note
 from ddpm.training.validation import (
     BANDS,
     Validation,
@@ -110,9 +110,11 @@ def test_a_network_that_memorizes_is_caught(tmp_path, caplog):
 
 
 def test_an_average_that_is_young(tiny, tmp_path, capsys):
-    assert ema_note(0, 0.999) is None  # unknown, as in what others wrote
-    assert ema_note(1000, 0.999) is None
-    assert "step 90, and are to be an average over 1,000: as yet it spans 11" in ema_note(90, 0.999)
+    assert average_note(0, 0.999) is None  # unknown, as in what others wrote
+    assert average_note(1000, 0.999) is None
+    assert "step 90 and average 11 steps; in a longer run they average 1,000" in average_note(
+        90, 0.999
+    )
     train(tiny, tmp_path / "run")
     assert load(tmp_path / "run").step == 4
     capsys.readouterr()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..config import Config, DataInfo, Whole
 from ..core.diffusion import Diffusion
+from ..core.ema import warm_decay
 from ..core.loss import Loss
 from ..core.schedule import SCHEDULES
 from ..core.unet import UNet
@@ -157,3 +158,15 @@ def load_initial(net: UNet, data: DataInfo, path: str) -> None:
             f"give the --unet settings, and images of the channels, that it was trained with"
         )
     net.load_state_dict(weights)
+
+
+def average_note(step: int, decay: float) -> str | None:
+    """Return a note on averaged weights of so early a step that the average is still short; None
+    where it has its full length, or where `step` is 0, for unknown."""
+    full, length = 1 / (1 - decay), 1 / (1 - warm_decay(decay, step))
+    if step == 0 or step >= full:
+        return None
+    return (
+        f"these weights are of step {step:,} and average {length:,.0f} steps; in a longer run they "
+        f"average {full:,.0f}, and give better images"
+    )

@@ -143,10 +143,10 @@ def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", S
 
 
 def note_of_average(checkpoint: "Checkpoint") -> None:
-    """Log a warning where the averaged weights still remember the first, random ones."""
-    from ..data.inspect import ema_note
+    """Log a note where the average of the weights is still short."""
+    from ..checkpoint.checkpoint import average_note
 
-    if note := ema_note(checkpoint.step, checkpoint.config.train.ema):
+    if note := average_note(checkpoint.step, checkpoint.config.train.ema):
         logging.getLogger(__name__).info(note)
 
 

@@ -13,14 +13,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.ema import warm_decay
 from ..utils.errors import UserError
 from ..utils.images import to_float
 from .dataset import ImageDataset
 from .decode import decoded, fit
 from .folder import ImageFiles, holds_files, list_files
 
-FEW_IMAGES = 1000  # a network trained on fewer memorizes them
+FEW_IMAGES = 1000  # a network memorizes fewer
 IMBALANCE = 10  # how many times larger than the smallest the largest class may be
 MAX_SHOWN = 12  # images on the contact sheet
 COLUMNS = 6
@@ -77,32 +76,20 @@ def inspection_notes(data: ImageDataset, flip: bool) -> list[str]:
     accuracy = mirror_accuracy(data.images)
     if flip and accuracy > 0.65:
         lines.append(
-            f"mirror images can be told from these {accuracy:.0%} of the time, so --flip would "
-            f"teach what is not there: leave it out"
+            f"mirror images can be told from these images {accuracy:.0%} of the time: --flip would "
+            f"teach images that do not occur; leave it out"
         )
     elif not flip and accuracy < 0.56 and n < 100 * FEW_IMAGES:
         lines.append(
-            f"mirror images look like these (told apart {accuracy:.0%} of the time): --flip would "
-            f"double what there is to learn from"
+            f"mirror images look like these images (a classifier is right {accuracy:.0%} of the "
+            f"time): --flip would double the training images"
         )
     if n < FEW_IMAGES:
         lines.append(
-            f"{n:,} images are few: a network will learn them by heart. Take a small one with "
-            f"--unet.dropout 0.2, stop early, and look with ddpm evaluate --memorization"
+            f"{n:,} images are few: a network will memorize them. Take a small one with "
+            f"--unet.dropout 0.2, stop early, and check with ddpm evaluate --memorization"
         )
     return lines
-
-
-def ema_note(step: int, decay: float) -> str | None:
-    """What to hear of averaged weights that are younger than the average is long; `step` of 0 is
-    unknown."""
-    whole, spans = 1 / (1 - decay), 1 / (1 - warm_decay(decay, step))
-    if step == 0 or step >= whole:
-        return None
-    return (
-        f"these weights are of step {step:,}, and are to be an average over {whole:,.0f}: as yet "
-        f"it spans {spans:,.0f}, and longer training gives better ones"
-    )
 
 
 def mirror_accuracy(images: Tensor, limit: int = 4000, side: int = 12) -> float:
@@ -175,7 +162,7 @@ def describe_files(reports: list[FileReport], size: tuple[int, int] | None) -> l
     modes = Counter("gray" if r.mode == "L" else "colour" for r in good)
     lines.append("modes: " + ", ".join(f"{mode} {n:,}" for mode, n in modes.most_common()))
     if len(modes) > 1:
-        lines.append("  gray images will be taught as colour: if all are meant gray, convert them")
+        lines.append("  gray images will be learned as colour: to learn gray, convert all to gray")
     aspects = sorted(r.aspect for r in good)
     median = statistics.median(aspects)
     lines.append(f"width / height: {aspects[0]:.2f} … {median:.2f} (median) … {aspects[-1]:.2f}")
@@ -187,13 +174,11 @@ def describe_files(reports: list[FileReport], size: tuple[int, int] | None) -> l
         )
         small = sum(r.size[0] < size[1] or r.size[1] < size[0] for r in good)
         if small:
-            lines.append(f"  {small:,} are smaller than that, and will be blurred: --size")
+            lines.append(f"  {small:,} are smaller, and will be blurred: choose a smaller --size")
     same = [names for names in grouped(good, lambda r: r.digest).values() if len(names) > 1]
     if same:
         extra = sum(len(names) - 1 for names in same)
-        lines.append(
-            f"duplicates: {extra:,} images are there more than once ({first_names(same[0])})"
-        )
+        lines.append(f"duplicates: {extra:,} images occur more than once ({first_names(same[0])})")
     return lines
 
 

@@ -1,1 +1,1 @@
-"""What every other folder uses: errors, files, devices, processes, seeds, images."""
+"""Helpers used throughout: errors, files, devices, processes, random numbers, images."""

@@ -1,4 +1,4 @@
-"""From tensors to pictures a person can look at."""
+"""Images as tensors, and tensors as pictures and animations."""
 
 from collections.abc import Sequence
 from math import ceil, sqrt
@@ -12,17 +12,18 @@ from torch import Tensor
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """[−1, 1] -> {0 … 255}, rounded to the nearest; values outside are clipped."""
+    """Map [−1, 1] to {0 … 255}, rounded to the nearest; values outside are clipped."""
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_float(images: Tensor) -> Tensor:
-    """{0 … 255} -> [−1, 1]: u / 127.5 − 1, in float32."""
+    """Map {0 … 255} to [−1, 1]: u / 127.5 − 1, in float32."""
     return images.float() / 127.5 - 1
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """A uint8 image (C, H, W) with one or three channels. Others are shown side by side in gray."""
+    """Return a uint8 image (C, H, W) as a picture: gray, colour, or for another number of channels
+    than 1 and 3 each channel in gray, side by side."""
     array = image.cpu().numpy()
     if array.shape[0] == 3:
         return Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0)))
@@ -30,7 +31,12 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1) -> Image.Image:
-    """uint8 images (N, C, H, W) as one picture, row by row; about square unless told otherwise."""
+    """Return uint8 images (N, C, H, W) as one picture, row by row.
+
+    columns  in each row; None for a picture that is about square
+    gap      pixels between images
+    zoom     how many times to enlarge them
+    """
     tiles = [to_pil(image) for image in images]
     columns = min(columns or ceil(sqrt(len(tiles))), len(tiles))
     rows = ceil(len(tiles) / columns)
@@ -44,7 +50,7 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1
 
 
 def zoom_for(images: Tensor, side: int = 56) -> int:
-    """How much to enlarge small images so that a person can see them."""
+    """Return how many times to enlarge images (..., H, W) to about `side` pixels; 1 at least."""
     return max(1, round(side / max(images.shape[-2:])))
 
 
@@ -54,8 +60,10 @@ def save_animation(
     kind: str | None = None,
     seconds: float = 4.0,
 ) -> None:
-    """A .gif or .webp that plays the frames and rests on the last for 1.5 seconds; `kind` says
-    which where the file has no name to tell."""
+    """Write an animation that plays the frames in `seconds` and rests on the last for 1.5 more.
+
+    The name of the file ends in .gif or .webp; without a name, `kind` is "gif" or "webp".
+    """
     durations = [max(20, round(1000 * seconds / len(frames)))] * len(frames)
     durations[-1] = 1500
     frames[0].save(

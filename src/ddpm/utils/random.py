@@ -1,4 +1,4 @@
-"""Randomness that can be found again: keyed by what it is for, never by what was drawn before."""
+"""Reproducible randomness: keyed by what it is for, never by what was drawn before."""
 
 from collections.abc import Iterable
 
@@ -6,19 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-INIT, ORDER, STEP = range(3)  # what a seed is for: weights, an epoch's order, a training step
+INIT, ORDER, STEP = range(3)  # purposes: initial weights, order of an epoch, a training step
 
 
 def derive_seed(seed: int, purpose: int, index: int = 0) -> int:
-    """A seed of 64 bits for one purpose and index, which tells nothing of its neighbours."""
+    """Return a seed of 64 bits for one purpose and index, independent of those for others."""
     sequence = np.random.SeedSequence(seed, spawn_key=(purpose, index))
     return int(sequence.generate_state(1, np.uint64)[0])
 
 
 class ImageNoise:
-    """Noise for a batch of images: image i has a Philox stream of its own, keyed by (seed, i).
+    """Noise for a batch of images: that of image i comes from a Philox stream keyed by (seed, i).
 
-    So image i is the same in every batch size, on every device and in every run.
+    So image i is the same in batches of every size, on every device and in every run.
+
+    indices  of the images; each is a stream
+    shape    (C, H, W) of an image
     """
 
     def __init__(
@@ -35,6 +38,6 @@ class ImageNoise:
         self.shape, self.device = shape, device
 
     def __call__(self) -> Tensor:
-        """Fresh noise, float32 of shape (len(indices), *shape)."""
+        """Draw new noise, float32 (len(indices), *shape)."""
         draws = [s.standard_normal(self.shape, dtype=np.float32) for s in self.streams]
         return torch.from_numpy(np.stack(draws)).to(self.device)
