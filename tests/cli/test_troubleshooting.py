@@ -89,6 +89,12 @@ def test_a_named_set_that_cannot_be_had(say, tmp_path, monkeypatch):
     say(train("--data", "mnist", "--root", str(tmp_path)), "ddpm: … is not whole in")
 
 
+def test_a_cache_that_cannot_be_written(say, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file" / "cache"))
+    say(train(), "ddpm: decoded images cannot be written to")
+
+
 def test_what_the_doctor_would_say(say, tmp_path):
     say(train("--flip"), "note: mirror images can be told", code=0)
     for name, n in (("cats", 60), ("dogs", 3)):

@@ -56,8 +56,8 @@ def write_cache(path: Path, source: Source, name: str) -> ImageDataset:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"decoded images cannot be written to {path.parent} ({reason}): make room there, or "
-            f"set DDPM_CACHE to a folder that can be written"
+            f"decoded images cannot be written to {path.parent} ({reason}): free some space "
+            f"there, or set DDPM_CACHE to a folder that can be written"
         ) from None
     return dataset
 
