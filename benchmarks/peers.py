@@ -246,11 +246,11 @@ def learn(
 
 
 def digits(options: Digits) -> None:
-    from ddpm import Samples, grid
-    from ddpm.evaluation.digit_net import CLASSES
-    from ddpm.evaluation.reference import Reference
+    from ddpm import Samples, evaluate, grid
+    from ddpm.evaluation.classifiers import DigitNet
+    from ddpm.evaluation.reference import load_reference
 
-    reference = Reference("mnist", root=options.root)
+    reference = load_reference("mnist", root=options.root)
     rows = []
     for minutes in options.minutes:
         for entry in ENTRIES:
@@ -263,13 +263,13 @@ def digits(options: Digits) -> None:
             done = alone(
                 learn, entry, minutes, n, options.root, options.runs, torch.get_num_threads()
             )
-            samples = Samples(done["samples"], done["labels"], CLASSES)
-            report = reference.score(samples, {"library": entry.name})
+            samples = Samples(done["samples"], done["labels"], DigitNet.CLASSES)
+            report = evaluate(samples, data=reference, device="cpu")
             settings = asdict(entry.settings) if entry.settings else "preset mnist"
             rows.append({
                 "library": entry.name, "minutes": minutes, "parameters": done["parameters"],
                 "images": done["images"], "n": n, "nfe": done["nfe"], "distance": report.distance,
-                "floor": report.floor, "as_asked": report.as_asked,
+                "floor": report.floor, "as_asked": report.class_accuracy,
                 "sampling_ms": 1000 * done["sampling_seconds"] / n, "settings": settings,
             })  # fmt: skip
             print(json.dumps(rows[-1]), flush=True)

@@ -17,7 +17,7 @@ import tyro
 from ddpm import load
 from ddpm.config import Spacing
 from ddpm.evaluation.evaluate import evaluate, weights_hash
-from ddpm.evaluation.reference import Reference
+from ddpm.evaluation.reference import load_reference
 from ddpm.utils.device import best_device
 
 SAMPLERS: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ class Options:
 
 def main(options: Options) -> None:
     checkpoint = load(options.checkpoint)
-    reference = Reference("mnist", root=options.root, device=best_device())
+    reference = load_reference("mnist", root=options.root, device=best_device())
     shared = {"network": weights_hash(checkpoint), "guidance": options.guidance, "n": options.n}
     done = []
     if options.out.exists():
@@ -63,9 +63,9 @@ def main(options: Options) -> None:
                 checkpoint.config.sample, spacing=spacing, steps=steps, guidance=options.guidance,
                 **SAMPLERS[sampler],
             )  # fmt: skip
-            report = evaluate(checkpoint, reference, options.n, settings=settings)
+            report = evaluate(checkpoint, data=reference, n=options.n, settings=settings)
             row = {**key, "nfe": report.protocol.sampling["nfe"], "distance": report.distance,
-                   "floor": report.floor, "as_asked": report.as_asked}  # fmt: skip
+                   "floor": report.floor, "as_asked": report.class_accuracy}  # fmt: skip
             done.append(row)
             with options.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")

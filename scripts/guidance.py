@@ -13,7 +13,7 @@ import tyro
 
 from ddpm import load
 from ddpm.evaluation.evaluate import evaluate
-from ddpm.evaluation.reference import Reference
+from ddpm.evaluation.reference import load_reference
 from ddpm.utils.device import best_device
 
 
@@ -34,7 +34,7 @@ class Options:
 
 def main(options: Options) -> None:
     checkpoint = load(options.checkpoint)
-    reference = Reference(
+    reference = load_reference(
         options.data, root=options.root, features=options.features, device=best_device()
     )
     sample = checkpoint.config.sample
@@ -46,8 +46,8 @@ def main(options: Options) -> None:
         if guidance in (0, 1) and above != options.above[0]:
             continue  # the same: there is no second evaluation
         settings = replace(sample, steps=steps, eta=eta, guidance=guidance, guidance_above=above)
-        report = evaluate(checkpoint, reference, options.n, settings=settings)
-        asked = "" if report.as_asked is None else f"{report.as_asked:.1%}"
+        report = evaluate(checkpoint, data=reference, n=options.n, settings=settings)
+        asked = "" if report.class_accuracy is None else f"{report.class_accuracy:.1%}"
         print(
             f"| {steps} | {eta} | {guidance} | {above} | {report.protocol.sampling['nfe']} "
             f"| {report.distance / report.floor:.2f} | {asked} |",

@@ -18,7 +18,7 @@ import tyro
 from ddpm import load, preset, train
 from ddpm.config import Config, to_dict, validated
 from ddpm.evaluation.evaluate import evaluate
-from ddpm.evaluation.reference import Reference
+from ddpm.evaluation.reference import load_reference
 from ddpm.utils.files import free_name
 
 MNIST: dict[str, dict[str, Any]] = {
@@ -109,7 +109,7 @@ def main(options: Options) -> None:
         preset(options.preset), root=options.root, minutes=options.minutes, seed=options.seed
     )
     base = replace(base, data=options.data or base.data)
-    reference = Reference(base.data, root=options.root, features=options.features)
+    reference = load_reference(base.data, root=options.root, features=options.features)
     variants = VARIANTS[options.preset]
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "scores.jsonl"
@@ -126,10 +126,10 @@ def main(options: Options) -> None:
         checkpoint = load(result.out)
         row: dict[str, Any] = {**key, "images": result.images_seen, "loss": result.loss}
         row["parameters"] = sum(p.numel() for p in checkpoint.net.parameters())
-        with_class = evaluate(checkpoint, reference, options.n)
+        with_class = evaluate(checkpoint, data=reference, n=options.n)
         settings = replace(config.sample, guidance=0.0)
-        without = evaluate(checkpoint, reference, options.n, settings=settings)
-        row |= {"distance": with_class.distance, "as_asked": with_class.as_asked,
+        without = evaluate(checkpoint, data=reference, n=options.n, settings=settings)
+        row |= {"distance": with_class.distance, "as_asked": with_class.class_accuracy,
                 "unconditional": without.distance, "floor": without.floor}  # fmt: skip
         done.append(row)
         with file.open("a") as lines:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ddpm import ImageDataset, UserError, load_images, to_float
 from ddpm.data.sources import SETS_WITH_TEST
-from ddpm.evaluation.cifar_net import CLASSES, WEIGHTS, CifarNet
+from ddpm.evaluation.classifiers import CifarNet
 from ddpm.utils.device import best_device
 
 
@@ -40,13 +40,13 @@ class Options:
     precision: str = "bf16"
     """bf16 or no; the normalisation stays in float32."""
     seed: int = 0
-    out: Path = WEIGHTS
+    out: Path = CifarNet.WEIGHTS
 
 
 def held_apart(options: Options) -> tuple[ImageDataset, Tensor, Tensor]:
     """All images, and the places of those to learn from and of those to be tested on."""
     data = load_images(options.data, root=options.root)
-    if data.classes != CLASSES or data.images.shape[1:] != (3, 32, 32):
+    if data.classes != CifarNet.CLASSES or data.images.shape[1:] != CifarNet.SHAPE:
         raise UserError(f"{options.data} is not CIFAR-10")
     if options.data in SETS_WITH_TEST:
         test = load_images(options.data, root=options.root, split="test")

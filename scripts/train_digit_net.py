@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm import load_images, to_float
-from ddpm.evaluation.digit_net import WEIGHTS, DigitNet
+from ddpm.evaluation.classifiers import DigitNet
 from ddpm.utils.device import best_device
 
 
@@ -31,7 +31,7 @@ class Options:
     lr: float = 0.1
     """Of SGD with momentum; it rises for an eighth of the time and falls to 0 as a cosine."""
     seed: int = 0
-    out: Path = WEIGHTS
+    out: Path = DigitNet.WEIGHTS
 
 
 def jitter(x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .data.load import load_images
     from .evaluation.evaluate import evaluate
     from .evaluation.metrics import frechet_distance
-    from .evaluation.reference import Reference
+    from .evaluation.reference import Reference, load_reference
     from .evaluation.report import Report
     from .generation.generate import Edit, Samples, generate
     from .training.train import train
@@ -75,6 +75,7 @@ _MODULES = {
     "generate": "generation.generate",
     "Edit": "generation.generate",
     "Reference": "evaluation.reference",
+    "load_reference": "evaluation.reference",
     "Report": "evaluation.report",
     "evaluate": "evaluation.evaluate",
     "frechet_distance": "evaluation.metrics",
@@ -90,7 +91,7 @@ __all__ = [  # noqa: RUF022  (in the order of the papers)
     "ImageDataset", "Batches", "load_images", "to_float", "to_uint8", "grid",
     "Config", "preset", "EMA", "train",
     "Checkpoint", "build", "build_loss", "save", "load", "Samples", "generate", "Edit",
-    "Reference", "Report", "evaluate", "frechet_distance", "UserError",
+    "Reference", "load_reference", "Report", "evaluate", "frechet_distance", "UserError",
 ]  # fmt: skip
 
 

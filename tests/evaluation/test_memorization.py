@@ -1,17 +1,24 @@
-"""Nearest training images: found by hand in small sets, and copies among samples told."""
+"""The nearest training images: found by hand in small sets, and copies told from new images."""
 
 import numpy as np
 import pytest
 import torch
 
-from ddpm import load_images
-from ddpm.cli.main import main
-from ddpm.evaluation.memorization import memorized_share, nearest, nearest_report, pairs
-from ddpm.evaluation.report import read_report
-from pictures import folder_of, photos
+from ddpm.evaluation import memorization
+from ddpm.evaluation.memorization import (
+    compare_distances,
+    match_channels,
+    memorized_share,
+    nearest,
+    picture,
+)
+from pictures import photos
 
 
-def test_the_nearest_is_the_nearest(generator):
+@pytest.mark.parametrize("part", [7, 5000])
+def test_the_nearest_is_the_nearest(generator, monkeypatch, part):
+    monkeypatch.setattr(memorization, "ROWS", part)
+    monkeypatch.setattr(memorization, "COLUMNS", part)
     a, b = (
         torch.randint(0, 256, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
         for n in (20, 30)
@@ -32,62 +39,37 @@ def test_a_copy_is_at_no_distance_mirrored_or_not():
     assert nearest(mirrored, real, flip=True).index.tolist() == [7, 8]
 
 
-def test_an_image_is_no_copy_of_itself():
+def test_a_training_image_is_not_compared_with_itself():
     real = photos(30)
-    places = torch.tensor([3, 20])
-    found = nearest(real[places], real, itself=places)
-    assert (found.index != places).all()
+    index = torch.tensor([3, 20])
+    found = nearest(real[index], real, exclude=index)
+    assert (found.index != index).all()
     assert found.distance.min() > 0.1
 
 
 def test_copies_are_counted():
     real = photos(400)
-    places = torch.arange(0, 400, 4)
-    usual = nearest(real[places], real, itself=places)
+    index = torch.arange(0, 400, 4)
+    usual = nearest(real[index], real, exclude=index)
     noisy = (real[:50].float() + 0.5).clamp(0, 255).to(torch.uint8)
-    assert memorized_share(nearest(noisy, real), usual) == 1
+    copies = nearest(noisy, real)
+    assert memorized_share(copies, usual) == 1
     assert memorized_share(nearest(photos(50, seed=1), real), usual) < 0.1
-    assert "50% are nearer than" in nearest_report(nearest(noisy, real), usual)
+    distances = compare_distances(copies, usual)
+    assert distances.samples == pytest.approx(np.quantile(copies.distance, distances.quantiles))
+    assert "50% are nearer than" in str(distances)
+
+
+def test_gray_images_among_coloured_ones_become_rgb():
+    sets = match_channels(photos(2), photos(3, channels=1))
+    assert [tuple(images.shape) for images in sets] == [(2, 3, 16, 16), (3, 3, 16, 16)]
+    (gray,) = match_channels(photos(2, channels=1))
+    assert gray.shape == (2, 1, 16, 16)
 
 
 def test_the_picture_has_pairs():
     real = photos(30)
-    made = nearest(real[:10], real)
-    picture = pairs(real[:10], real, made, n=8)
+    found = nearest(real[:10], real)
     side = 16 * 4
-    assert picture.size == (8 * (side + 2) - 2, 2 * (side + 2) - 2)
-
-
-@pytest.mark.parametrize("held_out", [False, True])
-def test_the_command_finds_copies(scripted, tmp_path, held_out, capsys):
-    real = folder_of(photos(60), tmp_path / "real")
-    copied = torch.cat([load_images(real).images[:10], photos(10, seed=2)])
-    np.savez(tmp_path / "x.npz", images=copied.permute(0, 2, 3, 1).numpy())
-    words = ["evaluate", str(tmp_path / "x.npz"), "--data", str(real), "--features", scripted]
-    words += ["--memorization", str(tmp_path / "c.png"), "--out", str(tmp_path / "s.json")]
-    if held_out:
-        words += ["--held-out", str(folder_of(photos(40, seed=3), tmp_path / "other"))]
-    assert main(words) == 0
-    assert read_report(tmp_path / "s.json").memorization >= 0.5
-    assert read_report(tmp_path / "s.json").floor_n == 20
-    assert (tmp_path / "c.png").stat().st_size > 1000
-    assert "nearest training image" in capsys.readouterr().out
-    assert main(words) == 1
-    assert "is there already" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("gray", ["made", "real", "other"])
-def test_copies_of_gray_images_among_coloured_ones(scripted, tmp_path, gray, capsys):
-    where = {"made": 10, "real": 30, "other": 20}
-    for seed, (name, n) in enumerate(where.items()):
-        folder_of(photos(n, seed=seed, channels=1 if name == gray else 3), tmp_path / name)
-    words = ["evaluate", str(tmp_path / "made"), "--data", str(tmp_path / "real"), "--held-out"]
-    words += [
-        str(tmp_path / "other"),
-        "--features",
-        scripted,
-        "--memorization",
-        str(tmp_path / "c.png"),
-    ]
-    assert main(words) == 0
-    assert "nearest training image" in capsys.readouterr().out
+    shown = picture(real[:10], real, found, n=8)
+    assert shown.size == (8 * (side + 2) - 2, 2 * (side + 2) - 2)

@@ -5,7 +5,15 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from ddpm.evaluation.metrics import Gaussian, Moments, frechet_distance, moments
+from ddpm.evaluation.metrics import (
+    Gaussian,
+    Moments,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    moments,
+    precision_recall,
+)
 
 
 def covariance(rng, d):
@@ -49,3 +57,39 @@ def test_moments_in_parts_are_those_of_the_whole():
 def test_one_sample_has_no_covariance():
     with pytest.raises(ValueError, match="two samples"):
         moments(torch.zeros(1, 4))
+
+
+def test_the_interval_of_the_kernel_distance_covers_it():
+    """Of draws from two Gaussians, against the distance of large sets of both."""
+    pytest.importorskip("torch_fidelity")
+    g = torch.Generator().manual_seed(0)
+
+    def draw(n, shift):
+        return torch.randn(n, 16, generator=g) + shift
+
+    real = draw(2000, 0.0)
+    truth, _ = kernel_distance(draw(2000, 0.25), real)
+    for n in (60, 400):
+        intervals = [kernel_distance(draw(n, 0.25), real) for _ in range(10)]
+        assert all(half > 0 for _, half in intervals)
+        assert sum(abs(mean - truth) <= half for mean, half in intervals) >= 8
+        spread = torch.tensor([mean for mean, _ in intervals]).std()
+        assert torch.tensor([half for _, half in intervals]).mean() < 2 * 1.96 * spread
+
+
+def test_tight_copies_are_precise_and_recall_little(generator):
+    """Whichever of its arguments torch-fidelity takes for the real ones."""
+    pytest.importorskip("torch_fidelity")
+    real = torch.randn(100, 8, generator=generator)
+    copies = real[:2].repeat_interleave(20, 0) + 1e-3 * torch.randn(40, 8, generator=generator)
+    precision, recall = precision_recall(copies, real)
+    assert precision > 0.9
+    assert recall < 0.3
+
+
+def test_the_inception_score_of_certain_and_of_uncertain_logits():
+    pytest.importorskip("torch_fidelity")
+    labels = torch.arange(200) % 4
+    certain = 50 * torch.nn.functional.one_hot(labels, 4).float()
+    assert inception_score(certain) == pytest.approx(4, rel=0.1)
+    assert inception_score(torch.zeros(200, 4)) == pytest.approx(1)

@@ -1,141 +1,444 @@
-"""A checkpoint's scores: its samples against real images, and its likelihood."""
+"""Score the samples of a network, or any images, against real images."""
 
 import copy
 import hashlib
+import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, average_note, load
+from ..checkpoint.run_dir import inspect_run
 from ..config import SampleConfig
 from ..core.likelihood import variational_bound
+from ..core.sampling import State
 from ..data.dataset import ImageDataset
-from ..generation.generate import OnState, Samples, generate, network_evaluations
-from ..utils.device import place
+from ..data.load import load_images
+from ..generation.generate import Samples, check_steps, generate, network_evaluations
+from ..utils.device import best_device, check_device, place
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
+from ..utils.files import atomic_write, require_writable
 from ..utils.images import to_float
 from ..utils.random import ImageNoise
-from .reference import Reference
-from .report import Likelihood, Report
+from .classifiers import DigitNet
+from .features import Progress, extract, feature_file
+from .memorization import (
+    compare_distances,
+    match_channels,
+    memorized_share,
+    nearest,
+    nearest_seconds,
+    picture,
+)
+from .metrics import (
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+    precision_recall_seconds,
+)
+from .reference import (
+    Reference,
+    check_shape,
+    floor,
+    load_reference,
+    make_protocol,
+    missing_features,
+    reference_stats,
+    subset,
+)
+from .report import Likelihood, Protocol, Report, check_comparable, read_report
+
+N = 10_000  # samples of a network, if not said otherwise
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    checkpoint: Checkpoint,
-    reference: Reference,
-    n: int = 10_000,
+    what: Checkpoint | Samples | ImageDataset | np.ndarray | Tensor | str | Path = "mnist",
     *,
+    data: Reference | ImageDataset | str | Path | None = None,
+    root: str | Path | None = None,
+    split: str | None = None,
+    held_out: ImageDataset | str | Path | None = None,
+    size: tuple[int, ...] = (),
+    features: str | None = None,
+    n: int | None = None,
     seed: int = 0,
     settings: SampleConfig | None = None,
+    likelihood: int | None = None,
+    memorization: bool | str | Path | None = None,
+    against: Report | str | Path | None = None,
+    device: torch.device | str | None = None,
     batch: int = 64,
-    on_state: OnState | None = None,
+    processes: Processes = ALONE,
+    progress: Progress | None = None,
 ) -> Report:
-    """Make n images with a checkpoint, as `generate` does, and score them."""
-    check_network(checkpoint, reference)
-    samples = generate(
-        checkpoint, n, seed=seed, settings=settings, device=reference.device, batch=batch,
-        on_state=on_state, processes=reference.processes,
-    )  # fmt: skip
-    return score_samples(checkpoint, reference, samples, seed, settings)
+    """Return how near samples are to real images, beside how near other real images are.
+
+    what          a network: a Checkpoint, a run's folder, a .safetensors file, the name of bundled
+                  weights; or images: an npz, a zip, a folder, Samples, an array of uint8
+    data          the real images: a Reference, or what `load_reference` takes with `root`, `split`,
+                  `held_out`, `size` and `features`. By default those that the network was trained
+                  on; for digits of 28x28, mnist
+    n, seed, settings, batch  make n images (10,000) with the network, as `generate` does
+    likelihood    also bound the bits/dim of so many held-out images, in T evaluations each
+    memorization  also compare the samples with the training images; a path, ending in .png, is for
+                  a picture of the nearest
+    against       another score: raise UserError, before the work, where it cannot be compared
+    processes     share the work; each of them returns the report
+    progress      called with a stage's name, how much of it is done and how much there is
+
+    Raise UserError for what cannot be scored, wherever possible before the work.
+    """
+    against = read_report(against) if isinstance(against, str | Path) else against
+    check_device(str(device := device or best_device()))
+    check_picture(memorization)
+    with processes.main_process_first():  # it decodes the images, the others find them cached
+        subject = load_subject(what)
+        reference = reference_for(
+            subject, data, root=root, split=split, held_out=held_out, size=size, features=features,
+            device=device,
+        )  # fmt: skip
+    if isinstance(subject, Checkpoint):
+        n, settings = n or N, settings or subject.config.sample
+        check_network(subject, reference, settings, likelihood)
+        how = sampling_protocol(subject, settings, seed)
+    else:
+        check_images(subject, reference, n=n, settings=settings, likelihood=likelihood)
+        n, how = len(subject), {"file": subject.source, "fingerprint": subject.fingerprint[:16]}
+    protocol = make_protocol(reference, n, how)
+    if against is not None:
+        check_comparable(protocol, against.protocol)
+    log_notes(subject, reference, protocol, likelihood, bool(memorization), batch, processes)
+    if isinstance(subject, Checkpoint):
+        samples = make_samples(subject, n, seed, settings, device, batch, processes, progress)
+    else:
+        samples = Samples(subject.images, subject.labels, subject.classes)
+    report = score(samples, reference, protocol, processes, progress)
+    if isinstance(subject, Checkpoint) and likelihood:
+        bound = held_out_likelihood(
+            subject, reference, likelihood, seed, device, batch, processes, progress
+        )
+        report = replace(report, likelihood=bound)
+    if memorization:
+        report = with_memorization(report, subject, samples, reference, memorization, processes)
+    return report
 
 
-def score_samples(
-    checkpoint: Checkpoint,
-    reference: Reference,
-    samples: Samples,
-    seed: int = 0,
-    settings: SampleConfig | None = None,
-) -> Report:
-    """Report samples that `generate` made of a checkpoint with this seed and these settings."""
-    settings = settings or checkpoint.config.sample
-    return reference.score(samples, made_by(checkpoint, settings, seed))
+# ---- what is scored, against what ------------------------------------------------------------
 
 
-def made_by(checkpoint: Checkpoint, settings: SampleConfig, seed: int) -> dict[str, Any]:
-    """What a score says of how its samples were made."""
-    nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional)
-    return {
-        "network": weights_hash(checkpoint), "weights": checkpoint.weights,
-        "images_seen": checkpoint.images_seen, **asdict(settings), "nfe": nfe, "seed": seed,
-    }  # fmt: skip
+def is_network(what: object) -> bool:
+    """Return whether this names a network that makes images, and not images."""
+    if not isinstance(what, str | Path):
+        return isinstance(what, Checkpoint)
+    path = Path(what)
+    if what in PRETRAINED or path.suffix.lower() == ".safetensors" or not path.exists():
+        return True
+    contents = inspect_run(path)
+    return contents.is_run or contents.model is not None
 
 
-def check_network(checkpoint: Checkpoint, reference: Reference) -> None:
-    """Raises UserError where what the network makes could not be scored."""
-    data = checkpoint.data
-    reference.check((data.channels, data.height, data.width), "this network's")
+def load_subject(
+    what: Checkpoint | Samples | ImageDataset | np.ndarray | Tensor | str | Path,
+) -> Checkpoint | ImageDataset:
+    """Return the network, or the images as they are. Raise UserError where there is neither."""
+    if isinstance(what, Checkpoint | ImageDataset):
+        return what
+    if isinstance(what, Samples):
+        classes = () if what.labels is None else what.classes
+        return ImageDataset.from_array(what.images, what.labels, classes, "samples")
+    if isinstance(what, np.ndarray | Tensor):
+        return ImageDataset.from_array(what)
+    if is_network(what):
+        return load(what)
+    images = load_images(Path(what).resolve(), keep_size=True)  # not the named set of that name
+    for note in images.notes:
+        logger.info("%s: %s", images.source, note)
+    return images
 
 
-def check_held_out(checkpoint: Checkpoint, images: ImageDataset) -> None:
-    """Raises UserError for images whose likelihood the network cannot tell."""
-    data = checkpoint.data
+def reference_for(
+    subject: Checkpoint | ImageDataset,
+    data: Reference | ImageDataset | str | Path | None,
+    *,
+    root: str | Path | None,
+    size: tuple[int, ...],
+    **options: Any,
+) -> Reference:
+    """Return the real images that were asked for, or those that suit what is scored."""
+    if isinstance(data, Reference):
+        return data
+    if isinstance(subject, Checkpoint):
+        config = subject.config
+        if data is None and not subject.data.fingerprint:
+            raise UserError(
+                "this network does not say what it was trained on: name real images with --data"
+            )
+        data = config.data if data is None else data
+        return load_reference(data, root=root or config.root, size=size or config.size, **options)
+    if data is None and tuple(subject.images.shape[1:]) != DigitNet.SHAPE:
+        raise UserError(
+            f"which real images are those of {subject.source} to be compared with? Name them "
+            f"with --data"
+        )
+    return load_reference(data or "mnist", root=root or "data", size=size, **options)
+
+
+def check_network(
+    network: Checkpoint, reference: Reference, settings: SampleConfig, likelihood: int | None
+) -> None:
+    """Raise UserError where what the network makes cannot be scored, or its likelihood bounded."""
+    data, unseen = network.data, reference.unseen
     shape = (data.channels, data.height, data.width)
-    if tuple(images.images.shape[1:]) != shape:
+    check_steps(settings, network.diffusion)
+    check_shape(reference, shape, "this network's")
+    if not likelihood:
+        return
+    if unseen is None:
+        raise UserError("bits/dim are of images that were held out: name them with --held-out")
+    if tuple(unseen.images.shape[1:]) != shape:
         raise UserError(f"the held-out images are not of the network's shape, {shape}")
-    if data.classes and images.classes != data.classes:
+    if data.classes and unseen.classes != data.classes:
         raise UserError("the held-out images have other classes than the network was trained with")
 
 
-def weights_hash(checkpoint: Checkpoint) -> str:
-    """The first 16 digits of a SHA-256 of all weights, in order."""
+def check_images(images: ImageDataset, reference: Reference, **options: object) -> None:
+    """Raise UserError for images that cannot be scored, and for options of networks."""
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(f"--{name} is for a network, and {images.source} is images")
+    check_shape(reference, tuple(images.images.shape[1:]), "the samples'")
+
+
+def check_picture(path: bool | str | Path | None) -> None:
+    """Raise UserError for a picture that could not be written."""
+    if isinstance(path, str | Path):
+        if Path(path).suffix.lower() != ".png":
+            raise UserError(f"--memorization {path}: end it in .png")
+        require_writable(Path(path).parent)
+
+
+def sampling_protocol(network: Checkpoint, settings: SampleConfig, seed: int) -> dict[str, Any]:
+    """Return what a score says of how its samples were made."""
+    nfe = network_evaluations(settings, network.diffusion, network.conditional)
+    return {
+        "network": weights_hash(network), "weights": network.weights,
+        "images_seen": network.images_seen, **asdict(settings), "nfe": nfe, "seed": seed,
+    }  # fmt: skip
+
+
+def weights_hash(network: Checkpoint) -> str:
+    """Return the first 16 digits of the SHA-256 of all weights, in order."""
     digest = hashlib.sha256()
-    for tensor in checkpoint.net.state_dict().values():
+    for tensor in network.net.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
 
 
-def likelihood(
-    checkpoint: Checkpoint,
-    images: ImageDataset,
-    places: Tensor,
-    *,
+# ---- the work --------------------------------------------------------------------------------
+
+
+def make_samples(
+    network: Checkpoint,
+    n: int,
+    seed: int,
+    settings: SampleConfig | None,
+    device: torch.device | str,
+    batch: int,
+    processes: Processes,
+    progress: Progress | None,
+) -> Samples:
+    """Return n images, as `generate` makes them."""
+    steps = (settings or network.config.sample).steps
+    total, done = steps * -(-n // (batch * processes.world_size)), 0
+
+    def on_state(state: State) -> None:
+        nonlocal done
+        done += state.x0 is not None  # not the noise, from which no step has been taken
+        if progress:
+            progress("sampling steps", done, total)
+
+    return generate(
+        network, n, seed=seed, settings=settings, device=device, batch=batch, on_state=on_state,
+        processes=processes,
+    )  # fmt: skip
+
+
+def score(
+    samples: Samples,
+    reference: Reference,
+    protocol: Protocol,
+    processes: Processes = ALONE,
+    progress: Progress | None = None,
+) -> Report:
+    """Return the distance of samples, and of other real images, from the reference."""
+    extractor = reference.extractor
+    with feature_file() if extractor.is_inception else nullcontext() as file:
+        found = extract(
+            extractor, samples.images, "samples", file=file, logits=True, processes=processes,
+            progress=progress,
+        )  # fmt: skip
+    n, d = protocol.n, len(found.moments.sum)
+    if n <= d:
+        logger.info(
+            f"{n:,} samples are few for {d:,} features, so the distance is mostly an error of "
+            f"estimation: compare it with the floor alone"
+        )
+    real = reference_stats(reference, processes, progress)
+    distance = frechet_distance(found.moments.gaussian(), real.moments.gaussian())
+    accuracy = class_accuracy(samples, extractor.classes, found.logits)
+    of_real, floor_n = floor(reference, n, real, processes, progress)
+    report = Report(distance, of_real, floor_n, accuracy, protocol)
+    if found.features is None or real.features is None or found.logits is None:
+        return report
+    kid, kid_95 = kernel_distance(found.features, real.features)
+    precision, recall = precision_recall(found.features, real.features)
+    return replace(
+        report, kid=kid, kid_95=kid_95, inception_score=inception_score(found.logits),
+        precision=precision, recall=recall,
+    )  # fmt: skip
+
+
+def class_accuracy(samples: Samples, known: tuple[str, ...], logits: Tensor | None) -> float | None:
+    """Return the share of samples whose label is the class with the highest of logits (N, K); None
+    where the samples have no labels, or other classes than the `known`."""
+    if samples.labels is None or logits is None or not set(samples.classes) <= set(known):
+        return None
+    index = torch.tensor([known.index(name) for name in samples.classes])
+    return (logits.argmax(1) == index[samples.labels]).float().mean().item()
+
+
+def held_out_likelihood(
+    network: Checkpoint,
+    reference: Reference,
+    n: int,
     seed: int = 0,
     device: torch.device | str = "cpu",
     batch: int = 64,
-    on_batch: Callable[[int], object] | None = None,
     processes: Processes = ALONE,
+    progress: Progress | None = None,
 ) -> Likelihood:
-    """Bits/dim of the images at places (N,), by the bound over all T steps, T evaluations each.
-
-    Given their classes, where the network knows these. Raises UserError for images of another
-    shape, or with other classes.
-    """
-    check_held_out(checkpoint, images)
-    data, diffusion = checkpoint.data, checkpoint.diffusion.to(device)
+    """Bound the bits/dim of n held-out images over all T steps, given their classes where the
+    network knows these."""
+    images, data = reference.unseen, network.data
+    assert images is not None  # by `check_network`
+    diffusion, variance = network.diffusion.to(device), network.config.sample.variance
+    net = place(copy.deepcopy(network.net), device)  # the caller's stays where it is
     shape = (data.channels, data.height, data.width)
-    net = place(copy.deepcopy(checkpoint.net), device)  # the caller's stays as it is
-    variance = checkpoint.config.sample.variance
+    times = list(range(diffusion.T, -1, -1))
+    parts, done = subset(reference, images, n).split(batch), 0
 
-    def bits(index: Tensor) -> tuple[Tensor]:
+    def bound(index: Tensor) -> tuple[Tensor]:
+        nonlocal done
         x0 = to_float(images.images[index]).to(device)
         y = images.labels[index].to(device) if data.classes and images.labels is not None else None
         noise = ImageNoise(seed, index.tolist(), shape, device)
-        denoise, times = diffusion.denoiser(net, y), list(range(diffusion.T, -1, -1))
-        bound = variational_bound(diffusion, denoise, x0, noise, times, variance)
-        if on_batch:
-            on_batch(len(index))
-        return (bound.total.cpu(),)
+        denoise = diffusion.denoiser(net, y)
+        bits = variational_bound(diffusion, denoise, x0, noise, times, variance).total
+        done += len(index)
+        if progress:
+            progress("bits/dim", done, -(-n // processes.world_size))
+        return (bits.cpu(),)
 
-    total = torch.cat([bound for (bound,) in processes.map_in_order(places.split(batch), bits)])
+    total = torch.cat([bits for (bits,) in processes.map_in_order(parts, bound)])
     error = total.std().item() / len(total) ** 0.5 if len(total) > 1 else None
     return Likelihood(total.mean().item(), error, len(total), variance)
 
 
+def with_memorization(
+    report: Report,
+    subject: Checkpoint | ImageDataset,
+    samples: Samples,
+    reference: Reference,
+    path: bool | str | Path,
+    processes: Processes = ALONE,
+) -> Report:
+    """Return the report with how near samples are to the training images, beside how near as many
+    other real images are; and write a picture of the nearest to `path`, where it is one."""
+    flip = isinstance(subject, Checkpoint) and subject.config.flip
+    device = reference.extractor.device
+    others = reference.training if reference.unseen is None else reference.unseen
+    index = subset(reference, others, len(samples.images))
+    images, training, real_images = match_channels(
+        samples.images, reference.training.images, others.images[index]
+    )
+    found = nearest(images, training, flip=flip, device=device, processes=processes)
+    real = nearest(
+        real_images, training, flip=flip, device=device, processes=processes,
+        exclude=index if others is reference.training else None,
+    )  # fmt: skip
+    if isinstance(path, str | Path) and processes.is_main:
+        with atomic_write(Path(path)) as beside:
+            picture(images, training, found).save(beside, "png")
+    share, distances = memorized_share(found, real), compare_distances(found, real)
+    return replace(report, memorization=share, nearest=distances)
+
+
+# ---- notes before the work -------------------------------------------------------------------
+
+
+def log_notes(
+    subject: Checkpoint | ImageDataset,
+    reference: Reference,
+    protocol: Protocol,
+    likelihood: int | None,
+    memorization: bool,
+    batch: int,
+    processes: Processes,
+) -> None:
+    """Log what a person should know beforehand, and the time that the work will take."""
+    training, n, device = reference.training, protocol.n, reference.extractor.device
+    seconds, flip = extraction_seconds(reference, n), False
+    if isinstance(subject, Checkpoint):
+        flip = subject.config.flip
+        evaluations = n * protocol.sampling["nfe"] + (likelihood or 0) * subject.diffusion.T
+        seconds += evaluations * seconds_per_evaluation(subject, device, min(batch, n))
+        if memorization and training.fingerprint != subject.data.fingerprint:
+            logger.info(
+                f"the network was not trained on {training.source}, which the samples are compared "
+                f"with for --memorization"
+            )
+        if note := average_note(subject.step, subject.config.train.ema):
+            logger.info(note)
+    if memorization:
+        seconds += 2 * nearest_seconds(n, training.images, flip, device)
+    seconds /= processes.world_size
+    if reference.extractor.is_inception:
+        seconds += precision_recall_seconds(n + len(reference.images), 2048)
+    if seconds > 10:
+        logger.info("this will take about %s", timedelta(seconds=round(seconds)))
+
+
+def extraction_seconds(reference: Reference, n: int) -> float:
+    """Estimate the time to extract all features for a score of n samples, by timing a few."""
+    few, extractor = reference.images.images[:32], reference.extractor
+    extractor(few)
+    start = time.perf_counter()
+    extractor(few)
+    each = (time.perf_counter() - start) / len(few)
+    return each * (n + missing_features(reference, n))
+
+
 @torch.inference_mode()
-def seconds_an_evaluation(
-    checkpoint: Checkpoint, device: torch.device | str = "cpu", batch: int = 64
+def seconds_per_evaluation(
+    network: Checkpoint, device: torch.device | str = "cpu", batch: int = 64
 ) -> float:
-    """How long one image takes to pass through the network once, in batches: one is timed."""
-    net, data = place(copy.deepcopy(checkpoint.net), device), checkpoint.data
+    """Estimate the time that one image takes to pass through the network, by timing a batch."""
+    net, data = place(copy.deepcopy(network.net), device), network.data
     x = torch.randn(batch, data.channels, data.height, data.width, device=device)
-    t, y = torch.ones(batch, dtype=torch.long, device=device), None
-    if data.classes:
-        y = torch.zeros_like(t)
+    t = torch.ones(batch, dtype=torch.long, device=device)
+    y = torch.zeros_like(t) if data.classes else None
     net(x, t, y).sum().item()
     start = time.perf_counter()
-    net(x, t, y).sum().item()  # which waits for the device
+    net(x, t, y).sum().item()  # waits for the device
     return (time.perf_counter() - start) / batch

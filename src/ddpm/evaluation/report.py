@@ -1,4 +1,4 @@
-"""A score, with the protocol it was made under and the floor that real images have."""
+"""A score, with the protocol it was made under and the distance that real images have."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,34 +10,54 @@ from ..utils.errors import UserError
 from ..utils.files import atomic_write, read_text
 
 MAX_BYTES = 1_000_000  # of a score's file
-# What was scored, of a protocol's sampling; "images" is in reports of before.
-WHICH = ("network", "file", "fingerprint", "images_seen", "images")
+# What was scored, among the entries of Protocol.sampling: two scores may differ in it.
+SUBJECT = ("network", "guide", "file", "fingerprint", "images_seen")
+OLD_NAMES = {"as_asked": "class_accuracy", "copies": "memorization"}  # in scores written before
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """All that a score depends on."""
+    """All that a score depends on.
+
+    n          number of samples
+    features   the feature network and the hash of its weights
+    reference  the real images that samples are compared with: source, split and fingerprint
+    sampling   the sampler's settings, network evaluations an image, weights and seed; or the file
+    held_out   the real images that make the floor, where they are not of the reference
+    """
 
     n: int
     features: str
-    """The feature network and the hash of its weights."""
     reference: str
-    """The images that the samples are held against: source, split and fingerprint."""
     sampling: dict[str, Any]
-    """The sampler's settings, network evaluations an image, weights and seed; or the file."""
     held_out: str | None = None
-    """The real images that make the floor, where they are not of the reference."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """−log p(x_0) in bits/dim, bounded from above: the mean over n images that were held out, its
-    standard error (of one image none), and the variance of p(x_s | x_t)."""
+    """−log p(x_0) in bits/dim, bounded from above: the mean over n held-out images, its standard
+    error (None of a single image), and the variance of p(x_s | x_t)."""
 
     bits: float
     error: float | None
     n: int
     variance: str
+
+
+@dataclass(frozen=True)
+class NearestDistances:
+    """Quantiles of the distance to the nearest training image, of samples and of real images: the
+    root mean square over pixels, in levels of 0 … 255."""
+
+    quantiles: tuple[float, ...]
+    samples: tuple[float, ...]
+    real: tuple[float, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{'nearest training image':24}{'samples':>10}{'real images':>14}"]
+        for q, x, y in zip(self.quantiles, self.samples, self.real, strict=True):
+            lines.append(f"{f'  {q:.0%} are nearer than':24}{x:10.2f}{y:14.2f}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -48,22 +68,23 @@ class Report:
                it is the FID
     floor      the same of `floor_n` real images: of those held out, or, where there are none, of
                the reference against the rest of it. They are the first of a named set, and are
-               spread evenly over any other, whose images may lie class by class
-    as_asked   share of samples that are classified as their label says; None where nothing was
-               asked or the feature network knows other classes
+               spread evenly over any other, whose images may be sorted by class
+    class_accuracy  share of samples that are classified as their label says; None where samples
+               have no labels or the feature network knows other classes
     kid        Kernel Inception Distance, and half the width of its 95 % interval   [these five in
     kid_95     Inception features alone]
     inception_score
     precision  share of samples among the nearest neighbours of real images; recall: the reverse
                [Kynkäänniemi et al. 2019, but in Inception features]
-    memorization  share of samples that lie nearer to a training image than all but 1 % of other
-               real images do
+    likelihood of held-out images, where it was asked for
+    memorization  share of samples that are nearer to a training image than all but 1 % of other
+               real images are, where it was asked for; `nearest` has the distances
     """
 
     distance: float
     floor: float
     floor_n: int
-    as_asked: float | None
+    class_accuracy: float | None
     protocol: Protocol
     kid: float | None = None
     kid_95: float | None = None
@@ -72,24 +93,26 @@ class Report:
     recall: float | None = None
     likelihood: Likelihood | None = None
     memorization: float | None = None
+    nearest: NearestDistances | None = None
 
-    def text(self) -> str:
-        """The score for a person to read."""
+    def __str__(self) -> str:
+        """Return the score and its protocol, a line for each number."""
         p = self.protocol
         name = "FID" if p.features.startswith("inception ") else "Fréchet distance"
-        times = ""
+        relative = ""
         if self.floor_n == p.n and self.floor > 0:
-            times = f", {self.distance / self.floor:.2f} times the floor"
-        lines = [
-            f"{name:19}{self.distance:.4f}{times}",
+            relative = f", {self.distance / self.floor:.2f} times the floor"
+        lines = [f"{self.nearest}"] if self.nearest is not None else []
+        lines += [
+            f"{name:19}{self.distance:.4f}{relative}",
             f"{'floor':19}{self.floor:.4f}, of {self.floor_n:,} real images",
         ]
         if self.kid is not None:
             lines.append(f"{'KID':19}{self.kid:.5f} ± {self.kid_95:.5f} (95 %)")
             lines.append(f"{'Inception score':19}{self.inception_score:.3f}")
             lines.append(f"{'precision, recall':19}{self.precision:.3f}, {self.recall:.3f}")
-        if self.as_asked is not None:
-            lines.append(f"{'as asked':19}{self.as_asked:.2%}")
+        if self.class_accuracy is not None:
+            lines.append(f"{'class accuracy':19}{self.class_accuracy:.2%}")
         if self.likelihood is not None:
             of = self.likelihood
             error = "" if of.error is None else f" ± {of.error:.3f}"
@@ -107,40 +130,53 @@ class Report:
         lines.append(f"{'protocol':19}{p.n:,} samples; {p.features}; {p.reference}; {floor}{how}")
         return "\n".join(lines)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the score and its protocol as JSON."""
-        with atomic_write(path) as beside:
+        with atomic_write(Path(path)) as beside:
             beside.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
-def read_report(path: Path) -> Report:
-    """What `Report.save` wrote. Raises UserError for anything else."""
+def read_report(path: str | Path) -> Report:
+    """Return what `Report.save` wrote. Raise UserError for anything else."""
     try:
-        return validated(Report, json.loads(read_text(path, MAX_BYTES)), str(path))
+        table = json.loads(read_text(Path(path), MAX_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a score of ddpm: {error}") from None
+    return validated(Report, with_new_names(table), str(path))
+
+
+def with_new_names(table: Any) -> Any:
+    """Return the table of a score, with today's names where it has former ones."""
+    if not isinstance(table, dict):
+        return table
+    table = {OLD_NAMES.get(name, name): value for name, value in table.items()}
+    protocol = table.get("protocol")
+    sampling = protocol.get("sampling") if isinstance(protocol, dict) else None
+    if isinstance(sampling, dict) and "images" in sampling:
+        sampling = {"images_seen" if k == "images" else k: v for k, v in sampling.items()}
+        table["protocol"] = {**protocol, "sampling": sampling}
+    return table
 
 
 def ratio(a: Report, b: Report) -> float:
-    """a's distance over b's. Raises UserError where they were not made in the same way."""
-    check_alike(a.protocol, b.protocol)
+    """Return a's distance over b's. Raise UserError where their protocols differ."""
+    check_comparable(a.protocol, b.protocol)
     if b.distance <= 0:
-        raise UserError("the other score's distance is 0: nothing can be held against that")
+        raise UserError("the other score's distance is 0, so there is no ratio to it")
     return a.distance / b.distance
 
 
-def check_alike(a: Protocol, b: Protocol) -> None:
-    """Raises UserError where distances are not to be compared: other numbers, features, references
-    or ways to make samples give other distances for the same network. Only what was scored may
-    differ: the network, or the file."""
-    for name in ("n", "features", "reference"):
-        refuse_unlike(name, getattr(a, name), getattr(b, name))
-    for name in [k for k in a.sampling if k in b.sampling and k not in WHICH]:
-        refuse_unlike(name, a.sampling[name], b.sampling[name])
-
-
-def refuse_unlike(name: str, here: object, there: object) -> None:
-    if here != there:
-        raise UserError(
-            f"these scores are not to be compared: {name} is {here} here, {there} there"
-        )
+def check_comparable(a: Protocol, b: Protocol) -> None:
+    """Raise UserError where the protocols differ in more than what was scored: another number of
+    samples, other features, references or settings give other distances for the same network."""
+    pairs = {name: (getattr(a, name), getattr(b, name)) for name in ("n", "features", "reference")}
+    pairs |= {
+        name: (value, b.sampling[name])
+        for name, value in a.sampling.items()
+        if name in b.sampling and name not in SUBJECT
+    }
+    for name, (here, there) in pairs.items():
+        if here != there:
+            raise UserError(
+                f"these scores cannot be compared: {name} is {here} here and {there} there"
+            )
