@@ -11,19 +11,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "equations.md"
-ROOMS = {
+MODULES = {
     "core/schedule": "The noise schedule",
     "core/diffusion": "The forward process and its posterior",
     "core/loss": "The loss",
     "core/likelihood": "The variational bound",
     "core/sampling": "The reverse process",
     "core/editing": "Between images, near one, and into its gaps",
-    "core/guidance": "Classifier-free guidance",
+    "core/guidance": "Guidance",
     "core/layers": "The layers",
     "core/unet": "The network",
     "core/ema": "The average of the weights",
     "training/train": "The training step",
-    "generation/generate": "Guidance in an interval",
     "evaluation/metrics": "The distance between samples and data",
 }
 PAPERS = {
@@ -45,6 +44,10 @@ PAPERS = {
     "DPM-Solver++": "Lu et al. 2022, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion "
     "Probabilistic Models (arXiv 2211.01095)",
     "Chen 2023": "On the Importance of Noise Scheduling for Diffusion Models (arXiv 2301.10972)",
+    "EDM": "Karras et al. 2022, Elucidating the Design Space of Diffusion-Based Generative Models "
+    "(arXiv 2206.00364)",
+    "Karras et al. 2024": "Guiding a Diffusion Model with a Bad Version of Itself "
+    "(arXiv 2406.02507)",
     "Heusel et al. 2017": "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash "
     "Equilibrium (arXiv 1706.08500)",
     "Kynkäänniemi et al. 2024": "Applying Guidance in a Limited Interval Improves Sample and "
@@ -77,9 +80,9 @@ def page() -> str:
         "# The equations, and where each lives",
         "Made from the docstrings by `python scripts/equations.py`; do not edit it by hand.",
     ]
-    for room, title in ROOMS.items():
-        parts.append(f"## {title}: [`{room}.py`](../src/ddpm/{room}.py)")
-        tree = ast.parse((ROOT / "src" / "ddpm" / f"{room}.py").read_text(encoding="utf-8"))
+    for module, title in MODULES.items():
+        parts.append(f"## {title}: [`{module}.py`](../src/ddpm/{module}.py)")
+        tree = ast.parse((ROOT / "src" / "ddpm" / f"{module}.py").read_text(encoding="utf-8"))
         for name, doc in cited(tree):
             parts.append(f"### `{name}`\n\n{textwrap.indent(doc, '    ')}")
     parts.append("## The papers")

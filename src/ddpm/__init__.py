@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from .evaluation.metrics import frechet_distance
     from .evaluation.reference import Reference, load_reference
     from .evaluation.report import Report
-    from .generation.generate import Edit, Samples, generate
+    from .generation.generate import Edit, generate
+    from .generation.output import Samples
     from .training.train import train
     from .utils.errors import UserError
     from .utils.images import grid, to_float, to_uint8
@@ -71,7 +72,7 @@ _MODULES = {
     "build_loss": "checkpoint.checkpoint",
     "save": "checkpoint.checkpoint",
     "load": "checkpoint.checkpoint",
-    "Samples": "generation.generate",
+    "Samples": "generation.output",
     "generate": "generation.generate",
     "Edit": "generation.generate",
     "Reference": "evaluation.reference",

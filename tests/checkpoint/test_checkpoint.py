@@ -136,3 +136,16 @@ def test_the_header_says_what_a_checkpoint_is_of(small, tiny, tmp_path):
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     assert metadata["sha256"] == digest(load_file(path))
+
+
+def test_a_repr_is_one_short_line():
+    text = repr(load("mnist"))
+    assert text.startswith("Checkpoint(mnist, 1x28x28, 10 classes, ")
+    assert len(text) < 100
+
+
+def test_the_hash_of_the_weights_is_that_of_the_network():
+    one, other = load("mnist"), load("mnist")
+    assert one.weights_hash() == other.weights_hash()
+    next(other.net.parameters()).data[0] += 1
+    assert one.weights_hash() != other.weights_hash()

@@ -1,5 +1,6 @@
 """Trained networks on disk, and the only place where a config meets a class."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class Header:
     config: Config
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpoint:
     """A trained network with the process and the data it was trained for."""
 
@@ -50,6 +51,21 @@ class Checkpoint:
     @property
     def conditional(self) -> bool:
         return bool(self.data.classes)
+
+    def __repr__(self) -> str:
+        data, millions = self.data, sum(p.numel() for p in self.net.parameters()) / 1e6
+        classes = f", {len(data.classes)} classes" if data.classes else ""
+        return (
+            f"Checkpoint({data.source}, {data.channels}x{data.height}x{data.width}{classes}, "
+            f"{millions:.1f} M parameters, step {self.step:,})"
+        )
+
+    def weights_hash(self) -> str:
+        """Return the first 16 digits of a SHA-256 of all weights, in order."""
+        digest = hashlib.sha256()
+        for tensor in self.net.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()[:16]
 
 
 def build(config: Config, data: DataInfo) -> tuple[UNet, Diffusion]:

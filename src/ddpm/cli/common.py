@@ -60,6 +60,9 @@ class SamplingOptions:
     """Guide at times above this share of T alone."""
     guidance_below: Annotated[Share | None, option("X")] = None
     """Guide at times up to this share of T alone."""
+    guide: Annotated[str | None, option("WEIGHTS")] = None
+    """A weaker version of the network, such as an early checkpoint: guide away from its errors, by
+    --guidance, and not from images without a class."""
     seed: Annotated[Seed, option("N", "-s")] = 0
     """Another seed, other images."""
     batch: Count = 64
@@ -136,8 +139,10 @@ def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", S
     )  # fmt: skip
     if options.eta and settings.sampler != "ddim":
         raise UserError(f"--eta is for --sampler ddim, and this is {settings.sampler}")
-    if options.guidance is not None and not checkpoint.data.classes:
-        raise UserError("--guidance needs classes, and this network was trained without")
+    if options.guidance is not None and not (checkpoint.data.classes or options.guide):
+        raise UserError(
+            "--guidance needs classes, and this network was trained without: give a --guide too"
+        )
     check_steps(settings, checkpoint.diffusion)
     return checkpoint, settings, device
 

@@ -22,9 +22,6 @@ from .common import (
 if TYPE_CHECKING:
     from ..generation.generate import Edit
 
-PICTURES = (".png",)
-ANIMATIONS = (".gif", ".webp")
-
 
 @dataclass(frozen=True)
 class GenerateOptions(SamplingOptions):
@@ -61,13 +58,14 @@ class GenerateOptions(SamplingOptions):
 
 def generate(options: GenerateOptions) -> int:
     from ..core.sampling import State
-    from ..generation.generate import AnimationRecorder, times_of, write
     from ..generation.generate import generate as generate_images
+    from ..generation.generate import times_of
+    from ..generation.output import ANIMATIONS, AnimationRecorder, write
     from ..utils.distributed import join_processes
 
     checkpoint, settings, device = sampling_setup(options.checkpoint, options)
     processes = join_processes(device)
-    if options.label and settings.guidance == 0:
+    if options.label and settings.guidance == 0 and not options.guide:
         raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
     edit = read_edit(options, checkpoint.data)
     out = check_out(options.out, options.overwrite)
@@ -86,7 +84,7 @@ def generate(options: GenerateOptions) -> int:
 
         samples = generate_images(
             checkpoint, options.n, seed=options.seed, labels=options.label, settings=settings,
-            device=device, batch=options.batch, edit=edit, on_state=on_state,
+            device=device, batch=options.batch, edit=edit, guide=options.guide, on_state=on_state,
             processes=processes,
         )  # fmt: skip
     note_of_average(checkpoint)
@@ -122,14 +120,16 @@ def check_out(name: str | None, overwrite: bool) -> Path:
 
     Raises UserError, before the images are made, for what could not be written after.
     """
+    from ..generation.output import ENDINGS
+
     path = Path(name) if name else free_name(Path("generated.png"))
     if path.is_dir() or not path.suffix or (name or "").endswith("/"):
-        if path.suffix.lower() in (*PICTURES, *ANIMATIONS, ".npz"):
+        if path.suffix.lower() in ENDINGS:
             raise UserError(f"{path} is a folder: give another --out")
         if is_occupied(path) and not overwrite:
             raise UserError(f"{path} is there already: give another --out, or add --overwrite")
         require_writable(path)
         return path
-    if path.suffix.lower() not in (*PICTURES, *ANIMATIONS, ".npz"):
+    if path.suffix.lower() not in ENDINGS:
         raise UserError(f"--out {path}: end it in .png, .gif, .webp or .npz, or in / for a folder")
     return check_file(path, overwrite)

@@ -1,9 +1,12 @@
-"""Classifier-free guidance: one network that knows the class and the absence of one."""
+"""Guidance: by the same network without the class, or by a weaker one; at all times or some.
+
+For classifier-free guidance one network knows the class and the absence of one.
+"""
 
 import torch
 from torch import Tensor
 
-from .types import Net
+from .types import Denoiser, Net, Prediction
 
 
 def drop_labels(y: Tensor, p: float, null: int, generator: torch.Generator | None = None) -> Tensor:
@@ -52,3 +55,16 @@ def autoguided(net: Net, guide: Net, scale: float) -> Net:
         return weak + scale * (net(x, t, y) - weak)
 
     return guided_net
+
+
+def in_interval(strong: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:
+    """D_w(x_t) if low < t ≤ high, else D(x_t)   [Kynkäänniemi et al. 2024, Sec. 3.1]
+
+    `strong` is the guided denoiser D_w and `plain` is D. At higher times guidance makes images of
+    a class alike, and at lower ones what is left of the noise decides details, not the class.
+    """
+
+    def denoise(x_t: Tensor, t: int) -> Prediction:
+        return strong(x_t, t) if low < t <= high else plain(x_t, t)
+
+    return denoise

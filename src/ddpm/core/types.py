@@ -6,7 +6,7 @@ Nothing is imported at run time, so that the command's options can use these wit
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, Union
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +27,10 @@ class Prediction(NamedTuple):
     eps: Tensor
 
 
-Time: TypeAlias = "int | Tensor"
+Time: TypeAlias = Union[int, "Tensor"]
 """A time 0 … T: one for the whole batch, or a tensor of shape (B,), one for each image."""
 
-Net: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
+Net: TypeAlias = Callable[["Tensor", "Tensor", "Tensor | None"], "Tensor"]
 """net(x_t, t, y) with t of shape (B,) and labels y of shape (B,) or None; returns the target."""
 
 Denoiser: TypeAlias = Callable[["Tensor", int], Prediction]

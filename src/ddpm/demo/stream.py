@@ -15,10 +15,10 @@ from ..generation.generate import (
     Edit,
     cycle_labels,
     network_evaluations,
-    spread,
     times_of,
     trajectories,
 )
+from ..generation.output import spread
 from ..utils.errors import UserError
 from ..utils.images import to_uint8
 from .html import download, film, gif, png, side_by_side

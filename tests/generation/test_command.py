@@ -1,0 +1,226 @@
+"""`ddpm generate`: what it writes, and what it refuses in one sentence."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ddpm import generate
+from ddpm.checkpoint.checkpoint import VERSION
+from ddpm.cli.main import main
+
+
+def run(*words):
+    return main(["generate", *map(str, words)])
+
+
+def test_a_grid(digits, tmp_path):
+    assert run(digits, "--n", 6, "--out", tmp_path / "a.png") == 0
+    image = Image.open(tmp_path / "a.png")
+    assert image.mode == "L"
+    assert image.size == (3 * 56 + 4, 2 * 56 + 2)
+
+
+def test_a_folder_of_single_images(digits, tmp_path):
+    assert run(digits, "--n", 3, "--out", tmp_path / "many") == 0
+    names = sorted(p.name for p in (tmp_path / "many").iterdir())
+    assert names == ["00000.png", "00001.png", "00002.png"]
+    images = generate(digits, 3).images
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "many" / names[2])), images[2, 0])
+
+
+def test_an_array_that_can_be_trained_on(make, tmp_path):
+    path = make(3, 30, 44, ("cat", "dog"))
+    assert run(path, "--n", 5, "--label", "dog", "--label", "0", "--out", tmp_path / "a.npz") == 0
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["arr_0"].shape == (5, 30, 44, 3)
+        assert file["arr_0"].dtype == np.uint8
+        assert file["arr_1"].tolist() == [1, 0, 1, 0, 1]
+    from ddpm import load_images
+
+    made = load_images(tmp_path / "a.npz")
+    assert made.images.shape == (5, 3, 30, 44)
+    assert [made.classes[label] for label in made.labels] == ["dog", "cat", "dog", "cat", "dog"]
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_animation_from_noise_to_image(make, tmp_path, ending, channels):
+    path = tmp_path / f"a.{ending}"
+    assert run(make(channels), "--n", 3, "--batch", 2, "--steps", 6, "--out", path) == 0
+    animation = Image.open(path)
+    assert animation.n_frames == 7
+    assert animation.size == (2 * 56 + 2, 2 * 56 + 2)
+
+
+def test_other_numbers_of_channels_are_shown_side_by_side(make, tmp_path):
+    assert run(make(2), "--n", 1, "--out", tmp_path / "a.png") == 0
+    assert Image.open(tmp_path / "a.png").size == (2 * 56, 56)
+
+
+def test_nothing_is_overwritten_unasked(digits, tmp_path, capsys):
+    path = tmp_path / "a.png"
+    path.write_text("mine")
+    assert run(digits, "--n", 1, "--out", path) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+    assert run(digits, "--n", 1, "--out", path, "--overwrite") == 0
+    assert Image.open(path).size == (56, 56)
+
+
+def test_without_a_name_each_call_takes_a_new_one(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run(digits, "--n", 1) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["generated-2.png", "generated.png"]
+
+
+def edit(path, target, change):
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["ddpm"])
+    change(header)
+    save_file(load_file(path), target, metadata={"ddpm": json.dumps(header)})
+    return target
+
+
+def damaged(kind, digits, folder):
+    path = folder / "bad.safetensors"
+    whole = digits.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "a pickle":
+        torch.save({"a": 1}, path)
+    elif kind == "somebody else's":
+        save_file({"a": torch.zeros(1)}, path)
+    elif kind == "newer":
+        edit(digits, path, lambda h: h.update(version=VERSION + 1))
+    elif kind == "no config":
+        edit(digits, path, lambda h: h.pop("config"))
+    elif kind == "another config":
+        edit(digits, path, lambda h: h["config"]["unet"].update(channels=16))
+    elif kind == "a config that is nonsense":
+        edit(digits, path, lambda h: h["config"]["unet"].update(channels="many"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "there is no checkpoint at"),
+        ("truncated", "not a whole safetensors file"),
+        ("empty", "not a whole safetensors file"),
+        ("a pickle", "not a whole safetensors file"),
+        ("somebody else's", "not a checkpoint of ddpm"),
+        ("newer", "written by a newer ddpm"),
+        ("no config", "damaged header"),
+        ("another config", "do not fit its own config"),
+        ("a config that is nonsense", "unet.channels"),
+    ],
+)
+def test_a_bad_checkpoint_is_a_sentence(kind, message, digits, tmp_path, capsys):
+    out = tmp_path / "a.png"
+    assert run(damaged(kind, digits, tmp_path), "--out", out) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("config.diffusion.T", 10**12),
+        ("config.unet.blocks", 10**9),
+        ("config.unet.channels", 10**30),
+        ("config.unet.channels", 8192),
+        ("config.unet.mults", []),
+        ("config.unet.mults", [1, 10**12]),
+        ("config.sample.eta", 1e300),
+        ("config.colour", "red"),
+        ("data.channels", 10**9),
+        ("data.height", -5),
+        ("data.height", 10**30),
+        ("step", float("inf")),
+        ("step", -5),
+        ("version", True),
+        ("version", 0),
+        ("weights", "raw"),
+    ],
+)
+def test_a_hostile_header_is_a_sentence(where, value, digits, tmp_path, capsys):
+    def change(header):
+        *path, last = where.split(".")
+        for part in path:
+            header = header[part]
+        header[last] = value
+
+    bad = edit(digits, tmp_path / "bad.safetensors", change)
+    assert run(bad, "--out", tmp_path / "a.png") == 1
+    error = capsys.readouterr().err
+    assert "damaged" in error
+    assert error.count("\n") == 1
+
+
+def test_a_failed_overwrite_keeps_the_old(digits, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_text("mine")
+
+    def fail(*args, **options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    assert run(digits, "--n", 1, "--out", path, "--overwrite") == 1
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_shorter_series_leaves_none_of_the_longer(digits, tmp_path):
+    folder = tmp_path / "v1.5"
+    folder.mkdir()
+    assert run(digits, "--n", 4, "--out", f"{folder}/") == 0
+    (folder / "notes.txt").write_text("mine")
+    assert run(digits, "--n", 2, "--out", folder, "--overwrite") == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["00000.png", "00001.png", "notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "2000"], "more than the 1000"),
+        (["--label", "cat"], "there is no class 'cat'"),
+        (["--out", "a.tiff"], "end it in .png"),
+        (["--out", "/proc/nowhere/a.png"], "cannot write to"),
+        (["--device", "abacus"], "there is no device"),
+        (["--n", "0"], "n should be greater than or equal to 1"),
+        (["--steps", "-3"], "steps should be greater"),
+        (["--eta", "-1"], "eta should be greater"),
+        (["--guidance", "nan"], "guidance should be"),
+        (["--sampler", "ddpm", "--eta", "0.5"], "--eta is for --sampler ddim"),
+        (["--seed", "-1"], "seed should be greater"),
+    ],
+)
+def test_bad_options_are_a_sentence(words, message, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(digits, *words) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_checkpoint_the_bundled_weights_are_used(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()  # a folder of that name is not what is meant
+    assert run("--n", "3", "--steps", "2", "--out", "a.npz") == 0
+    assert run("mnist", "--n", "3", "--steps", "2", "--out", "b.npz") == 0
+    images = np.load("a.npz")["arr_0"]
+    assert images.shape == (3, 28, 28, 1)
+    np.testing.assert_array_equal(images, np.load("b.npz")["arr_0"])
+    assert run("./mnist") == 1
+    assert "there is no checkpoint at mnist/model.safetensors" in capsys.readouterr().err
