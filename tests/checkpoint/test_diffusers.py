@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from ddpm import UserError, load, preset
 from ddpm.checkpoint.checkpoint import Checkpoint, build_diffusion, build_net
-from ddpm.checkpoint.diffusers import WEIGHTS, our_config, read_diffusers, write_diffusers
+from ddpm.checkpoint.diffusers import WEIGHTS, read_config, read_diffusers, write_diffusers
 from ddpm.cli.main import main
 from ddpm.config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig
 
@@ -169,7 +169,7 @@ def test_the_papers_preset_is_the_papers_network():
     }  # fmt: skip
     scheduler = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4,
                  "beta_end": 0.02, "clip_sample": True, "variance_type": "fixed_large"}  # fmt: skip
-    published, data = our_config(model, scheduler, "ddpm-cifar10-32")
+    published, data = read_config(model, scheduler, "ddpm-cifar10-32")
     ours = preset("cifar10-paper")
     assert ours.unet == replace(published.unet, dropout=0.1)
     assert ours.diffusion == published.diffusion
@@ -250,3 +250,9 @@ def test_damage_is_named(tmp_path):
     (tmp_path / "unet" / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as JSON"):
         read_diffusers(tmp_path)
+
+
+def test_a_stage_at_full_resolution_is_refused(tmp_path):
+    checkpoint = random_checkpoint(replace(SMALL, fine=8))
+    with pytest.raises(UserError, match="no stage at full resolution"):
+        write_diffusers(checkpoint, tmp_path)
