@@ -19,9 +19,8 @@ denoise = diffusion.denoiser(net, y)  # x̂_0 and ε̂ in x_t
 noise = ImageNoise(seed=0, indices=range(n), shape=(data.channels, data.height, data.width))
 
 # x_T ~ N(0, I);  for t = T, …, 1:  x_{t−1} = μ̃(x_t, x̂_0) + σ_t z
-for state in sample(
-    diffusion, denoise, noise, timesteps(diffusion.schedule, steps), step=ddpm_step
-):
+times = timesteps(diffusion.schedule, steps)
+for state in sample(diffusion, denoise, noise, times, step=ddpm_step):
     print(f"\rt = {state.t:4}", end="", flush=True)
 
 grid(to_uint8(state.x), columns=10, zoom=2).save("digits.png")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ddpm import Diffusion, autoguided, drop_labels, guided, linear
+from ddpm.core.guidance import in_interval
 
 NULL = 10
 
@@ -72,3 +73,13 @@ def test_autoguidance_goes_from_the_guide_past_the_network(generator):
         torch.testing.assert_close(autoguided(net, weak, 1.0)(x, t, y), strong)
         torch.testing.assert_close(autoguided(net, weak, 0.0)(x, t, y), 0.5 * strong)
         torch.testing.assert_close(autoguided(net, weak, 3.0)(x, t, y), 2.0 * strong)
+
+
+def test_guidance_in_an_interval_begins_above_its_low_end_and_includes_its_high_one():
+    diffusion, x = Diffusion(linear(100)), torch.ones(2, 1, 2, 2)
+    strong, plain = diffusion.denoiser(guided(net, 3.0, NULL)), diffusion.denoiser(net)
+    seen = []
+    denoise = in_interval(lambda x, t: seen.append(t) or strong(x, t), plain, low=20.0, high=70.0)
+    for t in range(1, 101):
+        denoise(x, t)
+    assert seen == list(range(21, 71))

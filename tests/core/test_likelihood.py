@@ -36,10 +36,10 @@ def bound_of(T, x0, generator, variance="beta-tilde", steps=None):
 
 
 def test_the_bound_meets_the_exact_likelihood(generator):
-    x0 = gaussian_pixels(1024, generator)
+    x0 = gaussian_pixels(512, generator)
     bounds, exact = bound_of(1000, x0, generator, "beta").total, exact_bits(x0)
-    error = bounds.std().item() / 32  # of the mean over 1,024 images, one draw for each term
-    assert error < 0.02
+    error = bounds.std().item() / 512**0.5  # of the mean over 512 images, one draw for each term
+    assert error < 0.03
     assert bounds.mean().item() == pytest.approx(exact, abs=4 * error)
 
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
@@ -22,7 +23,9 @@ from ddpm import (
     timesteps,
 )
 from ddpm.core.likelihood import closed_form_gaussian
-from ddpm.core.sampling import named_step
+from ddpm.core.sampling import SAMPLERS, named_step
+from ddpm.core.schedule import SCHEDULES
+from ddpm.core.types import SamplerName, ScheduleName
 
 STEPS = {
     "ddpm": ddpm_step,
@@ -54,7 +57,7 @@ def test_samples_of_a_gaussian_have_its_mean_and_variance(name, schedule):
     diffusion = doubles(schedule)
     denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.04)
     x = last(
-        sample(diffusion, denoise, normal(20_000), timesteps(diffusion.schedule, 1000), STEPS[name])
+        sample(diffusion, denoise, normal(10_000), timesteps(diffusion.schedule, 1000), STEPS[name])
     )
     assert x.mean().item() == pytest.approx(0.3, abs=0.01)
     assert x.std().item() == pytest.approx(0.2, rel=0.03)
@@ -215,13 +218,32 @@ def test_images_have_noise_of_their_own_in_any_batch():
     assert wide.std().item() == pytest.approx(1, abs=0.01)
 
 
-def test_steps_are_found_by_name(generator):
+@pytest.mark.parametrize(
+    ("name", "options", "like"),
+    [("ddpm", {}, "ddpm"), ("ddpm", {"variance": "beta"}, "ddpm, beta"), ("ddim", {}, "ddim"),
+     ("ddim", {"eta": 0.5}, "ddim, eta 0.5"), ("dpm++", {"eta": 0.5}, "dpm++"),
+     ("heun", {"variance": "beta"}, "heun")],
+)  # fmt: skip
+def test_a_sampler_is_found_by_name_with_the_option_that_is_its_own(name, options, like, generator):
     diffusion, x = doubles(linear()), torch.randn(2, 1, 4, 4, generator=generator).double()
     pred = Prediction(x, x)
-    for name, options, step in [
-        ("ddpm", {"variance": "beta"}, STEPS["ddpm, beta"]),
-        ("ddim", {"eta": 0.5}, STEPS["ddim, eta 0.5"]),
-        ("dpm++", {}, dpmpp_step),
-    ]:
-        named = named_step(name, **options)(diffusion, x, pred, 10, 20, lambda: x)
-        torch.testing.assert_close(named, step(diffusion, x, pred, 10, 20, lambda: x))
+    denoise = closed_form_gaussian(diffusion, mean=0.0, var=1.0)
+    found, expected = (
+        step(diffusion, x, pred, 10, 20, lambda: x, None, denoise)
+        for step in (named_step(name, **options), STEPS[like])
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_every_name_that_a_setting_may_have_is_registered():
+    assert set(SAMPLERS) == set(get_args(SamplerName))
+    assert set(SCHEDULES) == set(get_args(ScheduleName))
+
+
+def test_a_denoiser_is_the_network_and_the_class():
+    diffusion = Diffusion(linear(10), "x0", clip=None)
+    net = lambda x, t, y: x * y.view(-1, 1, 1, 1)  # noqa: E731
+    x = torch.ones(2, 1, 2, 2)
+    pred = diffusion.denoiser(net, torch.tensor([2, 3]))(x, 5)
+    assert pred.x0[:, 0, 0, 0].tolist() == [2, 3]
+    torch.testing.assert_close(diffusion.q_sample(pred.x0, 5, pred.eps), x)

@@ -69,7 +69,7 @@ class Diffusion:
         v:  x_0 = √ᾱ_t x_t − √(1−ᾱ_t) v         [Salimans and Ho 2022, App. D]
         ε̂ = (x_t − √ᾱ_t x̂_0) / √(1−ᾱ_t), so that the two always agree on x_t.
 
-        `t` is 1 … T: at t = 0 there is no noise to tell.
+        `t` is 1 … T: at t = 0 there is no noise to predict.
         """
         out = net(x_t, self._times(t, x_t), y)
         alpha_bar = self.schedule.at(t, x_t.ndim)

@@ -1,4 +1,4 @@
-"""From noise to images: steps over a pair of times s < t, and one loop that walks them.
+"""From noise to images: steps over a pair of times s < t, and one loop over such pairs.
 
 A step is a plain function. It sees a Prediction(x0, eps) and never learns what the network was
 trained to predict, whether it was guided, or how many steps there are.
@@ -29,7 +29,7 @@ class Step(Protocol):
     """step(diffusion, x_t, prediction, s, t, noise, previous, denoise) -> x_s
 
     `previous` is the pair (time, prediction) of the step before, None at the first. `denoise` is
-    for steps that look a second time.
+    for steps that evaluate the network again.
     """
 
     def __call__(
@@ -133,7 +133,7 @@ def heun_step(
     [EDM, Karras et al. 2022, Algorithm 1, without churn]
 
     ε̂ is the slope dx̄/dσ, and x_s′ the Euler step, x̄_t + (σ_s − σ_t) ε̂(x_t), which is DDIM's. At
-    s = 0 that is all; every other step looks a second time, by `denoise` at x_s′.
+    s = 0 that is all; every other step evaluates the network again, at x_s′.
     """
     euler = ddim_step(diffusion, x_t, pred, s, t, noise)
     if s == 0:
