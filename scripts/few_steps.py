@@ -16,7 +16,7 @@ import tyro
 
 from ddpm import load
 from ddpm.config import Spacing
-from ddpm.evaluation.evaluate import evaluate, weights_hash
+from ddpm.evaluation.evaluate import evaluate
 from ddpm.evaluation.reference import load_reference
 from ddpm.utils.device import best_device
 
@@ -47,7 +47,7 @@ class Options:
 def main(options: Options) -> None:
     checkpoint = load(options.checkpoint)
     reference = load_reference("mnist", root=options.root, device=best_device())
-    shared = {"network": weights_hash(checkpoint), "guidance": options.guidance, "n": options.n}
+    shared = {"network": checkpoint.weights_hash(), "guidance": options.guidance, "n": options.n}
     done = []
     if options.out.exists():
         done = [json.loads(line) for line in options.out.read_text().splitlines()]

@@ -1,5 +1,6 @@
 """Scores: the nearer to real images the better, and what cannot be scored is refused at once."""
 
+import copy
 import sys
 from dataclasses import replace
 
@@ -20,8 +21,8 @@ from ddpm import (
 )
 from ddpm.cli.main import main
 from ddpm.config import DiffusionConfig, SampleConfig
-from ddpm.evaluation.evaluate import held_out_likelihood
 from ddpm.evaluation.features import FeatureExtractor, extract
+from ddpm.evaluation.likelihood import held_out_likelihood
 from ddpm.evaluation.reference import Reference, load_reference
 from ddpm.evaluation.report import read_report
 from pictures import folder_of, photos
@@ -239,6 +240,16 @@ def test_the_bundled_weights_are_good(shared_data):
     score = evaluate("mnist", n=500, root=shared_data)
     assert score.class_accuracy >= 0.99
     assert score.distance < 2.5 * score.floor
+
+
+def test_a_guide_is_in_the_protocol(network, digits):
+    guide = replace(network, net=copy.deepcopy(network.net))
+    torch.nn.init.zeros_(next(guide.net.parameters()))
+    score = evaluate(network, data=digits, n=4, guide=guide)
+    assert score.protocol.sampling["guide"] == guide.weights_hash()
+    assert score.protocol.sampling["nfe"] == 2 * network.config.sample.steps
+    with pytest.raises(UserError, match="the guide does not have the"):
+        evaluate(network, data=digits, n=4, guide="cifar10")
 
 
 def test_bits_per_dim_do_not_depend_on_the_batch(network, digits):

@@ -17,56 +17,49 @@ if TYPE_CHECKING:
     from ..evaluation.features import Progress
 
 FOR_NETWORKS = (
-    "steps",
-    "sampler",
-    "spacing",
-    "eta",
-    "guidance",
-    "guidance_above",
-    "guidance_below",
-)
+    "steps", "sampler", "spacing", "eta", "guidance", "guidance_above", "guidance_below", "guide",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class EvaluateOptions(SamplingOptions):
-    """Report images: the Fréchet distance between their features and those of real images.
+    """Score images: the Fréchet distance between their features and those of real images.
 
-    Digits are seen by a classifier of digits that comes with the package, all else by the Inception
-    network of the published scores, with which the distance is the FID; KID, Inception score,
-    precision and recall then stand beside it. Every score says how it was made, and has its floor:
-    the distance of as many other real images. A distance falls with the number of images: compare
-    only those of the same number.
+    The features are those of a bundled classifier for digits, and for all other images those of the
+    Inception network of published scores: the distance is then the FID, and KID, Inception score,
+    precision and recall are given too. Every score has its protocol, how it was made, and its
+    floor, the distance of as many other real images. A distance falls with the number of images:
+    compare only distances of the same number.
     """
 
     what: Annotated[Positional[str], option("[WHAT]")] = "mnist"
-    """A run's folder, a .safetensors file or the name of weights that come with the package (mnist,
-    the default); or images: an npz, a zip or a folder."""
+    """A run's folder, a .safetensors file or the name of bundled weights (mnist, the default); or
+    images: an npz, a zip or a folder."""
     n: Annotated[Count | None, option("N", "-n")] = None
-    """How many images to make: 10,000 if not said."""
+    """How many images to make: by default 10,000."""
     data: Annotated[str | None, option("DATA")] = None
     """The real images, as in training, never mirrored. By default those the network was trained on;
     for a file of 28x28 digits, mnist."""
     root: Annotated[str | None, option("FOLDER")] = None
     """Where the named sets lie, or are downloaded to: by default as in training, or data."""
     split: Annotated[Literal["train", "test"] | None, option()] = None
-    """Of a named set: which part to hold the images against, train if not said. The other part
-    makes the floor."""
+    """Part of a named set to compare with, by default train. The other part makes the floor."""
     held_out: Annotated[str | None, option("DATA")] = None
-    """Other real images, to make the floor (of a named set its test split): by default the other
-    part of a named set, and where there is none some of the real images against the rest."""
+    """Other real images, for the floor; of a named set, its test split. By default the other part
+    of a named set, or else some of the real images against the rest of them."""
     size: Size = ()
     """Crop and resize the real images to this; by default as in training, or not at all."""
     features: Annotated[str | None, option("FEATURES", "-f")] = None
     """inception, digit-net or cifar-net; or a file: a copy of the Inception network (.pth), a
-    classifier of ours (.safetensors), or TorchScript from uint8 (B, 3, H, W) to features (B, D)."""
+    digit-net or cifar-net (.safetensors), or TorchScript from uint8 (B, 3, H, W) to (B, D)."""
     likelihood: Annotated[Count | None, option("N")] = None
-    """Bound the bits/dim of so many held-out images too, with as many network evaluations each as
-    the network was trained with: 1,000, as a rule."""
+    """Also bound the bits/dim of this many held-out images, in as many network evaluations each as
+    the network has times (usually 1,000)."""
     memorization: Annotated[str | None, option("PATH")] = None
-    """A .png for the samples that are nearest to training images, beside these; and how near they
-    are, beside how near other real images are."""
+    """Also compare samples with training images: a .png for the samples that are nearest to one,
+    and the distances beside those of other real images."""
     against: Annotated[str | None, option("PATH")] = None
-    """The .json of another score, made in the same way: how do they compare?"""
+    """The .json of another score of the same protocol, to compare with."""
     out: Annotated[str | None, option("PATH", "-o")] = None
     """A .json file for the score and its protocol."""
     overwrite: Overwrite = False
@@ -99,9 +92,9 @@ def evaluate(options: EvaluateOptions) -> int:
         report = score(
             subject, data=options.data, root=options.root, split=options.split,
             held_out=options.held_out, size=options.size, features=options.features, n=options.n,
-            seed=options.seed, settings=settings, likelihood=options.likelihood,
-            memorization=options.memorization, against=against, device=device,
-            batch=options.batch, processes=processes, progress=progress,
+            seed=options.seed, settings=settings, guide=options.guide,
+            likelihood=options.likelihood, memorization=options.memorization, against=against,
+            device=device, batch=options.batch, processes=processes, progress=progress,
         )  # fmt: skip
     processes.finish()
     if not processes.is_main:

@@ -1,7 +1,6 @@
 """Score the samples of a network, or any images, against real images."""
 
 import copy
-import hashlib
 import logging
 import time
 from contextlib import nullcontext
@@ -17,27 +16,18 @@ from torch import Tensor
 from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, average_note, load
 from ..checkpoint.run_dir import inspect_run
 from ..config import SampleConfig
-from ..core.likelihood import variational_bound
 from ..core.sampling import State
 from ..data.dataset import ImageDataset
 from ..data.load import load_images
-from ..generation.generate import Samples, check_steps, generate, network_evaluations
+from ..generation.generate import Samples, check_guide, check_steps, generate, network_evaluations
 from ..utils.device import best_device, check_device, place
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
-from ..utils.files import atomic_write, require_writable
-from ..utils.images import to_float
-from ..utils.random import ImageNoise
+from ..utils.files import require_writable
 from .classifiers import DigitNet
 from .features import Progress, extract, feature_file
-from .memorization import (
-    compare_distances,
-    match_channels,
-    memorized_share,
-    nearest,
-    nearest_seconds,
-    picture,
-)
+from .likelihood import held_out_likelihood
+from .memorization import measure_memorization, nearest_seconds
 from .metrics import (
     frechet_distance,
     inception_score,
@@ -53,9 +43,8 @@ from .reference import (
     make_protocol,
     missing_features,
     reference_stats,
-    subset,
 )
-from .report import Likelihood, Protocol, Report, check_comparable, read_report
+from .report import Protocol, Report, check_comparable, read_report
 
 N = 10_000  # samples of a network, if not said otherwise
 
@@ -74,6 +63,7 @@ def evaluate(
     n: int | None = None,
     seed: int = 0,
     settings: SampleConfig | None = None,
+    guide: Checkpoint | str | Path | None = None,
     likelihood: int | None = None,
     memorization: bool | str | Path | None = None,
     against: Report | str | Path | None = None,
@@ -89,7 +79,7 @@ def evaluate(
     data          the real images: a Reference, or what `load_reference` takes with `root`, `split`,
                   `held_out`, `size` and `features`. By default those that the network was trained
                   on; for digits of 28x28, mnist
-    n, seed, settings, batch  make n images (10,000) with the network, as `generate` does
+    n, seed, settings, guide, batch  make n images (10,000) with the network, as `generate` does
     likelihood    also bound the bits/dim of so many held-out images, in T evaluations each
     memorization  also compare the samples with the training images; a path, ending in .png, is for
                   a picture of the nearest
@@ -109,18 +99,22 @@ def evaluate(
             device=device,
         )  # fmt: skip
     if isinstance(subject, Checkpoint):
-        n, settings = n or N, settings or subject.config.sample
-        check_network(subject, reference, settings, likelihood)
-        how = sampling_protocol(subject, settings, seed)
+        n, settings = N if n is None else n, settings or subject.config.sample
+        guide = load(guide) if isinstance(guide, str | Path) else guide
+        check_network(subject, reference, settings, guide, likelihood)
+        how = sampling_protocol(subject, settings, seed, guide)
     else:
-        check_images(subject, reference, n=n, settings=settings, likelihood=likelihood)
+        refused = {"n": n, "settings": settings, "guide": guide, "likelihood": likelihood}
+        check_images(subject, reference, **refused)
         n, how = len(subject), {"file": subject.source, "fingerprint": subject.fingerprint[:16]}
     protocol = make_protocol(reference, n, how)
     if against is not None:
         check_comparable(protocol, against.protocol)
     log_notes(subject, reference, protocol, likelihood, bool(memorization), batch, processes)
     if isinstance(subject, Checkpoint):
-        samples = make_samples(subject, n, seed, settings, device, batch, processes, progress)
+        samples = make_samples(
+            subject, n, seed, settings, guide, device, batch, processes, progress
+        )
     else:
         samples = Samples(subject.images, subject.labels, subject.classes)
     report = score(samples, reference, protocol, processes, progress)
@@ -130,7 +124,10 @@ def evaluate(
         )
         report = replace(report, likelihood=bound)
     if memorization:
-        report = with_memorization(report, subject, samples, reference, memorization, processes)
+        flip = isinstance(subject, Checkpoint) and subject.config.flip
+        path = None if memorization is True else Path(memorization)
+        share, nearest = measure_memorization(samples.images, reference, flip, path, processes)
+        report = replace(report, memorization=share, nearest=nearest)
     return report
 
 
@@ -195,12 +192,18 @@ def reference_for(
 
 
 def check_network(
-    network: Checkpoint, reference: Reference, settings: SampleConfig, likelihood: int | None
+    network: Checkpoint,
+    reference: Reference,
+    settings: SampleConfig,
+    guide: Checkpoint | None,
+    likelihood: int | None,
 ) -> None:
     """Raise UserError where what the network makes cannot be scored, or its likelihood bounded."""
     data, unseen = network.data, reference.unseen
     shape = (data.channels, data.height, data.width)
     check_steps(settings, network.diffusion)
+    if guide is not None:
+        check_guide(guide, network)
     check_shape(reference, shape, "this network's")
     if not likelihood:
         return
@@ -228,21 +231,18 @@ def check_picture(path: bool | str | Path | None) -> None:
         require_writable(Path(path).parent)
 
 
-def sampling_protocol(network: Checkpoint, settings: SampleConfig, seed: int) -> dict[str, Any]:
+def sampling_protocol(
+    network: Checkpoint, settings: SampleConfig, seed: int, guide: Checkpoint | None = None
+) -> dict[str, Any]:
     """Return what a score says of how its samples were made."""
-    nfe = network_evaluations(settings, network.diffusion, network.conditional)
-    return {
-        "network": weights_hash(network), "weights": network.weights,
+    nfe = network_evaluations(
+        settings, network.diffusion, network.conditional, guide=guide is not None
+    )
+    how = {
+        "network": network.weights_hash(), "weights": network.weights,
         "images_seen": network.images_seen, **asdict(settings), "nfe": nfe, "seed": seed,
     }  # fmt: skip
-
-
-def weights_hash(network: Checkpoint) -> str:
-    """Return the first 16 digits of the SHA-256 of all weights, in order."""
-    digest = hashlib.sha256()
-    for tensor in network.net.state_dict().values():
-        digest.update(tensor.cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]
+    return how if guide is None else how | {"guide": guide.weights_hash()}
 
 
 # ---- the work --------------------------------------------------------------------------------
@@ -253,6 +253,7 @@ def make_samples(
     n: int,
     seed: int,
     settings: SampleConfig | None,
+    guide: Checkpoint | str | Path | None,
     device: torch.device | str,
     batch: int,
     processes: Processes,
@@ -269,8 +270,8 @@ def make_samples(
             progress("sampling steps", done, total)
 
     return generate(
-        network, n, seed=seed, settings=settings, device=device, batch=batch, on_state=on_state,
-        processes=processes,
+        network, n, seed=seed, settings=settings, device=device, batch=batch, guide=guide,
+        on_state=on_state, processes=processes,
     )  # fmt: skip
 
 
@@ -316,72 +317,6 @@ def class_accuracy(samples: Samples, known: tuple[str, ...], logits: Tensor | No
         return None
     index = torch.tensor([known.index(name) for name in samples.classes])
     return (logits.argmax(1) == index[samples.labels]).float().mean().item()
-
-
-def held_out_likelihood(
-    network: Checkpoint,
-    reference: Reference,
-    n: int,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    batch: int = 64,
-    processes: Processes = ALONE,
-    progress: Progress | None = None,
-) -> Likelihood:
-    """Bound the bits/dim of n held-out images over all T steps, given their classes where the
-    network knows these."""
-    images, data = reference.unseen, network.data
-    assert images is not None  # by `check_network`
-    diffusion, variance = network.diffusion.to(device), network.config.sample.variance
-    net = place(copy.deepcopy(network.net), device)  # the caller's stays where it is
-    shape = (data.channels, data.height, data.width)
-    times = list(range(diffusion.T, -1, -1))
-    parts, done = subset(reference, images, n).split(batch), 0
-
-    def bound(index: Tensor) -> tuple[Tensor]:
-        nonlocal done
-        x0 = to_float(images.images[index]).to(device)
-        y = images.labels[index].to(device) if data.classes and images.labels is not None else None
-        noise = ImageNoise(seed, index.tolist(), shape, device)
-        denoise = diffusion.denoiser(net, y)
-        bits = variational_bound(diffusion, denoise, x0, noise, times, variance).total
-        done += len(index)
-        if progress:
-            progress("bits/dim", done, -(-n // processes.world_size))
-        return (bits.cpu(),)
-
-    total = torch.cat([bits for (bits,) in processes.map_in_order(parts, bound)])
-    error = total.std().item() / len(total) ** 0.5 if len(total) > 1 else None
-    return Likelihood(total.mean().item(), error, len(total), variance)
-
-
-def with_memorization(
-    report: Report,
-    subject: Checkpoint | ImageDataset,
-    samples: Samples,
-    reference: Reference,
-    path: bool | str | Path,
-    processes: Processes = ALONE,
-) -> Report:
-    """Return the report with how near samples are to the training images, beside how near as many
-    other real images are; and write a picture of the nearest to `path`, where it is one."""
-    flip = isinstance(subject, Checkpoint) and subject.config.flip
-    device = reference.extractor.device
-    others = reference.training if reference.unseen is None else reference.unseen
-    index = subset(reference, others, len(samples.images))
-    images, training, real_images = match_channels(
-        samples.images, reference.training.images, others.images[index]
-    )
-    found = nearest(images, training, flip=flip, device=device, processes=processes)
-    real = nearest(
-        real_images, training, flip=flip, device=device, processes=processes,
-        exclude=index if others is reference.training else None,
-    )  # fmt: skip
-    if isinstance(path, str | Path) and processes.is_main:
-        with atomic_write(Path(path)) as beside:
-            picture(images, training, found).save(beside, "png")
-    share, distances = memorized_share(found, real), compare_distances(found, real)
-    return replace(report, memorization=share, nearest=distances)
 
 
 # ---- notes before the work -------------------------------------------------------------------

@@ -2,13 +2,16 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from ..utils.distributed import ALONE, Processes
+from ..utils.files import atomic_write
 from ..utils.images import grid, zoom_for
+from .reference import Reference, subset
 from .report import NearestDistances
 
 ROWS, COLUMNS = 1000, 5000  # samples and training images that are compared at once
@@ -22,6 +25,31 @@ class Nearest:
 
     distance: Tensor
     index: Tensor
+
+
+def measure_memorization(
+    samples: Tensor,
+    reference: Reference,
+    flip: bool = False,
+    path: Path | None = None,
+    processes: Processes = ALONE,
+) -> tuple[float, NearestDistances]:
+    """Return the share of samples (N, C, H, W) that are memorized, and their distances from the
+    training images beside those of as many real images; write a picture of the nearest to `path`.
+    """
+    training, device = reference.training, reference.extractor.device
+    others = training if reference.unseen is None else reference.unseen
+    index = subset(reference, others, len(samples))
+    images, known, real_images = match_channels(samples, training.images, others.images[index])
+    found = nearest(images, known, flip=flip, device=device, processes=processes)
+    real = nearest(
+        real_images, known, flip=flip, device=device, processes=processes,
+        exclude=index if others is training else None,
+    )  # fmt: skip
+    if path is not None and processes.is_main:
+        with atomic_write(path) as beside:
+            picture(images, known, found).save(beside, "png")
+    return memorized_share(found, real), compare_distances(found, real)
 
 
 @torch.inference_mode()
