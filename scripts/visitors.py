@@ -23,13 +23,14 @@ import tyro
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 CLICK = """() => {
-  const film = () => document.querySelector('#stage .film .caption')?.innerText ?? '';
-  const before = film(), start = performance.now(), visit = window.visit = {};
+  const caption = () => document.querySelector('#stage .player .caption')?.innerText ?? '';
+  const before = caption(), start = performance.now(), visit = window.visit = {};
   const note = (what) => { visit[what] ??= (performance.now() - start) / 1000; };
   const look = setInterval(() => {
     if (/queue: *\\d+/.test(document.body.innerText)) { note('place'); note('told'); }
-    if (document.querySelector('#stage .way') && !film()) { note('frame'); note('told'); }
-    if (film() && film() !== before) { note('told'); note('done'); clearInterval(look); }
+    const bar = document.querySelector('#stage .progress-bar');
+    if (bar && !caption()) { note('frame'); note('told'); }
+    if (caption() && caption() !== before) { note('told'); note('done'); clearInterval(look); }
   }, 20);
   document.querySelector('#go').click();
 }"""

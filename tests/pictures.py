@@ -1,5 +1,6 @@
 """Images other than digits, for tests."""
 
+import base64
 import io
 
 import numpy as np
@@ -50,3 +51,14 @@ def messy_folder(folder):
     (folder / "13.png").write_text("text")
     (folder / "14.png").write_bytes((folder / "05.png").read_bytes()[:300])
     return folder
+
+
+def data_uri(image, kind="png", **options):
+    """The image in a file of that kind, as a browser sends it."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def open_data_uri(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))

@@ -1,1 +1,1 @@
-"""The live demo, in a browser: `ddpm demo`. It needs the extra `demo`."""
+"""The demo in the browser: `ddpm demo`. It needs the extra `demo`."""

@@ -1,4 +1,4 @@
-"""The whiteboard: one image at one time, each number beside its equation and the code for it."""
+"""The whiteboard: one image at one time, and each equation with the code that computes it."""
 
 import inspect
 import textwrap
@@ -15,12 +15,12 @@ from ..core.diffusion import Diffusion
 from ..core.schedule import Schedule, Time, from_betas
 from ..utils.images import to_float, to_uint8
 from ..utils.random import ImageNoise
-from .html import Line, chart, pane, png
+from .html import Line, chart, figure, png
 
 
 @dataclass(frozen=True)
 class Equation:
-    """As it is typeset, and the function that computes it."""
+    """An equation in TeX, and the function that computes it."""
 
     title: str
     tex: str
@@ -60,12 +60,11 @@ EQUATIONS = (
     ),
 )
 
-
-MADE = ", which this network made: its data set is not here"
+GENERATED = ", which this network made: its data set is not here"
 
 
 def source(equation: Equation) -> str:
-    """The very lines that compute it, without the docstring, which says it again."""
+    """Return the source of its function, without the docstring, which states the equation too."""
     lines = textwrap.dedent(inspect.getsource(equation.code))
     head, quote, rest = lines.partition('"""')
     if not quote:
@@ -74,25 +73,37 @@ def source(equation: Equation) -> str:
 
 
 @torch.inference_mode()
-def board(checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0, made: bool = False) -> str:
-    """x_0, ε, x_t, the posterior's mean and x̂_0 at time t, the curves, and the numbers. `made`: the
-    image came out of the network, as no real one is at hand."""
+def whiteboard(
+    checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0, generated: bool = False
+) -> str:
+    """Return x_0, ε, x_t, x̂_0 and the posterior's mean at time t, limited to 1 … T, with the
+    numbers and the curves.
+
+    `image` is x_0, uint8 (C, H, W); `generated` says that the network made it. ε follows from
+    `seed`.
+    """
     diffusion, T = checkpoint.diffusion, checkpoint.diffusion.T
     t = min(max(1, int(t)), T)
     device = diffusion.schedule.alpha_bar.device
     x0 = to_float(image)[None].to(device)
     eps = ImageNoise(seed, [0], tuple(image.shape), device)()
     x_t = diffusion.q_sample(x0, t, eps)
-    seen = diffusion.predict(checkpoint.net, x_t, t)
+    predicted = diffusion.predict(checkpoint.net, x_t, t)
     posterior = diffusion.q_posterior(x0, x_t, t - 1, t)
-    weights = weights_of(diffusion, t)
-    error = (seen.x0 - x0).square().mean()
-    panes = [
-        pane("x<sub>0</sub>" + MADE * made, picture(x0), "the clean image"),
-        pane("ε", picture(eps / 2), "the noise"),
-        pane(f"x<sub>{t}</sub>", picture(x_t), f"the image at time {t}"),
-        pane("x̂<sub>0</sub>, seen by the network", picture(seen.x0), "the predicted clean image"),
-        pane(f"μ̃<sub>{t}</sub>, one step back", picture(posterior.mean), "the posterior's mean"),
+    weights = posterior_weights(diffusion, t)
+    error = (predicted.x0 - x0).square().mean()
+    figures = [
+        figure("x<sub>0</sub>" + GENERATED * generated, image_uri(x0), "the clean image"),
+        figure("ε", image_uri(eps / 2), "the noise"),
+        figure(f"x<sub>{t}</sub>", image_uri(x_t), f"the image at time {t}"),
+        figure(
+            "x̂<sub>0</sub>, seen by the network",
+            image_uri(predicted.x0),
+            "the predicted clean image",
+        ),
+        figure(
+            f"μ̃<sub>{t}</sub>, one step back", image_uri(posterior.mean), "the posterior's mean"
+        ),
     ]
     rows = {
         "t": f"{t} of {T}",
@@ -108,14 +119,15 @@ def board(checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0, made: bo
     }
     table = "".join(f"<tr><th scope='row'>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
     return (
-        f'<div class="stage five">{"".join(panes)}</div><div class="stage">'
+        f'<div class="stage five">{"".join(figures)}</div><div class="stage">'
         f'<table class="numbers"><caption>At this time</caption>{table}</table>'
         f"{curves(diffusion, t)}</div>"
     )
 
 
-class Weights(NamedTuple):
-    """The posterior at a time, or at many: μ̃ = x0 · x_0 + x_t · x_t, and its variances."""
+class PosteriorWeights(NamedTuple):
+    """The weights of the posterior's mean, μ̃ = x0 · x_0 + x_t · x_t, and its variances, at one time
+    or at many."""
 
     x0: Tensor
     x_t: Tensor
@@ -123,17 +135,18 @@ class Weights(NamedTuple):
     beta_tilde: Tensor
 
 
-def weights_of(diffusion: Diffusion, t: Time) -> Weights:
-    """What q_posterior, one step back, makes of 1 and 0: its mean is linear in x_0 and x_t."""
+def posterior_weights(diffusion: Diffusion, t: Time) -> PosteriorWeights:
+    """Return the posterior's weights, one step back: what q_posterior makes of 1 and 0, as its mean
+    is linear in x_0 and x_t."""
     one = torch.ones_like(diffusion.schedule.at(t))
     of_x0 = diffusion.q_posterior(one, 0 * one, t - 1, t)
     of_x_t = diffusion.q_posterior(0 * one, one, t - 1, t)
-    return Weights(of_x0.mean, of_x_t.mean, of_x0.beta, of_x0.beta_tilde)
+    return PosteriorWeights(of_x0.mean, of_x_t.mean, of_x0.beta, of_x0.beta_tilde)
 
 
 def curves(diffusion: Diffusion, t: int) -> str:
-    """ᾱ, SNR, and the posterior's weights and variances over all times, with this one marked."""
-    alpha_bar, snr, x0, x_t, beta, tilde = over_time(diffusion)
+    """Return charts of ᾱ, the SNR, and the posterior's weights and variances, with t marked."""
+    alpha_bar, snr, x0, x_t, beta, tilde = curve_lines(diffusion)
     return (
         chart("ᾱ<sub>t</sub>", [alpha_bar], mark=t)
         + chart("SNR(t), logarithmic", [snr], log=True, mark=t)
@@ -143,12 +156,12 @@ def curves(diffusion: Diffusion, t: int) -> str:
 
 
 @lru_cache(maxsize=8)
-def over_time(diffusion: Diffusion) -> tuple[Line, ...]:
-    """The lines of all charts, of about a hundred points each."""
+def curve_lines(diffusion: Diffusion) -> tuple[Line, ...]:
+    """Return the lines of all charts over t, of about a hundred points each."""
     T, device = diffusion.T, diffusion.schedule.alpha_bar.device
     times = sorted({*range(1, T + 1, max(1, T // 100)), T})
     t = torch.tensor(times, device=device)
-    weights = weights_of(diffusion, t)
+    weights = posterior_weights(diffusion, t)
     values = {
         "ᾱ": diffusion.schedule.at(t),
         "SNR": diffusion.schedule.snr(t),
@@ -162,5 +175,6 @@ def over_time(diffusion: Diffusion) -> tuple[Line, ...]:
     )
 
 
-def picture(x: Tensor) -> str:
+def image_uri(x: Tensor) -> str:
+    """Return images in [−1, 1], (N, C, H, W), as the data URI of a PNG."""
     return png(to_uint8(x).cpu())

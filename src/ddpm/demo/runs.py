@@ -1,4 +1,4 @@
-"""A run's folder, looked at while it trains: the loss, and samples of raw and averaged weights."""
+"""Watch a run: its loss, and samples of its raw and its averaged weights, read from its folder."""
 
 import json
 import math
@@ -6,74 +6,77 @@ import time
 from html import escape
 from pathlib import Path
 
+from ..checkpoint.run_dir import RunDir, find_runs
 from ..config import read_toml
 from ..core.ema import warm_decay
 from ..utils.errors import UserError
-from .html import Line, chart, image, uri
+from .html import Line, chart, data_uri, image
 
-POINTS = 300  # of the curve at most
-
-
-def runs(folder: Path) -> dict[str, Path]:
-    """The runs in a folder by name, the one that was written to last at first; of a run's own
-    folder that run."""
-    folder = folder.resolve()
-    found = [path.parent for path in (*folder.glob("config.toml"), *folder.glob("*/config.toml"))]
-    return {run.name: run for run in sorted(found, key=written, reverse=True)}
+MAX_POINTS = 300  # of the curve
+ACTIVE_SECONDS = 30  # since the last line of its metrics: longer, and a run is not training
 
 
-def written(run: Path) -> float:
-    path = run / "metrics.jsonl"
-    return path.stat().st_mtime if path.exists() else 0.0
+def runs_by_name(folder: Path) -> dict[str, RunDir]:
+    """Return the runs in `folder`, the last written first. The folder may also be that of one
+    run."""
+    runs = sorted(find_runs(folder), key=last_written, reverse=True)
+    return {run.path.name: run for run in runs}
 
 
-def state(run: Path) -> str:
-    age = time.time() - written(run)
-    return "training now" if age < 30 else f"last written {round(age / 60)} minutes ago"
+def last_written(run: RunDir) -> float:
+    """Return when a run last wrote its metrics; 0 if it has none."""
+    return run.metrics.stat().st_mtime if run.metrics.exists() else 0.0
 
 
-def stamp(run: Path) -> tuple[object, ...]:
-    """Another one whenever `look` would show something new of a run."""
-    grids = sorted(path.name for path in (run / "samples").glob("*.png"))
-    return written(run), state(run), *grids[-2:]
+def activity(run: RunDir) -> str:
+    """Return whether a run is training, or since when it is not."""
+    age = time.time() - last_written(run)
+    return "training now" if age < ACTIVE_SECONDS else f"last written {round(age / 60)} minutes ago"
 
 
-def look(folder: Path, name: str | None) -> str:
-    """The run's curve and its newest grids."""
-    run = runs(folder).get(name or "")
+def run_version(run: RunDir) -> tuple[object, ...]:
+    """Return a value that changes whenever `run_html` would show something new."""
+    grids = sorted(path.name for path in run.samples.glob("*.png"))
+    return last_written(run), activity(run), *grids[-2:]
+
+
+def run_html(folder: Path, name: str | None) -> str:
+    """Return the loss curve and the newest samples of the run of that name in `folder`."""
+    run = runs_by_name(folder).get(name or "")
     if run is None:
         start = "start one with <code>ddpm train</code>"
         return f"<p>There is no run in {escape(str(folder))}: {start}.</p>"
-    name = escape(run.name)
-    lines = read_lines(run / "metrics.jsonl")
+    name = escape(run.path.name)
+    lines = read_metrics(run.metrics)
     if not lines:
         return f"<p>{name} has begun; its first steps are on their way.</p>"
     now = lines[-1]
-    spans = average_spans(run, now["step"])
     losses = [(line["images"], line["loss"]) for line in lines]
+    average = f"averaged weights (EMA{average_span(run, now['step'])})"
     grids = [
-        f'<figure class="pane"><figcaption>{title}</figcaption>{newest(run, kind, title)}</figure>'
-        for kind, title in (("ema", f"averaged weights (EMA{spans})"), ("raw", "raw weights"))
+        f'<figure class="pane"><figcaption>{title}</figcaption>{newest_grid(run, kind, title)}'
+        "</figure>"
+        for kind, title in (("ema", average), ("raw", "raw weights"))
     ]
     return (
-        f'<p role="status">{name}: {state(run)} · step {now["step"]:,} · {now["images"]:,} images '
-        f"· {now['seconds'] / 60:.1f} minutes · loss {now['loss']:.4f}</p>"
-        + chart("Loss, logarithmic", [Line("loss", smooth(losses))], x_name="images", log=True)
+        f'<p role="status">{name}: {activity(run)} · step {now["step"]:,} · {now["images"]:,} '
+        f"images · {now['seconds'] / 60:.1f} minutes · loss {now['loss']:.4f}</p>"
+        + chart("Loss, logarithmic", [Line("loss", smoothed(losses))], x_name="images", log=True)
         + f'<div class="stage">{"".join(grids)}</div>'
     )
 
 
-def average_spans(run: Path, step: float) -> str:
-    """Over how many steps the average of the weights spans, which grows while it warms up."""
+def average_span(run: RunDir, step: float) -> str:
+    """Return over how many steps the weights are averaged, which grows while the EMA warms up."""
     try:
-        decay = read_toml(run / "config.toml").train.ema
+        decay = read_toml(run.config).train.ema
     except UserError:
         return ""
     return f" over {1 / (1 - warm_decay(decay, int(step))):,.0f} steps"
 
 
-def read_lines(path: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl that are whole and make sense."""
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the lines of metrics.jsonl that are complete and finite."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -85,20 +88,21 @@ def read_lines(path: Path) -> list[dict[str, float]]:
             if all(math.isfinite(table[k]) for k in ("step", "images", "seconds", "loss")):
                 lines.append(table)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue  # torn, as the last one may be while it is written
+            continue  # incomplete, as the last one may be while it is written
     return lines
 
 
-def smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Means over equal parts, so that a long curve has no more than POINTS points."""
-    size = max(1, math.ceil(len(points) / POINTS))
+def smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return means over parts of equal size: MAX_POINTS points at most."""
+    size = max(1, math.ceil(len(points) / MAX_POINTS))
     parts = [points[i : i + size] for i in range(0, len(points), size)]
     return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
 
 
-def newest(run: Path, kind: str, title: str) -> str:
-    grids = sorted((run / "samples").glob(f"*-{kind}.png"))
+def newest_grid(run: RunDir, kind: str, title: str) -> str:
+    """Return the last grid of samples of a kind, "ema" or "raw"."""
+    grids = sorted(run.samples.glob(f"*-{kind}.png"))
     try:
-        return image(uri(grids[-1].read_bytes(), "image/png"), f"samples of the {title}")
+        return image(data_uri(grids[-1].read_bytes(), "image/png"), f"samples of the {title}")
     except (IndexError, OSError):
         return "<p>none yet</p>"

@@ -1,18 +1,24 @@
-"""The demo's server: on this machine alone, unless told otherwise."""
+"""Serve the demo: on this machine alone, unless told otherwise."""
 
 import logging
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..generation.generate import generate
 from ..utils.errors import UserError, first_line
 from .models import ModelStore
 
-STATIC = Path(__file__).parent / "static"
-WAITING_ROOM = 64  # visitors' wishes in the queue at most
-PAGES = 24  # whose films, masks and images are kept; of more, the one that has been idle longest
+if TYPE_CHECKING:
+    import gradio as gr
+
+MAX_QUEUE = 64  # requests that wait at once
+MAX_SESSIONS = 24  # open pages whose state is kept; of more, the longest idle lose theirs
+USER = "ddpm"
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+logger = logging.getLogger(__name__)
 
 
 def serve(
@@ -25,60 +31,83 @@ def serve(
     device: str | None = None,
     block: bool = True,
 ) -> str:
-    """Open the page; returns its address once it is there, and with `block` when it is closed.
+    """Serve the page and return its address: once it can be opened, or with `block` once the
+    server is stopped.
 
-    Raises UserError where gradio is missing, a checkpoint cannot be loaded, the password is empty
+    checkpoints  paths or names of bundled weights, which visitors choose from; none: all bundled
+    password     ask visitors for it, with the user name "ddpm"
+    runs         the folder whose runs can be watched, or one run's own
+
+    Raises UserError where gradio is missing, a checkpoint cannot be loaded, the password is empty,
     or the port is taken.
     """
     if password is not None and not password.strip():
-        raise UserError(
-            "the password is empty and would keep nobody out: choose another --password"
-        )
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing is told to anyone
+        raise UserError("the password is empty and would keep nobody out: give another --password")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # send nothing to anyone
     try:
-        import gradio as gr
-        from starlette.middleware import Middleware
-
-        from .gate import Gate
-        from .page import page
+        from .page import build_page
     except ImportError:
         raise UserError("the demo needs gradio: pip install 'ddpm-from-scratch[demo]'") from None
-    for key in ("no_proxy", "NO_PROXY"):  # gradio asks its own page whether it is there
-        known = [name] if (name := os.environ.get(key)) else []
-        os.environ[key] = ",".join([*known, "localhost", "127.0.0.1", "::1", host])
     store = ModelStore(checkpoints, device)
-    first = store[store.names[0]]  # which the first visitor need not warm
-    generate(first, settings=replace(first.config.sample, steps=1), device=store.device)
+    warm_up(store)
+    blocks = build_page(store, Path(runs))
+    address = launch(blocks, host, port, password)
+    if host not in LOCAL and not password:
+        logger.warning("anyone who can reach this machine can use the page: set --password")
+    user = f" (user {USER})" if password else ""
+    print(f"the demo is at {address}{user}; press Ctrl-C to stop it")
+    if block:
+        blocks.block_thread()
+    return address
+
+
+def warm_up(store: ModelStore) -> None:
+    """Run the first network once, so that the first visitor need not wait for that."""
+    checkpoint = store[store.names[0]]
+    settings = replace(checkpoint.config.sample, steps=1)
+    generate(checkpoint, settings=settings, device=store.device)
+
+
+def launch(blocks: "gr.Blocks", host: str, port: int, password: str | None) -> str:
+    """Start the server and return its address. Raises UserError where it cannot be reached."""
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    from .components import STATIC
+    from .middleware import RequestFilter
+
+    bypass_proxy(host)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    system = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
-    blocks = page(store, Path(runs))
-    blocks.queue(max_size=WAITING_ROOM, default_concurrency_limit=4)
+    blocks.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
+    theme = gr.themes.Base(
+        primary_hue="orange", neutral_hue="gray",
+        font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
+        font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
+    )  # fmt: skip
     try:
         _, address, _ = blocks.launch(
             server_name=f"[{host}]" if ":" in host else host, server_port=port,
-            quiet=True, share=False, prevent_thread_lock=True,
-            auth=None if password is None else ("ddpm", password), show_error=True,
-            footer_links=[], css_paths=STATIC / "style.css", ssr_mode=False,
+            quiet=True, share=False, prevent_thread_lock=True, show_error=True,
+            auth=None if password is None else (USER, password),
+            footer_links=[], css_paths=STATIC / "style.css", theme=theme, ssr_mode=False,
             pwa=False, enable_monitoring=False, mcp_server=False, run_history=False,
             max_file_size=1,  # bytes: uploads travel in events, never through gradio's files
-            state_session_capacity=PAGES,
-            app_kwargs={"middleware": [Middleware(Gate)]},
-            theme=gr.themes.Base(
-                primary_hue="orange", neutral_hue="gray", font=system,
-                font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
-            ),
+            state_session_capacity=MAX_SESSIONS,
+            app_kwargs={"middleware": [Middleware(RequestFilter)]},
         )  # fmt: skip
     except OSError:
         raise UserError(
-            f"port {port} on {host} cannot be had: try another --port, or --host"
+            f"cannot listen at {host}, port {port}: try another --port, or --host"
         ) from None
-    except Exception as error:  # what is between the page and its own server, as proxies are
-        raise UserError(f"the page at {host}, port {port}: {first_line(error)}") from None
-    if host not in ("127.0.0.1", "localhost", "::1") and not password:
-        print(
-            "note: anyone who can reach this machine can use the page: --password", file=sys.stderr
-        )
-    print(f"the demo is at {address}" + (" (user ddpm)" if password else "") + "; Ctrl-C ends it")
-    if block:
-        blocks.block_thread()
+    except Exception as error:  # gradio fails to open its own page, through a proxy for example
+        raise UserError(
+            f"cannot open the page at {host}, port {port}: {first_line(error)}"
+        ) from None
     return str(address)
+
+
+def bypass_proxy(host: str) -> None:
+    """Let requests to this machine pass by any proxy: gradio asks for its own page as it starts."""
+    for key in ("no_proxy", "NO_PROXY"):
+        known = [value] if (value := os.environ.get(key)) else []
+        os.environ[key] = ",".join([*known, *LOCAL, host])

@@ -1,4 +1,4 @@
-"""Images live: every function here yields the page's HTML, frame after frame, as they come."""
+"""Generate images live: yield HTML, frame after frame, while they are sampled."""
 
 import secrets
 import time
@@ -21,19 +21,19 @@ from ..generation.generate import (
 from ..generation.output import spread
 from ..utils.errors import UserError
 from ..utils.images import to_uint8
-from .html import download, film, gif, png, side_by_side
+from .html import Frame, download, gif, player, png, progress
 
 MAX_IMAGES = 64
 MAX_STEPS = 1000
-FRAMES = 40  # of a film at most, after the first
-FILM = 4_000_000  # pixels of all its frames, in every channel: it is kept for each open page
-PAUSE = 0.05  # seconds between frames that are sent while images are made
-LONGEST = 300.0  # seconds of one walk: others wait for it
+MAX_FRAMES = 40  # of a player, after the first
+MAX_VALUES = 4_000_000  # pixels times channels in all frames: every open page holds them
+FRAME_INTERVAL = 0.05  # least seconds between the frames that are sent
+MAX_SECONDS = 300.0  # of sampling: other visitors wait meanwhile
 
-ALL, NONE = "all in turn", "no class"
+ALL_CLASSES, NO_CLASS = "all in turn", "no class"
 
 
-def settings_of(
+def sample_config(
     checkpoint: Checkpoint,
     sampler: str,
     steps: float,
@@ -41,77 +41,81 @@ def settings_of(
     guidance: float,
     label: str,
 ) -> SampleConfig:
-    """The sampler's settings as they were chosen in the page. Raises UserError where they are not
-    to be had."""
+    """Return the checkpoint's settings with the visitor's choices, steps limited to MAX_STEPS and
+    T. Raises UserError for a choice out of range."""
     chosen = replace(
         checkpoint.config.sample,
         sampler=sampler,  # type: ignore[arg-type]
         steps=min(int(steps), MAX_STEPS, checkpoint.diffusion.T),
         eta=float(eta),
-        guidance=0.0 if label == NONE else float(guidance),
+        guidance=0.0 if label == NO_CLASS else float(guidance),
     )
     return validated(SampleConfig, vars(chosen))
 
 
-def make(
+def stream_images(
     checkpoint: Checkpoint,
     settings: SampleConfig,
     n: int,
     seed: int,
-    label: str = ALL,
+    label: str = ALL_CLASSES,
     edit: Edit | None = None,
 ) -> Iterator[str]:
-    """n images out of noise, or out of what `edit` says; the last page has the whole film."""
+    """Yield HTML of n images on their way from noise, or from what `edit` says; at last a player
+    of the whole animation, with links to download it.
+
+    `label` is a class, ALL_CLASSES or NO_CLASS. Raises UserError after MAX_SECONDS.
+    """
     n = min(max(1, int(n)), MAX_IMAGES)
-    labels: Sequence[str] = () if label in (ALL, NONE, "") else (label,)
+    labels: Sequence[str] = () if label in (ALL_CLASSES, NO_CLASS, "") else (label,)
     y = cycle_labels(n, labels, checkpoint.data)
     steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
-    kept = spread(steps, most_frames(n, checkpoint.data))
-    start, sent, frames, states = time.perf_counter(), 0.0, [], []
+    kept = spread(steps, max_frames(n, checkpoint.data))
+    start, sent, frames, images = time.perf_counter(), 0.0, [], []
     for step, state in enumerate(trajectories(checkpoint, n, range(n), seed, y, settings, edit)):
-        if (seconds := time.perf_counter() - start) > LONGEST:
+        if (seconds := time.perf_counter() - start) > MAX_SECONDS:
             raise UserError(
-                f"This took more than {LONGEST:.0f} seconds, and was ended {steps - step} steps of "
-                f"{steps} before its end, as others may wait: ask for fewer images or steps"
+                f"This took more than {MAX_SECONDS:.0f} seconds and was stopped after {step} of "
+                f"{steps} steps, because others may be waiting: ask for fewer images or steps"
             )
-        send = time.perf_counter() - sent > PAUSE and step < steps
+        send = time.perf_counter() - sent > FRAME_INTERVAL and step < steps
         if not send and step not in kept:
             continue
-        frame = drawn(checkpoint, state, step, steps)
+        frame = render_frame(checkpoint, state, step, steps)
         if step in kept:
             frames.append(frame)
-            states.append(to_uint8(state.x).cpu())
+            images.append(to_uint8(state.x).cpu())
         if send:
             sent = time.perf_counter()
-            yield side_by_side(*frame, step / steps)
+            yield progress(frame, step / steps)
     nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional, edit)
-    x, x0, caption = frames[-1]
-    caption += f" · seed {seed} · {nfe} evaluations of the network, {seconds:.1f} s"
-    frames[-1] = (x, x0, caption)
-    links = download(x, f"ddpm-{seed}.png", "PNG") + download(
-        gif(states), f"ddpm-{seed}.gif", "GIF"
-    )
-    yield film(frames, links)
+    summary = f" · seed {seed} · {nfe} evaluations of the network, {seconds:.1f} s"
+    frames[-1] = frames[-1]._replace(caption=frames[-1].caption + summary)
+    links = download(frames[-1].x, f"ddpm-{seed}.png", "PNG")
+    links += download(gif(images), f"ddpm-{seed}.gif", "GIF")
+    yield player(frames, links)
 
 
-def most_frames(n: int, data: DataInfo) -> int:
-    """Of a film of n images, after the first: fewer of many, or large, images."""
-    return min(FRAMES, max(1, FILM // (n * data.channels * data.height * data.width)))
+def max_frames(n: int, data: DataInfo) -> int:
+    """Return how many frames a player of n images may have, after the first: fewer of many, or
+    large, images."""
+    values = n * data.channels * data.height * data.width
+    return min(MAX_FRAMES, max(1, MAX_VALUES // values))
 
 
-def drawn(checkpoint: Checkpoint, state: State, step: int, steps: int) -> tuple[str, str, str]:
-    """x_t and x̂_0 as pictures, and what is to be said of them."""
+def render_frame(checkpoint: Checkpoint, state: State, step: int, steps: int) -> Frame:
+    """Return x_t and x̂_0 as images, with a caption."""
     x = png(to_uint8(state.x).cpu())
-    x0 = x if state.t == 0 else png(to_uint8(seen(state)).cpu())
+    x0 = x if state.t == 0 else png(to_uint8(predicted_x0(state)).cpu())
     alpha_bar = float(checkpoint.diffusion.schedule.at(state.t))
-    return x, x0, f"step {step} of {steps} · t = {state.t} · ᾱ<sub>t</sub> = {alpha_bar:.3f}"
+    return Frame(x, x0, f"step {step} of {steps} · t = {state.t} · ᾱ<sub>t</sub> = {alpha_bar:.3f}")
 
 
-def seen(state: State) -> Tensor:
-    """x̂_0; before the first step the network has seen nothing: gray."""
+def predicted_x0(state: State) -> Tensor:
+    """Return x̂_0; gray before the first step, when the network has predicted nothing yet."""
     return torch.zeros_like(state.x) if state.x0 is None else state.x0
 
 
-def seed_of(number: float | None, fresh: bool) -> int:
-    """The seed that was typed, or one that nobody has seen."""
+def choose_seed(number: float | None, fresh: bool) -> int:
+    """Return the seed that was typed; a random one if `fresh`, or if none was typed."""
     return secrets.randbelow(10**6) if fresh or number is None else int(number) % 2**63

@@ -1,0 +1,71 @@
+"""The networks that the demo shows, and their examples."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ddpm import UserError, generate, load_images, save
+from ddpm.checkpoint.checkpoint import WEIGHTS
+from ddpm.demo import equations
+from ddpm.demo import models as models_module
+from ddpm.demo.models import MAX_EXAMPLE_STEPS, ModelStore
+
+
+def test_a_checkpoint_that_vanishes_or_changes(tmp_path):
+    path = tmp_path / "a.safetensors"
+    shutil.copy(WEIGHTS / "mnist.safetensors", path)
+    store = ModelStore([str(path)], "cpu")
+    first = store[str(path)]
+    assert store[str(path)] is first
+    path.unlink()
+    with pytest.raises(UserError, match="no longer there"):
+        _ = store[str(path)]
+    shutil.copy(WEIGHTS / "mnist.safetensors", path)
+    assert store[str(path)] is not first
+    with pytest.raises(UserError, match="there is no model"):
+        _ = store["other"]
+
+
+def test_examples_are_real_digits_where_the_network_learned_them():
+    store = ModelStore(["mnist"], "cpu")
+    assert torch.equal(store.example("mnist", 2), load_images("mnist5k").images[2 * 97])
+    assert torch.equal(store.example("mnist", 52), store.example("mnist", 2))
+    assert store.has_real_examples("mnist")
+    with pytest.raises(UserError, match="there is no model"):
+        store.example("other", 0)
+
+
+def test_examples_of_a_set_that_is_on_this_machine(digits, tmp_path, monkeypatch):
+    """Else the board says that the network made them."""
+    path = str(tmp_path / "clothes.safetensors")
+    config = replace(digits.config, root=str(tmp_path / "data"))
+    save(path, digits.net, config, replace(digits.data, source="fashion-mnist"), 1, 1)
+    assert not ModelStore([path], "cpu").has_real_examples(path)
+    (tmp_path / "data" / "FashionMNIST" / "raw").mkdir(parents=True)
+    clothes = load_images("mnist5k")
+    monkeypatch.setattr(models_module, "load_images", lambda source, root: clothes)
+    store = ModelStore([path], "cpu")
+    assert store.has_real_examples(path)
+    assert torch.equal(store.example(path, 2), clothes.images[2 * 97])
+    for made in (True, False):
+        html = equations.whiteboard(digits, clothes.images[0], 250, generated=made)
+        assert ("this network made" in html) == made
+
+
+def test_other_examples_are_made_once_in_few_steps(digits, tmp_path):
+    path = str(tmp_path / "other.safetensors")
+    save(path, digits.net, digits.config, replace(digits.data, source="other"), 1, 1)
+    store = ModelStore([path], "cpu")
+    net, seen = store[path].net, []
+    forward = net.forward
+    net.forward = lambda x, *rest: seen.append(len(x)) or forward(x, *rest)
+    image = store.example(path, 3)
+    assert 0 < len(seen) <= MAX_EXAMPLE_STEPS
+    settings = replace(digits.config.sample, sampler="ddim", eta=0.0)
+    made = generate(path, 4, settings=settings).images[3]
+    assert (image.int() - made.int()).abs().max() <= 2
+    seen.clear()
+    equations.whiteboard(store[path], store.example(path, 3), 250)
+    assert seen == [1]

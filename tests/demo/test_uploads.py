@@ -1,0 +1,87 @@
+"""A visitor's images and masks."""
+
+import base64
+
+import numpy as np
+import pytest
+from PIL import GifImagePlugin, Image
+
+from ddpm import UserError
+from ddpm.data.limits import PixelBudget
+from ddpm.demo import uploads
+from pictures import data_uri
+
+
+def test_an_upload_becomes_an_image_of_the_network(digits):
+    photo = Image.fromarray(np.full((60, 90, 3), 200, np.uint8))
+    image, note = uploads.read_upload("a.png", data_uri(photo), digits.data)
+    assert image.shape == (1, 28, 28)
+    assert (image == 200).all()
+    assert "28x28" in note
+    moving = data_uri(photo, "gif", save_all=True, append_images=[photo.rotate(90), photo])
+    assert "only its first frame is used" in uploads.read_upload("a.gif", moving, digits.data)[1]
+
+
+def text_uri(text):
+    return "data:image/png;base64," + base64.b64encode(text).decode()
+
+
+def noise():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (text_uri(b"just text"), "is not an image, whatever its name says"),
+        (data_uri(Image.new("1", (30_000, 30_000))), "far too many pixels"),
+        (data_uri(Image.new("1", (8_000, 8_000))), "which is too many"),
+        (data_uri(noise(), "jpeg")[:-400], "cannot be used"),
+        ("", "larger than 8 MB"),
+        ("data:image/png;base64,????", "did not arrive whole"),
+        ("no uri at all", "did not arrive whole"),
+        ("data:image/png;base64," + "A" * 11_000_000, "too large"),
+    ],
+)
+def test_bad_uploads_are_named(data, says, digits):
+    with pytest.raises(UserError, match=says):
+        uploads.read_upload("photo.png", data, digits.data)
+
+
+def test_a_mask_is_where_was_painted(digits):
+    drawn = Image.new("RGBA", (280, 280), (0, 0, 0, 0))
+    drawn.paste((255, 255, 255, 255), (0, 140, 280, 280))
+    mask = uploads.read_mask(data_uri(drawn), digits.data)
+    assert mask[15:].all()
+    assert not mask[:13].any()
+    with pytest.raises(UserError, match="paint it again"):
+        uploads.read_mask(text_uri(b"no"), digits.data)
+    with pytest.raises(UserError, match="the mask is too large"):
+        uploads.read_mask(data_uri(Image.new("1", (4000, 4000))), digits.data)
+
+
+def test_an_upload_waits_for_the_pixel_budget(digits, monkeypatch):
+    asked = []
+
+    class Noted(PixelBudget):
+        def reserve(self, n):
+            asked.append(n)
+            return super().reserve(n)
+
+    monkeypatch.setattr(uploads, "PIXEL_BUDGET", Noted(10_000))
+    uploads.read_upload("a.png", data_uri(noise()), digits.data)
+    assert asked == [64 * 64]
+
+
+def test_the_frames_of_a_file_are_not_counted(digits, monkeypatch):
+    frames = [Image.new("L", (64, 64), i) for i in range(200)]
+    moving = data_uri(frames[0], "gif", save_all=True, append_images=frames[1:])
+    sought = []
+    seek = GifImagePlugin.GifImageFile._seek
+    monkeypatch.setattr(
+        GifImagePlugin.GifImageFile,
+        "_seek",
+        lambda self, frame, *rest: sought.append(frame) or seek(self, frame, *rest),
+    )
+    assert "it is animated" in uploads.read_upload("a.gif", moving, digits.data)[1]
+    assert max(sought) <= 1
