@@ -1,10 +1,10 @@
-"""How many images are faces, by MTCNN?
+"""Count the images that show a face, as MTCNN finds them.
 
     python scripts/count_faces.py samples.npz --n 100
 
-MTCNN (Zhang et al. 2016, as facenet-pytorch carries it) was made for photographs, so images are
-upscaled four times first. One counts where the surest face in it has at least the `probability`.
-Real images, counted in the same way, say what can be reached.
+MTCNN (Zhang et al. 2016, in facenet-pytorch) is for photographs, so images are upscaled four times
+first. An image counts if the most probable face in it has at least the `probability`. Count real
+images in the same way for comparison.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,17 @@ BATCH = 20
 @dataclass
 class Options:
     images: tyro.conf.Positional[str]
+    """An npz, a zip or a folder."""
     n: int = 100
+    """Count among the first n."""
     probability: float = 0.95
+    """Least probability of a face."""
     scale: int = 4
+    """Upscale by this factor first."""
 
 
-def surest(mtcnn: MTCNN, images: list[Image.Image]) -> list[float]:
-    """The probability of the surest face in each; 0 where none is found."""
+def face_probabilities(mtcnn: MTCNN, images: list[Image.Image]) -> list[float]:
+    """Return the probability of the most probable face in each image, 0 where none is found."""
     _, found = mtcnn.detect(images)
     return [max((float(p) for p in each if p is not None), default=0.0) for each in found]
 
@@ -42,11 +46,13 @@ def main(options: Options) -> None:
         )
         for image in images
     ]
-    found = [p for i in range(0, len(large), BATCH) for p in surest(mtcnn, large[i : i + BATCH])]
-    sure = sum(p >= options.probability for p in found)
-    print(f"{sure} of {len(found)} are faces, at a probability of {options.probability} or more")
-    if unsure := [i for i, p in enumerate(found) if p < options.probability]:
-        print("not: " + ", ".join(str(i) for i in unsure))
+    batches = [large[i : i + BATCH] for i in range(0, len(large), BATCH)]
+    found = [p for batch in batches for p in face_probabilities(mtcnn, batch)]
+    others = [i for i, p in enumerate(found) if p < options.probability]
+    faces = len(found) - len(others)
+    print(f"{faces} of {len(found)} are faces, at a probability of {options.probability} or more")
+    if others:
+        print("the others: " + ", ".join(map(str, others)))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     python scripts/face_features.py onet.pt
     ddpm evaluate runs/faces --features onet.pt
 
-The O-Net of MTCNN (Zhang et al. 2016, as facenet-pytorch carries it) looks at 48x48 pixels and
-tells whether they are a face and where its eyes, nose and mouth are. Its 256 features before that
-say what a face looks like, and need no download; of aligned 64x64 faces they are those of the
-middle, not of hair and background. Writes them as TorchScript: uint8 (B, 3, 64, 64) to (B, 256).
+The O-Net of MTCNN (Zhang et al. 2016, in facenet-pytorch) decides whether 48x48 pixels are a face,
+and where its eyes, nose and mouth are. Its 256 last hidden features describe a face, and need no
+download; of aligned 64x64 faces only the middle is used, without hair and background. They are
+written as TorchScript: uint8 (B, 3, 64, 64) to float32 (B, 256).
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,12 @@ from torch import Tensor, nn
 @dataclass
 class Options:
     out: tyro.conf.Positional[str]
+    """The file to write, x.pt."""
 
 
 class Features(nn.Module):
+    """uint8 images (B, 3, 64, 64) to float32 features (B, 256)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.onet = ONet()

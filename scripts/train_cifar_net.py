@@ -1,11 +1,11 @@
-"""Train the classifier that stands in for Inception on CIFAR-10, and count what it tells right.
+"""Train the CIFAR-10 classifier that `ddpm evaluate --features cifar-net` uses; print its accuracy.
 
     python scripts/train_cifar_net.py --data cifar10 --root data
 
-It is tested on images that it has not learned from: the test set where the data have one, else
-every tenth image. The recipe (whitened input, identity start, triangular rate, label smoothing,
-flips that alternate, a slow average) is that of fast CIFAR-10 training [Jordan 2024], with more
-epochs and a smaller batch.
+It is tested on the test set where the data have one, else on every tenth image, from which it does
+not learn. The recipe (whitened input, identity start, triangular rate, label smoothing, alternating
+flips, a slow average) is that of fast CIFAR-10 training [Jordan 2024], with more epochs and smaller
+batches.
 """
 
 import time
@@ -43,8 +43,8 @@ class Options:
     out: Path = CifarNet.WEIGHTS
 
 
-def held_apart(options: Options) -> tuple[ImageDataset, Tensor, Tensor]:
-    """All images, and the places of those to learn from and of those to be tested on."""
+def split_data(options: Options) -> tuple[ImageDataset, Tensor, Tensor]:
+    """Return all images, and the indices of those to learn from and of those to test on."""
     data = load_images(options.data, root=options.root)
     if data.classes != CifarNet.CLASSES or data.images.shape[1:] != CifarNet.SHAPE:
         raise UserError(f"{options.data} is not CIFAR-10")
@@ -64,7 +64,7 @@ def held_apart(options: Options) -> tuple[ImageDataset, Tensor, Tensor]:
 
 
 def prepare(net: CifarNet, x: Tensor) -> list[dict[str, Any]]:
-    """Start from whitened patches and identities; returns the groups of what is trained."""
+    """Initialize by whitened patches and identities; return the groups of trained parameters."""
     patches = F.unfold(x, 2).transpose(1, 2).reshape(-1, 12)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     filters = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
@@ -83,8 +83,8 @@ def prepare(net: CifarNet, x: Tensor) -> list[dict[str, Any]]:
     return [{"params": weights, "scale": 1.0}, {"params": biases, "scale": 64.0}]
 
 
-def moved(x: Tensor) -> Tensor:
-    """Each image shifted by up to 2 pixels either way; its edges are mirrored."""
+def shift(x: Tensor) -> Tensor:
+    """Return each image shifted by up to 2 pixels either way, with mirrored edges."""
     x = F.pad(x, (2, 2, 2, 2), mode="reflect").permute(0, 2, 3, 1)
     dy, dx = torch.randint(0, 5, (2, len(x), 1, 1))
     rows, columns = dy + torch.arange(32)[:, None], dx + torch.arange(32)
@@ -92,13 +92,13 @@ def moved(x: Tensor) -> Tensor:
 
 
 def rate(done: float) -> float:
-    """A triangle: from 0.2 to 1 over the first 23 % of the steps, then to 0.07."""
+    """Return the factor of the learning rate: from 0.2 to 1 over the first 23 %, then to 0.07."""
     return 0.2 + 0.8 * done / 0.23 if done < 0.23 else 1 - 0.93 * (done - 0.23) / 0.77
 
 
 @torch.no_grad()
-def follow(average: dict[str, Tensor], net: nn.Module, done: float) -> None:
-    """Every five steps the network goes on from a slow average of itself, slower to the end."""
+def update_average(average: dict[str, Tensor], net: nn.Module, done: float) -> None:
+    """Move the average towards the network, less and less, and set the network to it."""
     keep = 0.95**5 * done**3
     for name, tensor in net.state_dict().items():
         if tensor.is_floating_point():
@@ -107,18 +107,18 @@ def follow(average: dict[str, Tensor], net: nn.Module, done: float) -> None:
 
 
 @torch.inference_mode()
-def accuracy(net: nn.Module, data: ImageDataset, places: Tensor, device: str) -> float:
+def accuracy(net: nn.Module, data: ImageDataset, index: Tensor, device: str) -> float:
     assert data.labels is not None
     net.eval()
-    told = [net(to_float(data.images[i]).to(device))[1].argmax(1).cpu() for i in places.split(500)]
+    found = [net(to_float(data.images[i]).to(device))[1].argmax(1).cpu() for i in index.split(500)]
     net.train()
-    return (torch.cat(told) == data.labels[places]).float().mean().item()
+    return (torch.cat(found) == data.labels[index]).float().mean().item()
 
 
 def main(options: Options) -> None:
     torch.manual_seed(options.seed)
     device = best_device()
-    data, train, test = held_apart(options)
+    data, train, test = split_data(options)
     assert data.labels is not None
     net = CifarNet()
     groups = prepare(net, to_float(data.images[train[:: max(1, len(train) // 5000)]]))
@@ -137,8 +137,8 @@ def main(options: Options) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = options.lr * rate(step / steps) * group["scale"]
             x = to_float(data.images[index])
-            turned = mirrored[index] ^ (epoch % 2 == 1)  # the one way, and next time the other
-            x = moved(torch.where(turned[:, None, None, None], x.flip(-1), x)).to(device)
+            turned = mirrored[index] ^ (epoch % 2 == 1)  # mirrored in every other epoch
+            x = shift(torch.where(turned[:, None, None, None], x.flip(-1), x)).to(device)
             with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bf16"):
                 logits = net(x.contiguous(memory_format=torch.channels_last))[1].float()
             loss = F.cross_entropy(
@@ -150,7 +150,7 @@ def main(options: Options) -> None:
             step += 1
             total += loss.item()
             if step % 5 == 0:
-                follow(average, net, step / steps)
+                update_average(average, net, step / steps)
         right, seconds = accuracy(net, data, test, device), time.monotonic() - start
         mean = total * options.batch / len(train)
         print(f"epoch {epoch + 1:2}  loss {mean:.4f}  {right:.2%}  {seconds:.0f} s", flush=True)
@@ -161,7 +161,7 @@ def main(options: Options) -> None:
     right = accuracy(net, data, test, "cpu")
     tensors = {k: v.contiguous() for k, v in half.items()}
     save_file(tensors, options.out, metadata={"about": about})
-    print(f"{right:.2%} of {len(test):,} other images are told right: {options.out}")
+    print(f"{right:.2%} of {len(test):,} other images are classified correctly: {options.out}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Train the classifier that scores digits, and say how it does on the 10,000 test digits.
+"""Train the digit classifier that `ddpm evaluate` uses, and print its accuracy on the test digits.
 
     python scripts/train_digit_net.py --root data
 
-It learns from the 60,000 training digits alone, each turned, scaled and shifted a little anew in
-every epoch. Nothing is chosen by the test digits: they are counted once, at the end.
+It learns from the 60,000 training digits alone, each rotated, scaled and shifted at random in every
+epoch. Nothing is chosen by the 10,000 test digits, which are used once, at the end.
 """
 
 import math
@@ -29,13 +29,15 @@ class Options:
     epochs: int = 16
     batch: int = 128
     lr: float = 0.1
-    """Of SGD with momentum; it rises for an eighth of the time and falls to 0 as a cosine."""
+    """Of SGD with momentum, at its highest: it rises for an eighth of the steps, then falls to 0
+    along a cosine."""
     seed: int = 0
     out: Path = DigitNet.WEIGHTS
 
 
-def jitter(x: Tensor) -> Tensor:
-    """Each image turned by up to 15°, scaled by 0.85 … 1.15, sheared and shifted by 2.5 pixels."""
+def augment(x: Tensor) -> Tensor:
+    """Return each image rotated by up to 15°, scaled by 0.85 … 1.15, sheared, and shifted by up to
+    2.5 pixels."""
 
     def draw(reach: float) -> Tensor:
         return (2 * torch.rand(len(x), device=x.device) - 1) * reach
@@ -46,7 +48,7 @@ def jitter(x: Tensor) -> Tensor:
         torch.stack([angle.sin(), scale * angle.cos(), draw(2.5 / 14)], dim=1),
     ]
     where = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
-    return F.grid_sample(x + 1, where, align_corners=False) - 1  # beyond the edge it is blank
+    return F.grid_sample(x + 1, where, align_corners=False) - 1  # black beyond the edge
 
 
 def main(options: Options) -> None:
@@ -72,7 +74,7 @@ def main(options: Options) -> None:
             fall = (1 + math.cos(math.pi * max(0.0, done - 0.125) / 0.875)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = options.lr * rise * fall
-            x = jitter(to_float(train.images[index]).to(device))
+            x = augment(to_float(train.images[index]).to(device))
             _, logits = net(x)
             loss = F.cross_entropy(logits, train.labels[index].to(device))
             optimizer.zero_grad()
@@ -92,7 +94,7 @@ def main(options: Options) -> None:
     right = (torch.cat(parts) == test.labels).float().mean().item()
     about = f"trained on the 60,000 training digits of MNIST; {right:.2%} of the 10,000 test digits"
     save_file(net.state_dict(), options.out, metadata={"about": about})
-    print(f"{right:.2%} of the test digits are told right: {options.out}")
+    print(f"{right:.2%} of the test digits are classified correctly: {options.out}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import UserError
+from ddpm import ImageDataset, UserError
 from ddpm.evaluation import reference as module
 from ddpm.evaluation.features import extract
 from ddpm.evaluation.reference import (
@@ -43,7 +43,7 @@ def test_images_of_another_size_are_refused(small):
     [
         ({"split": "test"}, "--split is for named sets"),
         ({"held_out": "one"}, "has only one image"),
-        ({"held_out": "real"}, "has the very images"),
+        ({"held_out": "real"}, "has the same images"),
         ({"features": "cifar-net"}, "cifar-net takes images of 32x32"),
     ],
 )
@@ -78,7 +78,7 @@ def test_training_images_are_not_held_out(shared_data, digits):
     assert digits.held_out.fingerprint == train.held_out.fingerprint
     assert digits.unseen is digits.held_out
     assert make_protocol(test, 9, {}).held_out.split()[-1] == train.images.fingerprint[:16]
-    with pytest.raises(UserError, match="the very images of mnist"):
+    with pytest.raises(UserError, match="the same images as mnist"):
         load_reference("mnist", root=shared_data, split="test", held_out="mnist")
 
 
@@ -88,6 +88,14 @@ def test_features_are_cached(small, monkeypatch):
     monkeypatch.setattr(module, "extract", lambda *a, **k: pytest.fail("computed again"))
     np.testing.assert_array_equal(reference_stats(small).moments.sum, stats.moments.sum)
     assert floor(small, 20, stats) == of_real
+
+
+def test_images_in_memory_have_a_cache_of_their_own(scripted):
+    sets = [ImageDataset(photos(9, seed), None, (), "array") for seed in (0, 1)]
+    means = [
+        reference_stats(load_reference(images, features=scripted)).moments.sum for images in sets
+    ]
+    assert not np.allclose(*means)
 
 
 def test_damaged_features_are_computed_again(small):

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from ..data.cache import cache_folder
-from ..data.dataset import ImageDataset
+from ..data.dataset import ImageDataset, fingerprint
 from ..data.load import load_images
 from ..data.sources import HUB_PREFIX, SETS_WITH_TEST
 from ..utils.distributed import ALONE, Processes
@@ -92,8 +92,8 @@ def load_reference(
     other_split = "test" if split == "train" else "train"
 
     def read(what: str | Path | ImageDataset, split: str) -> ImageDataset:
-        if isinstance(what, ImageDataset):
-            return what
+        if isinstance(what, ImageDataset):  # the fingerprint is the key of the cache
+            return what if what.fingerprint else with_fingerprint(what)
         return load_images(what, size, root, split)
 
     real, others = read(source, split), None
@@ -109,7 +109,7 @@ def load_reference(
     if others is not None and len(others) < 2:
         raise UserError(f"{held_out} has only one image: a floor needs two, and thousands")
     if others is not None and others.fingerprint == real.fingerprint:
-        raise UserError(f"{held_out} has the very images of {source}, so none is held out")
+        raise UserError(f"{held_out} has the same images as {source}, so none is held out")
     for images in (real,) if others is None else (real, others):
         for note in images.notes:
             logger.info("%s: %s", images.source, note)
@@ -123,6 +123,10 @@ def load_reference(
     if others is not None:
         check_shape(reference, tuple(others.images.shape[1:]), "the held-out")
     return reference
+
+
+def with_fingerprint(images: ImageDataset) -> ImageDataset:
+    return replace(images, fingerprint=fingerprint(images.images, images.labels, images.classes))
 
 
 def check_shape(reference: Reference, shape: tuple[int, ...], whose: str) -> None:
