@@ -1,7 +1,7 @@
-"""All that makes a run what it is: frozen dataclasses, checked by pydantic, kept as TOML.
+"""The settings of a run: frozen dataclasses, checked by pydantic, written as TOML.
 
-A preset is a TOML file in `presets/`; it names only what differs from the defaults here. A run
-writes the whole of its config to `config.toml`.
+A preset is a TOML file in `presets/` with the settings that differ from the defaults here. A run
+writes its whole config to `config.toml`.
 """
 
 import reprlib
@@ -30,12 +30,15 @@ from .utils.files import atomic_write, read_text
 
 STRICT = ConfigDict(extra="forbid")
 
+MAX_BYTES = 16_000  # of a config's file, which has about a thousand
+MAX_ERRORS = 20  # that a message lists one by one
+
 
 def option(metavar: str | None = None, *short: str, help: str | None = None) -> Any:
-    """How a field is shown as an option of the command line; its docstring is the help.
+    """Return how a field is shown as an option of the command line; its docstring is the help.
 
-    `metavar` says what is wanted, `short` are other names such as -n. A default of None or of
-    nothing is not shown: the help says what happens then.
+    `metavar` says what is wanted, `short` are other names such as -n. Defaults that are None, empty
+    or False are not shown: the help says what they mean.
     """
 
     def hint(default: str) -> str:
@@ -43,9 +46,6 @@ def option(metavar: str | None = None, *short: str, help: str | None = None) -> 
 
     return tyro.conf.arg(metavar=metavar, aliases=short or None, help=help, help_behavior_hint=hint)
 
-
-MAX_BYTES = 16_000  # of a config's file; a thousand will do
-MAX_FAULTS = 20  # that are named one by one
 
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 Few = Annotated[int, Field(ge=1, le=64)]
@@ -100,8 +100,8 @@ class DiffusionConfig:
     gamma: Positive = 5.0
     """γ of min-snr."""
     min_weight: NonNegative = 0.0
-    """Least weight of an error of x_0 under min-snr, for v and x0: raise it, to 0.5 say, and the
-    noisiest times count too, at which a network that is given no class settles on one."""
+    """Lower bound of the weight of errors of x_0 under min-snr, for v and x0. With 0.5, say, the
+    noisiest times count too, at which a network that is given no class decides for one."""
     time_sampling: TimeSampling = "uniform"
     """How training draws its times."""
 
@@ -111,13 +111,13 @@ class TrainConfig:
     __pydantic_config__ = STRICT
 
     batch: Count = 128
-    """Images a step, over all accumulated parts together."""
+    """Images a step, all accumulated parts together."""
     accumulate: Count = 1
     """Parts that a batch is cut into, to save memory."""
     lr: Positive = 2e-4
-    """Learning rate at its highest."""
+    """Highest learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw; or muon for the kernels within the network, beside adamw for all else."""
+    """adamw; or muon for the inner kernels of the network, and adamw for the rest."""
     momentum: Below1 = 0.95
     """Muon's momentum."""
     betas: tuple[Below1, Below1] = (0.9, 0.999)
@@ -129,17 +129,17 @@ class TrainConfig:
     decay: Share = 0.0
     """Last share of the budget over which the learning rate falls."""
     final_lr: Share = 0.0
-    """Where it falls to, as a share of `lr`."""
+    """Learning rate at the end of `decay`, as a share of `lr`."""
     grad_clip: Positive = 1.0
     """Largest norm of the gradient."""
     ema: Below1 = 0.9999
-    """Decay of the moving average of the weights, once it is warm."""
+    """Decay of the moving average of the weights, after its warm-up."""
     label_drop: Share = 0.1
     """Share of labels hidden in training, for guidance."""
     precision: Literal["no", "fp16", "bf16"] = "no"
     """Mixed precision; no is plain float32, and so is bf16 where the device has none."""
     compile: bool = False
-    """Compile the network: on a GPU minutes at first, then faster."""
+    """Compile the network: on a GPU that takes minutes at first, and then it is faster."""
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
     save_minutes: Positive = 5.0
@@ -153,21 +153,21 @@ class SampleConfig:
     __pydantic_config__ = STRICT
 
     sampler: SamplerName = "ddim"
-    """How to walk from noise to images."""
+    """Method of the steps from noise to images."""
     steps: Count = 50
     """Steps from noise to an image."""
     spacing: Spacing = "even"
-    """How the steps lie on the way."""
+    """Spacing of the steps over time."""
     eta: Share = 0.0
-    """Noise that DDIM adds on the way: 0 none, 1 as much as DDPM."""
+    """Noise that DDIM adds in each step: 0 none, 1 as much as DDPM."""
     variance: Variance = "beta-tilde"
-    """DDPM's choice of variance."""
+    """Variance of the noise that DDPM adds."""
     guidance: NonNegative = 1.0
     """Strength of guidance, by the network without a class or by --guide: 1 is none."""
     guidance_above: Share = 0.0
-    """Guide at times above this share of T alone: below, it costs and helps little."""
+    """Guide only at times above this share of T: below, it costs time and helps little."""
     guidance_below: Share = 1.0
-    """Guide at times up to this share of T alone: above, it makes images of a class alike."""
+    """Guide only at times up to this share of T: above, it makes images of a class alike."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Config:
     """mnist5k, mnist, fashion-mnist, cifar10, celeba; a folder, zip or npz of images; or
     hf:OWNER/NAME, from the Hugging Face hub."""
     root: Annotated[str, option("FOLDER")] = "data"
-    """Folder where the named sets lie or are downloaded to."""
+    """Folder of the named data sets; they are downloaded to it."""
     size: Annotated[tuple[Width, ...], option("N [N]")] = ()
     """Crop and resize images to this: one number, or height and width. Empty: as they are."""
     flip: bool = False
@@ -188,7 +188,7 @@ class Config:
     held_out: Whole = 256
     """Images to keep from training, one in 20 at most, for the loss in held-out.jsonl."""
     seed: Annotated[Seed, option("N", "-s")] = 0
-    """Everything random in the run follows from it."""
+    """Seed of everything random in the run."""
     init: Annotated[str, option("WEIGHTS")] = ""
     """Begin from these weights: a run's folder, a .safetensors file, or bundled weights."""
     steps: Annotated[Count | None, option("N")] = None
@@ -261,8 +261,10 @@ T = TypeVar("T")
 
 
 def validated(kind: type[T], value: Any, where: str = "") -> T:
-    """`value`, nested tables, as a dataclass of that kind. Raises UserError for an unknown name or
-    an unfit value, in a sentence that opens with `where`."""
+    """Return `value`, nested tables, as a dataclass of that kind.
+
+    Raises UserError for an unknown name or an invalid value; its text begins with `where`.
+    """
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
@@ -270,14 +272,15 @@ def validated(kind: type[T], value: Any, where: str = "") -> T:
 
 
 def checked(options: T) -> T:
-    """The same dataclass, its types and ranges checked. Raises UserError for an unfit value."""
+    """Check the types and ranges of a dataclass, and return it. Raises UserError for an invalid
+    value."""
     return validated(type(options), asdict(options))  # type: ignore[call-overload]
 
 
 def explain(error: ValidationError) -> str:
-    """A pydantic error as a sentence: where, what, and what was given."""
-    if error.error_count() > MAX_FAULTS:
-        return f"{error.error_count():,} entries are unknown or unfit"
+    """Return a pydantic error as a sentence: which entry, what is wrong, and what was given."""
+    if error.error_count() > MAX_ERRORS:
+        return f"{error.error_count():,} entries are unknown or invalid"
     parts = []
     for e in error.errors():
         where = ".".join(str(part) for part in e["loc"] if part != "config")
@@ -288,17 +291,17 @@ def explain(error: ValidationError) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as Python writes it, without what is deep within it or more than a few of it."""
+    """Return the repr of a value, with long and deeply nested parts left out."""
     writer = reprlib.Repr()
     writer.maxstring = writer.maxother = 100
     try:
         return writer.repr(value)
-    except ValueError:  # Python writes no number of so many digits
+    except ValueError:  # Python refuses to convert an int of more than 4,300 digits
         return "a number of thousands of digits"
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Nested tables of plain values. What is None is left out, as TOML has no word for it."""
+    """Return nested tables of plain values, without those that are None: TOML has no null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -309,8 +312,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def renamed(table: Any) -> Any:
-    """Return the table of a config with today's names in place of earlier ones, and without a
-    setting that is gone."""
+    """Return the table of a config with current names for earlier ones, and without settings that
+    no longer exist."""
     if not isinstance(table, dict):
         return table
     table = dict(table)
@@ -322,7 +325,8 @@ def renamed(table: Any) -> Any:
 
 
 def read_toml(path: Path) -> Config:
-    """The Config in a file such as a run's config.toml."""
+    """Return the Config in a file such as a run's config.toml. Raises UserError where there is
+    none, or it is invalid."""
     try:
         table = tomllib.loads(read_text(path, MAX_BYTES))
     except FileNotFoundError:
@@ -335,7 +339,7 @@ def read_toml(path: Path) -> Config:
 
 
 def write_toml(config: Config, path: Path) -> None:
-    """Write the config; a file that says the same already is left as it is, comments and all."""
+    """Write a config. A file that has the same settings is left as it is, with its comments."""
     try:
         if path.exists() and read_toml(path) == config:
             return
@@ -343,18 +347,18 @@ def write_toml(config: Config, path: Path) -> None:
             beside.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
     except UnicodeEncodeError:
         raise UserError(
-            f"{config.data!r} or {config.root!r} is not a valid text: rename it"
+            f"{config.data!r} or {config.root!r} is not valid text: rename it"
         ) from None
 
 
 def presets() -> list[str]:
-    """Names of the presets, sorted."""
+    """Return the names of the presets, sorted."""
     files = resources.files(__package__).joinpath("presets").iterdir()
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
 
 def preset(name: str) -> Config:
-    """The preset of that name. Raises UserError where there is none."""
+    """Return the preset of that name. Raises UserError where there is none."""
     if name not in presets():
         raise UserError(f"there is no preset {name!r}; there are {', '.join(presets())}")
     text = resources.files(__package__).joinpath("presets", f"{name}.toml").read_text("utf-8")

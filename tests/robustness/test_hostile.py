@@ -294,7 +294,7 @@ def test_a_cache_with_another_table(tmp_path, monkeypatch):
         ("a." * 7000 + "a = 1", "a Unexpected keyword"),
         ("a." * 100_000 + "a = 1", "more than 16,000 bytes"),
         ("#" * 100_000_000, "more than 16,000 bytes"),
-        ("".join(f"x{i} = {i}\n" for i in range(1000)), "1,000 entries are unknown or unfit"),
+        ("".join(f"x{i} = {i}\n" for i in range(1000)), "1,000 entries are unknown or invalid"),
         ('data = 3\n"\\u001B[2J" = 1', r"\\x1b\[2J Unexpected"),
         ('unet.mults = "' + "x" * 10_000 + '"', r"not 'x+\.\.\.x+'"),
         (f"unet.mults = {[1] * 1000}", "mults .* at most 16 items"),

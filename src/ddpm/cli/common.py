@@ -49,17 +49,17 @@ class SamplingOptions:
     steps: Annotated[Count | None, option("N")] = None
     """Steps from noise to an image. This and the next six: by default as the checkpoint says."""
     sampler: Annotated[SamplerName | None, option()] = None
-    """How to walk from noise to images."""
+    """Method of the steps from noise to images."""
     spacing: Annotated[Spacing | None, option()] = None
-    """How the steps lie on the way."""
+    """Spacing of the steps over time."""
     eta: Annotated[Share | None, option("X")] = None
-    """Noise that ddim adds on the way: 0 none, 1 as much as ddpm."""
+    """Noise that ddim adds in each step: 0 none, 1 as much as ddpm."""
     guidance: Annotated[NonNegative | None, option("X")] = None
     """How strongly to insist on the class: 1 is plain, 0 asks for none."""
     guidance_above: Annotated[Share | None, option("X")] = None
-    """Guide at times above this share of T alone."""
+    """Guide only at times above this share of T."""
     guidance_below: Annotated[Share | None, option("X")] = None
-    """Guide at times up to this share of T alone."""
+    """Guide only at times up to this share of T."""
     guide: Annotated[str | None, option("WEIGHTS")] = None
     """A weaker version of the network, such as an early checkpoint: guide away from its errors, by
     --guidance, and not from images without a class."""

@@ -164,8 +164,7 @@ class ImagePicker:
 
     def fitting(self, name: str, uploaded: Tensor | None) -> Tensor | None:
         """Return the visitor's image where model `name` can take it."""
-        data = self.page.store[name].data
-        shape = (data.channels, data.height, data.width)
+        shape = self.page.store[name].data.shape
         return uploaded if uploaded is not None and uploaded.shape == shape else None
 
     def on_change(self, fn: Callable[..., Any], inputs: list[Any], outputs: Any) -> None:

@@ -79,7 +79,7 @@ class ModelStore:
             images = load_images(source, root=root).images
         except UserError:
             return None
-        return images if images.shape[1:] == (data.channels, data.height, data.width) else None
+        return images if images.shape[1:] == data.shape else None
 
     def _read_example(self, name: str, version: float, k: int) -> Tensor:
         checkpoint, images = self._load(name, version), self._training_images(name, version)

@@ -1,4 +1,4 @@
-"""Files and folders: found free and writable before any work is done, and written whole."""
+"""Files and folders: check that they can be written before any work is done, write them whole."""
 
 import os
 import shutil
@@ -10,14 +10,15 @@ from pathlib import Path
 from .errors import UserError
 
 
-def read_text(path: Path, most: int) -> str:
-    """Return the text of a file of `most` bytes at most. Raises OSError or ValueError otherwise."""
+def read_text(path: Path, max_bytes: int) -> str:
+    """Return the text of a file. Raises ValueError for more than `max_bytes`, or for other than
+    UTF-8, and OSError as `open` does."""
     if path.exists() and not path.is_file():  # a pipe could keep us waiting forever
         raise ValueError("it is not a file")
     with path.open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
     return data.decode("utf-8")
 
 
