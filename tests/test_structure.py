@@ -1,4 +1,4 @@
-"""The house: imports run one way, the whiteboard knows only torch, no work in an import."""
+"""Imports run one way, core knows only torch, nothing that is loaded can run, files stay short."""
 
 import ast
 import builtins
@@ -19,6 +19,7 @@ BELOW["training"] = {*BELOW["generation"], "data", "generation"}
 BELOW["evaluation"] = BELOW["demo"] = BELOW["training"]
 BELOW["cli"] = {*BELOW["training"], "training", "evaluation", "demo", "__init__"}
 BELOW["__main__"] = {"cli"}
+COMING = pytest.mark.xfail(reason="not all parts are there yet", strict=False)
 
 
 def imports(path):
@@ -40,6 +41,35 @@ def test_imports_run_one_way():
         (ours, others), folder = imports(path), path.relative_to(SOURCE).with_suffix("").parts[0]
         assert ours <= {folder, *BELOW[folder]}, path
         assert folder != "core" or others <= {"torch"} | sys.stdlib_module_names, path
+
+
+def test_the_package_holds_what_its_design_says():
+    names = {p.name for p in SOURCE.iterdir() if p.name != "__pycache__"}
+    files = {"__init__.py", "__main__.py", "config.py", "py.typed"}
+    assert names == {*BELOW, *files, "presets", "weights"} - {"config", "__main__"}
+
+
+def functions(path):
+    nodes = ast.walk(ast.parse(path.read_text()))
+    for node in (n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)):
+        yield node.name, node.end_lineno - node.lineno + 1
+
+
+@COMING
+def test_files_and_functions_are_short():
+    for path in SOURCE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 420, path
+        for name, lines in functions(path):
+            assert lines <= (70 if name == "train" else 80), f"{name} in {path}"
+
+
+@COMING
+def test_only_the_command_and_the_server_print():
+    for path in SOURCE.rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        prints = any(isinstance(n, ast.Name) and n.id == "print" for n in nodes)
+        speaks = path.parent.name == "cli" or path == SOURCE / "demo" / "server.py"
+        assert speaks or not prints, path
 
 
 # What runs what it is given, or unpickles it, which is the same.
