@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import tyro
@@ -27,8 +28,9 @@ from packaging.utils import canonicalize_name
 from tyro.conf import Positional
 
 from ddpm import UserError, load, save
+from ddpm.checkpoint.run_dir import inspect_run
 from ddpm.cli.main import main as ddpm
-from ddpm.utils.files import atomic_write, is_occupied, require_writable
+from ddpm.utils.files import atomic_write, require_writable
 
 PYTHON = "3.12"  # of the other machine, which is x86-64 Linux
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
@@ -166,7 +168,9 @@ def train(run: Positional[Path], minutes: float = 9, out: Path | None = None) ->
     alarm.daemon = True
     alarm.start()  # as Ctrl-C does, it has the run saved and ended
     try:
-        code = ddpm(["train", *(["--resume"] if is_occupied(run) else words), "--out", str(run)])
+        code = ddpm(
+            ["train", *(["--resume"] if inspect_run(run).is_run else words), "--out", str(run)]
+        )
     finally:
         over = not alarm.is_alive()
         alarm.cancel()
@@ -194,7 +198,13 @@ def halve(run: Positional[Path], out: Positional[Path]) -> None:
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {c.images_seen:,} images")
 
 
-COMMANDS = {"pack": pack, "split": split, "join": join, "train": train, "halve": halve}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "pack": pack,
+    "split": split,
+    "join": join,
+    "train": train,
+    "halve": halve,
+}
 
 
 def main() -> None:

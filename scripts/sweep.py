@@ -28,9 +28,9 @@ from typing import Annotated, Any
 import tyro
 
 from ddpm import Checkpoint, UserError, evaluate, generate, load, preset, train
+from ddpm.checkpoint.run_dir import inspect_run
 from ddpm.config import Config, to_dict, validated
 from ddpm.generation.generate import network_evaluations
-from ddpm.utils.files import is_occupied
 
 BASE = "base"
 
@@ -105,7 +105,7 @@ def networks(options: Options) -> Iterator[tuple[str, Checkpoint]]:
         config = validated(Config, changed(to_dict(config), changes), name)
         words = f"{options.what} {name} {options.minutes:g} {options.seed}"
         out = options.out / re.sub(r"[^\w.=]+", "-", words).strip("-")
-        if not train(config, out, device=options.device, resume=is_occupied(out)).finished:
+        if not train(config, out, device=options.device, resume=inspect_run(out).is_run).finished:
             raise KeyboardInterrupt
         yield name, load(out)
 
@@ -127,8 +127,10 @@ def score(
         features=options.features, device=options.device,
     )  # fmt: skip
     row: dict[str, Any] = {
-        "evaluations": network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional),
-        "distance": report.distance, "floor": report.floor, "as_asked": report.as_asked,
+        "evaluations": network_evaluations(
+            settings, checkpoint.diffusion, checkpoint.conditional, guide=guide is not None
+        ),
+        "distance": report.distance, "floor": report.floor, "class_accuracy": report.class_accuracy,
     }  # fmt: skip
     if options.ruler:
         samples.save(folder / "samples.npz")
@@ -173,10 +175,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows in Markdown; distances are in floors, those of as many real images."""
     rulers = list(dict.fromkeys(name for row in rows for name in row.get("ruler", {})))
     head = ["network", "sampling", "parameters", "images", "evaluations", "distance / floor",
-            "as asked", *rulers]  # fmt: skip
+            "class accuracy", *rulers]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for row in rows:
-        asked = "" if row["as_asked"] is None else f"{row['as_asked']:.1%}"
+        asked = "" if row["class_accuracy"] is None else f"{row['class_accuracy']:.1%}"
         lines.append([
             row["network"], row["sampling"], f"{row['parameters'] / 1e6:.2f} M",
             f"{row['images']:,}", f"{row['evaluations']}",

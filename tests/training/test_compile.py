@@ -1,0 +1,28 @@
+"""Training with a compiled network."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ddpm import load, train
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling for a CPU needs g++")
+def test_a_compiled_run_goes_on_uncompiled_and_back(tiny, tmp_path):
+    tiny = replace(tiny, unet=replace(tiny.unet, mults=(1,), attention=()))
+    compiled = replace(tiny, train=replace(tiny.train, compile=True, sample_minutes=1e-5))
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    for name, config in (("plain", tiny), ("run", compiled)):
+        train(config, tmp_path / name)
+    assert counters["stats"]["unique_graphs"] == 1  # though grids are of other batches
+    a, b = (load_file(tmp_path / n / "state" / "state.safetensors") for n in ("plain", "run"))
+    assert a.keys() == b.keys()  # the names of the weights are those of the plain network
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-2, atol=2e-3)
+    for steps, config in ((6, tiny), (8, compiled)):
+        assert train(replace(config, steps=steps), tmp_path / "run", resume=True).step == steps
+    assert load(tmp_path / "run").config.train.compile
