@@ -1,11 +1,14 @@
-"""What tests read of a run's folder."""
+"""What tests read of a run's folder, and a run in a process of its own."""
 
 import json
+import os
+import sys
 
 import torch
 from safetensors.torch import load_file
 
-from ddpm.checkpoint.run_dir import RunDir
+from ddpm import train
+from ddpm.checkpoint.run_dir import RunDir, inspect_run
 
 
 def tensors(path):
@@ -22,3 +25,10 @@ def assert_same(a, b):
 def metrics(path):
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in RunDir(path).metrics.read_text().splitlines()]
+
+
+def go_on(config, path):
+    """Begin or resume a run, quietly: what a process does that is to be killed."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    torch.set_num_threads(1)
+    train(config, path, device="cpu", resume=inspect_run(path).is_run)

@@ -17,11 +17,13 @@ from ddpm.cli.main import main
 from ddpm.config import write_toml
 
 PROGRAM = """
+import logging
 import sys
 from pathlib import Path
 from ddpm import train
 from ddpm.config import read_toml
 from ddpm.utils.errors import UserError
+logging.basicConfig(level="INFO", format="note: %(message)s")
 try:
     train(read_toml(Path(sys.argv[1])), sys.argv[2], device="cpu", resume="resume" in sys.argv)
 except UserError as error:
@@ -74,7 +76,7 @@ def config(request):
 
     unet = UNetConfig(channels=8, mults=(1, 2), blocks=1, attention=(), groups=4, patch=4)
     return Config(
-        steps=12, flip=True, unet=unet, diffusion=DiffusionConfig(T=100),
+        steps=12, flip=True, held_out=8, unet=unet, diffusion=DiffusionConfig(T=100),
         sample=SampleConfig(steps=2, guidance=2.0),
         train=TrainConfig(batch=16, lr=1e-2, log_every=1, ema=0.9),
     )  # fmt: skip
@@ -87,7 +89,7 @@ def alone(config, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("n", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_the_same_losses_as_one_process(n, config, alone, tmp_path):
     run = tmp_path / "run"
     done = together(n, config, run, tmp_path)
@@ -102,14 +104,15 @@ def test_it_goes_on_with_another_number_of_processes(config, alone, tmp_path):
     run = tmp_path / "run"
     assert together(2, replace(config, steps=5), run, tmp_path).returncode == 0
     # The budget decides nothing else here: the learning rate is constant.
-    done = together(4, config, run, tmp_path, "resume")
+    done = together(1, config, run, tmp_path, "resume")
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(losses(run), losses(alone), rtol=1e-4, atol=1e-4)
 
 
-def test_the_same_images_and_scores_as_of_one_process(alone, tmp_path):
+@pytest.mark.parametrize("several", [2, pytest.param(3, marks=pytest.mark.long)])
+def test_the_same_images_and_scores_as_of_one_process(several, alone, tmp_path):
     outputs = []
-    for n in (1, 3):
+    for n in (1, several):
         images, score = tmp_path / f"{n}.npz", tmp_path / f"{n}.json"
         told = command(n, "generate", alone, "--n", 22, "--batch", 4, "--out", images)
         assert told.count("22 images") == 1
@@ -136,6 +139,7 @@ WORDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_two_hosts(tmp_path):
     """Two agents that find one another by an address, as on two machines."""
     with socket.socket() as free:
@@ -169,6 +173,7 @@ def test_a_batch_that_cannot_be_shared(config, tmp_path):
     assert "a batch of 15 cannot be shared by 2 processes" in done.stderr
 
 
+@pytest.mark.long
 def test_minutes_are_the_main_processs(config, tmp_path):
     run = tmp_path / "run"
     timed = replace(config, steps=None, minutes=0.1, train=replace(config.train, log_every=5))

@@ -1,0 +1,115 @@
+"""A disk that is full or damaged, a folder that goes away: what was whole before still is."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ddpm import UserError, train
+from ddpm.checkpoint import tensors as module
+from ddpm.checkpoint.run_dir import RunDir
+from runs import assert_same, tensors
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone to zeros"])
+def test_a_damaged_state_is_found_and_the_one_before_serves(tiny, tmp_path, damage, caplog):
+    config = replace(tiny, steps=8, train=replace(tiny.train, save_minutes=1e-6))
+    run = RunDir(tmp_path / "run")
+    train(replace(config, steps=6), run.path, device="cpu")
+    data = bytearray(run.state.read_bytes())
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    elif damage == "flipped":
+        data[-100] ^= 1
+    else:
+        data = bytearray(len(data))
+    run.state.write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch:  # the disk is full when the next is to be written
+        patch.setattr(module, "save_file", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            train(config, run.path, device="cpu", resume=True)
+    assert "going on from the checkpoint before it" in caplog.text
+    result = train(config, run.path, device="cpu", resume=True)
+    assert (result.finished, result.step) == (True, 8)
+    for path in (run.state, run.previous_state):
+        path.write_bytes(b"torn")
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        train(replace(config, steps=9), run.path, device="cpu", resume=True)
+
+
+def test_a_state_that_is_gone_is_replaced_by_the_one_before(tiny, tmp_path):
+    config = replace(tiny, train=replace(tiny.train, save_minutes=1e-6))
+    train(config, tmp_path / "run", device="cpu")
+    wanted = tensors(tmp_path / "run")
+    RunDir(tmp_path / "run").state.unlink()
+    assert train(config, tmp_path / "run", device="cpu", resume=True).finished
+    assert_same(tensors(tmp_path / "run"), wanted)
+
+
+def test_a_disk_that_fills_up_half_way_leaves_the_checkpoint(tiny, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train(tiny, run, device="cpu")
+    wanted = tensors(run)
+    honest = module.save_file
+
+    def full(tensors, path, metadata=None):
+        honest(tensors, path, metadata)
+        with open(path, "r+b") as file:
+            file.truncate(1000)
+        full_disk()
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(replace(tiny, steps=8), run, device="cpu", resume=True)
+    monkeypatch.undo()
+    assert_same(tensors(run), wanted)
+    assert not list(run.rglob(".part-*"))
+    assert train(replace(tiny, steps=8), run, device="cpu", resume=True).step == 8
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_a_file_that_may_not_grow_is_a_sentence(tiny, tmp_path):
+    train(tiny, tmp_path / "run", device="cpu")
+    wanted = tensors(tmp_path / "run")
+    code = (
+        "import resource, signal, sys; from ddpm.cli.main import main;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        "sys.exit(main(['train', '--resume', '--steps', '6', '--out', sys.argv[1]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "File too large" in done.stderr
+    assert_same(wanted, tensors(tmp_path / "run"))
+    assert not list((tmp_path / "run").rglob(".part*"))
+
+
+def test_a_folder_that_is_removed_while_it_trains(tiny, tmp_path, monkeypatch):
+    train_module = sys.modules["ddpm.training.train"]
+    honest = train_module.train_step
+
+    def removing(*args):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return honest(*args)
+
+    monkeypatch.setattr(train_module, "train_step", removing)
+    with pytest.raises(OSError, match="No such file"):
+        train(tiny, tmp_path / "run", device="cpu")
+
+
+def test_the_state_before_is_kept(tiny, tmp_path):
+    config = replace(tiny, steps=3, train=replace(tiny.train, save_minutes=1e-6))
+    run = RunDir(tmp_path)
+    train(config, run.path, device="cpu")
+    before, _ = module.read_tensors(run.previous_state)
+    now, _ = module.read_tensors(run.state)
+    assert before.keys() >= {k for k in now if k.startswith("raw.")}
