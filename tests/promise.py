@@ -56,3 +56,9 @@ def peak_memory(reset=False):
         return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     except (OSError, IndexError):
         return 0
+
+
+def refused(words, read, *args):
+    """The call is refused in a sentence that has these words, a regular expression, in it."""
+    with promised(words):
+        read(*args)

@@ -197,6 +197,9 @@ def test_files_of_weights(say, tmp_path):
     say("generate run --out a.png", "note: these weights are of step", code=0)
     say("generate run --out a.png", "ddpm: … is there already")
     say("generate nothing", "ddpm: there is no checkpoint at")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.toml").write_text("steps = 1\n")
+    say("generate begun --out b.png", "ddpm: the run in … has written no checkpoint yet")
     model = tmp_path / "run" / "model.safetensors"
     whole = model.read_bytes()
     model.write_bytes(whole[:3000])

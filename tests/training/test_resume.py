@@ -49,8 +49,7 @@ def metrics_lines(run):
 
 @pytest.mark.parametrize(
     ("how", "optimizer"),
-    [(signal.SIGINT, "adamw"), (signal.SIGTERM, "adamw"), (signal.SIGKILL, "adamw"),
-     (signal.SIGTERM, "muon")],
+    [(signal.SIGINT, "adamw"), (signal.SIGKILL, "adamw"), (signal.SIGTERM, "muon")],
 )  # fmt: skip
 def test_a_stopped_run_goes_on_bit_for_bit(how, optimizer, tiny_dropout, tmp_path):
     config = replace(tiny_dropout, steps=60)

@@ -189,14 +189,16 @@ def test_images_from_python_take_the_place_of_a_source(tiny, tmp_path):
 
 
 @pytest.mark.long  # 62,000 files are decoded; the test above has images in colour as well
-def test_own_data_in_colour_without_classes(shared, tiny, tmp_path):
-    """The same settings, another source: nothing is edited."""
-    for name, shape, classes in (
-        ("celeba64-train.zip", (3, 64, 64), 0),
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [
         ("cifar10-train.zip", (3, 32, 32), 10),
-    ):
-        config = replace(tiny, data=str(shared / name), steps=3)
-        train(config, tmp_path / name)
-        info = load(tmp_path / name).data
-        assert (info.channels, info.height, info.width, len(info.classes)) == (*shape, classes)
-        assert generate(tmp_path / name, n=2).images.shape == (2, *shape)
+        pytest.param("celeba64-train.zip", (3, 64, 64), 0, marks=pytest.mark.long),
+    ],
+)
+def test_own_data_in_colour(shared, tiny, tmp_path, name, shape, classes):
+    """The same settings, another source: nothing is edited."""
+    train(replace(tiny, data=str(shared / name), steps=3), tmp_path / "run")
+    info = load(tmp_path / "run").data
+    assert (info.shape, len(info.classes)) == (shape, classes)
+    assert generate(tmp_path / "run", n=2).images.shape == (2, *shape)

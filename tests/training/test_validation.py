@@ -1,4 +1,4 @@
-"""Images kept from training tell when the others are learned by heart."""
+"""The loss on held-out images tells when the others are memorized."""
 
 import json
 import math
@@ -89,6 +89,7 @@ def test_a_rise_is_told():
     assert "memorize images" in note
 
 
+@pytest.mark.long
 def test_a_network_that_memorizes_is_caught(tmp_path, caplog):
     """For real: noise, of which nothing can be learned but each image."""
     noise = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0))
