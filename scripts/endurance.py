@@ -3,7 +3,7 @@
     python scripts/endurance.py --minutes 20 --out runs/endurance
 
 Everything that happens in a long run happens often: lines of the log, checkpoints, grids, held-out
-losses, epochs. Prints the resident memory of the process, which Linux tells, as the steps go by.
+losses, epochs. Prints the resident memory of the process as the steps go by.
 """
 
 import json
@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import tyro
 
 SMALL = [
@@ -33,10 +34,7 @@ class Options:
 
 def resident(pid: int) -> float:
     """MB in memory."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise ProcessLookupError(pid)
+    return psutil.Process(pid).memory_info().rss / 2**20
 
 
 def steps(run: Path) -> int:

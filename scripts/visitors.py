@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import tyro
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
@@ -51,10 +52,7 @@ class Options:
 
 def resident(pid: int) -> float:
     """MB in memory."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise ProcessLookupError(pid)
+    return psutil.Process(pid).memory_info().rss / 2**20
 
 
 def start(checkpoint: str, folder: Path) -> tuple["subprocess.Popen[bytes]", str]:

@@ -1,4 +1,4 @@
-"""`ddpm replay`: a training step that gave no number, taken again."""
+"""`ddpm replay`: repeat a training step whose loss was not finite."""
 
 from dataclasses import dataclass
 from pathlib import Path
