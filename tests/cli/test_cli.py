@@ -20,7 +20,7 @@ from ddpm.utils.errors import UserError
 
 TINY = [
     "--unet.channels", "8", "--unet.blocks", "1", "--unet.groups", "4", "--unet.patch", "4",
-    "--unet.attention", "8", "--train.batch", "8", "--sample.steps", "2",
+    "--unet.attention", "8", "--train.batch", "8", "--sample.steps", "2", "--held-out", "16",
 ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ QUOTED = [line for block in BLOCKS for line in block.splitlines()]
 TINY = [
     "--unet.channels", "8", "--unet.mults", "1", "2", "--unet.blocks", "1", "--unet.groups", "4",
     "--unet.patch", "4", "--train.batch", "16", "--train.log-every", "1", "--sample.steps", "2",
-    "--device", "cpu",
+    "--device", "cpu", "--held-out", "16",
 ]  # fmt: skip
 
 seen = set()
