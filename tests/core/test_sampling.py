@@ -247,3 +247,14 @@ def test_a_denoiser_is_the_network_and_the_class():
     pred = diffusion.denoiser(net, torch.tensor([2, 3]))(x, 5)
     assert pred.x0[:, 0, 0, 0].tolist() == [2, 3]
     torch.testing.assert_close(diffusion.q_sample(pred.x0, 5, pred.eps), x)
+
+
+@pytest.mark.parametrize("step", [ddim_step, dpmpp_step, heun_step])
+def test_few_even_steps_from_a_cosine_schedules_end_come_near_the_data(step):
+    """At T a cosine schedule has σ in the thousands, which no slope may be multiplied by."""
+    diffusion = doubles(cosine())
+    denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.04)
+    times = timesteps(diffusion.schedule, 20)
+    x = last(sample(diffusion, denoise, normal(20_000), times, step))
+    assert x.mean().item() == pytest.approx(0.3, abs=0.02)
+    assert x.std().item() == pytest.approx(0.2, rel=0.2)

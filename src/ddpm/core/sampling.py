@@ -45,6 +45,9 @@ class Step(Protocol):
     ) -> Tensor: ...
 
 
+SIGMA_MAX = 80.0  # EDM, Table 1
+
+
 def ddpm_step(
     diffusion: Diffusion,
     x_t: Tensor,
@@ -133,7 +136,9 @@ def heun_step(
     [EDM, Karras et al. 2022, Algorithm 1, without churn]
 
     ε̂ is the slope dx̄/dσ, and x_s′ the Euler step, x̄_t + (σ_s − σ_t) ε̂(x_t), which is DDIM's. At
-    s = 0 that is all; every other step evaluates the network again, at x_s′.
+    s = 0 that is all; every other step evaluates the network again, at x_s′. EDM begins at σ = 80;
+    a step from above that, where a cosine schedule begins at thousands, is Euler's alone: the mean
+    of two slopes says nothing of so long a way.
     """
     euler = ddim_step(diffusion, x_t, pred, s, t, noise)
     if s == 0:
@@ -142,7 +147,8 @@ def heun_step(
     slope = (pred.eps + denoise(euler, s).eps) / 2
     a_s, a_t = diffusion.schedule.at(s), diffusion.schedule.at(t)
     sigma_s, sigma_t = ((1 - a_s) / a_s).sqrt(), ((1 - a_t) / a_t).sqrt()
-    return a_s.sqrt() * (x_t / a_t.sqrt() + (sigma_s - sigma_t) * slope)
+    x_s = a_s.sqrt() * (x_t / a_t.sqrt() + (sigma_s - sigma_t) * slope)
+    return torch.where(sigma_t > SIGMA_MAX, euler, x_s)
 
 
 def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list[int]:
