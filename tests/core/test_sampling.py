@@ -253,8 +253,8 @@ def test_a_denoiser_is_the_network_and_the_class():
 def test_few_even_steps_from_a_cosine_schedules_end_come_near_the_data(step):
     """At T a cosine schedule has σ in the thousands, which no slope may be multiplied by."""
     diffusion = doubles(cosine())
-    denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.04)
+    denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.25)
     times = timesteps(diffusion.schedule, 20)
     x = last(sample(diffusion, denoise, normal(20_000), times, step))
     assert x.mean().item() == pytest.approx(0.3, abs=0.02)
-    assert x.std().item() == pytest.approx(0.2, rel=0.2)
+    assert x.std().item() == pytest.approx(0.5, rel=0.1)
