@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,16 @@ from safetensors.torch import load_file
 from ddpm import load, train
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="compiling for a CPU needs g++")
+@pytest.fixture(params=["eager", pytest.param("inductor", marks=pytest.mark.long)])
+def compiler(request, monkeypatch):
+    """Trace the network without compiling it; in the long run compile it, which takes minutes."""
+    if request.param == "inductor" and not shutil.which("g++"):
+        pytest.skip("compiling for a CPU needs g++")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=request.param))
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("compiler")
 def test_a_compiled_run_goes_on_uncompiled_and_back(tiny, tmp_path):
     tiny = replace(tiny, unet=replace(tiny.unet, mults=(1,), attention=()))
     compiled = replace(tiny, train=replace(tiny.train, compile=True, sample_minutes=1e-5))
