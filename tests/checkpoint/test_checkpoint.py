@@ -135,7 +135,28 @@ def test_the_header_says_what_a_checkpoint_is_of(small, tiny, tmp_path):
     assert load_tensors(path, Header)[1] == Header(VERSION, "as given", 3, 48, DATA, tiny)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    assert metadata["sha256"] == digest(load_file(path))
+    assert json.loads(metadata["ddpm"])["sha256"] == digest(load_file(path))
+
+
+def test_one_checkpoint_is_one_file_byte_for_byte(small, tiny, tmp_path):
+    """Twelve times, as safetensors writes two keys of metadata in an order drawn at random."""
+    for i in range(12):
+        save(tmp_path / f"{i}", small, tiny, DATA, 3, 48)
+    assert len({(tmp_path / f"{i}").read_bytes() for i in range(12)}) == 1
+
+
+def test_a_checksum_beside_the_header_is_still_checked(small, tiny, tmp_path):
+    """It stood there before."""
+    path = tmp_path / "x.safetensors"
+    save(path, small, tiny, DATA, 3, 48)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["ddpm"])
+    sha256 = header.pop("sha256")
+    save_file(load_file(path), path, {"ddpm": json.dumps(header), "sha256": sha256})
+    assert load(path).step == 3
+    save_file(load_file(path), path, {"ddpm": json.dumps(header), "sha256": "0" * 64})
+    with pytest.raises(UserError, match="damaged"):
+        load(path)
 
 
 def test_a_repr_is_one_short_line():

@@ -37,7 +37,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None
     Raises OSError where the disk is full, UserError for a header that could not be read again.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"ddpm": json.dumps(asdict(header)), "sha256": digest(contiguous)}
+    # One key alone: of several, safetensors writes the order at random.
+    metadata = {"ddpm": json.dumps(asdict(header) | {"sha256": digest(contiguous)})}
     with atomic_write(path) as beside:
         try:
             save_file(contiguous, beside, metadata=metadata)
@@ -58,14 +59,15 @@ def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
     try:
         header = json.loads(metadata.get("ddpm", ""))
         version = header["version"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        sha256 = header.pop("sha256", metadata.get("sha256"))  # it stood beside, before
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(f"{path} is a safetensors file, but not a checkpoint of ddpm") from None
     if isinstance(version, int) and version > VERSION:
         raise UserError(
             f"{path} was written by a newer ddpm (format {version}; this one reads up to "
             f"{VERSION}): upgrade ddpm to use it"
         )
-    if "sha256" in metadata and metadata["sha256"] != digest(tensors):
+    if sha256 is not None and sha256 != digest(tensors):
         raise UserError(f"{path} is damaged: its contents are not those that were written")
     return tensors, validated(kind, renamed_header(header), f"{path} has a damaged header")
 
