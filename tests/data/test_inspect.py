@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from ddpm import ImageDataset, UserError, load_images
-from ddpm.data.folder import list_files
 from ddpm.data.inspect import (
     contact_sheet,
     cropped_share,
@@ -15,6 +14,7 @@ from ddpm.data.inspect import (
     inspection_notes,
     mirror_accuracy,
 )
+from ddpm.data.listing import list_files
 from pictures import messy_folder, photos
 
 

@@ -17,7 +17,7 @@ from ..utils.errors import UserError
 from ..utils.images import to_float
 from .dataset import ImageDataset
 from .decode import decoded, fit
-from .folder import ImageFiles, holds_files, list_files
+from .listing import ImageFiles, holds_files, list_files
 
 FEW_IMAGES = 1000  # a network memorizes fewer
 IMBALANCE = 10  # how many times larger than the smallest the largest class may be

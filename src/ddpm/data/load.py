@@ -8,7 +8,8 @@ from ..utils.errors import UserError, plain
 from .cache import cache_path, read_cache, write_cache
 from .dataset import ImageDataset, Request, Source
 from .folder import open_files
-from .sources import HUB_PREFIX, NAMED_SETS, open_hub, open_mnist5k, open_npz, open_torchvision
+from .hub import HUB_PREFIX, open_hub
+from .sources import NAMED_SETS, open_mnist5k, open_npz, open_torchvision
 
 # Each returns the source that a request asks for, or None where that is of another kind.
 SOURCES: tuple[Callable[[Request], Source | None], ...] = (

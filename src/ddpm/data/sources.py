@@ -1,4 +1,4 @@
-"""Named sets, npz files, and sets on the Hugging Face hub.
+"""Named sets and npz files.
 
 A source is a function from a Request to a Source, listed in `load.SOURCES`.
 """
@@ -16,10 +16,9 @@ from PIL import Image
 from ..utils.errors import UserError, first_line
 from .dataset import Decoded, Request, Source
 from .decode import fit, read_bytes
-from .folder import ImageFiles, decode_files, file_versions
+from .folder import decode_files
 from .limits import DEFAULT_SIDE, MIN_SIDE, check_entry
-
-HUB_PREFIX = "hf:"
+from .listing import ImageFiles, file_versions
 
 TORCHVISION_SETS = {  # name -> torchvision's class, and its folder under the root
     "mnist": ("MNIST", "MNIST/raw"),
@@ -115,56 +114,6 @@ def decode_celeba(request: Request, out: BinaryIO) -> Decoded:
     names = list(torchvision_set(request).filename)
     files = ImageFiles(str(faces.parent), names, lambda name: read_bytes(faces / name))
     return decode_files(files, request.size or (DEFAULT_SIDE, DEFAULT_SIDE), out)
-
-
-# ---- the hub ---------------------------------------------------------------------------------
-
-
-def open_hub(request: Request) -> Source | None:
-    """Return the source for "hf:OWNER/NAME", read by the library `datasets`, which downloads it.
-
-    The first column of images is read, and the first of class labels, if there is one.
-    """
-    if not request.source.startswith(HUB_PREFIX):
-        return None
-
-    def decode(out: BinaryIO) -> Decoded:
-        files = list_hub(request)
-        return decode_files(files, request.size, out, request.keep_size)
-
-    # The hub is not asked for its version: a set that was decoded can be used without a network.
-    return Source(["kept until the cache is emptied"], decode)
-
-
-def list_hub(request: Request) -> ImageFiles:
-    """Return the images of a set on the hub as files CLASS/NUMBER, or NUMBER without classes."""
-    name = request.source.removeprefix(HUB_PREFIX)
-    try:
-        import datasets
-    except ImportError:
-        raise UserError(
-            "images from the hub need datasets: pip install 'ddpm-from-scratch[hub]'"
-        ) from None
-    try:
-        data = datasets.load_dataset(name, split=request.split)
-    except Exception as error:  # no network, no such set or split, a set for members only
-        raise UserError(f"{name} cannot be read from the hub: {first_line(error)}") from None
-    features = data.features.items()
-    column = next((k for k, kind in features if isinstance(kind, datasets.Image)), None)
-    label = next((k for k, kind in features if isinstance(kind, datasets.ClassLabel)), None)
-    if column is None:
-        raise UserError(f"{name} has no column of images; it has {', '.join(data.features)}")
-    data = data.cast_column(column, datasets.Image(decode=False))
-    names = [f"{i:09}" for i in range(len(data))]
-    if label is not None:
-        classes = [text.replace("/", "-") for text in data.features[label].names]
-        names = [f"{classes[y]}/{number}" for y, number in zip(data[label], names, strict=True)]
-
-    def read(name: str) -> bytes:
-        file = data[int(Path(name).name)][column]
-        return file["bytes"] if file["bytes"] is not None else read_bytes(Path(file["path"]))
-
-    return ImageFiles(request.source, names, read)
 
 
 # ---- npz -------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ..data.cache import cache_folder
 from ..data.dataset import ImageDataset, fingerprint
+from ..data.hub import HUB_PREFIX
 from ..data.load import load_images
-from ..data.sources import HUB_PREFIX, SETS_WITH_TEST
+from ..data.sources import SETS_WITH_TEST
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
 from ..utils.files import atomic_write
