@@ -19,7 +19,7 @@ from PIL import Image
 from ddpm import load, load_images
 from ddpm.config import DataInfo, read_toml, validated
 from ddpm.data import decode as decoding
-from ddpm.data.limits import PixelBudget
+from ddpm.data.limits import Budget
 from ddpm.evaluation.report import read_report
 from promise import promised, refused
 
@@ -49,18 +49,18 @@ def test_a_jpeg_of_many_scans(tmp_path):
 def test_large_images_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
     side, most, at_once = 1500, 2, [0]
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setattr("ddpm.data.decode.PIXEL_BUDGET", PixelBudget(most * side * side))
-    decode, lock = decoding.decode, Lock()
+    monkeypatch.setattr("ddpm.data.decode.DECODING", Budget(most * 5 * side * side))
+    decode, lock = decoding.to_pixels, Lock()
 
-    def watched(data):
+    def watched(*image):
         with lock:
             at_once.append(at_once[-1] + 1)
-        image = decode(data)
+        pixels = decode(*image)
         with lock:
             at_once.append(at_once[-1] - 1)
-        return image
+        return pixels
 
-    monkeypatch.setattr("ddpm.data.decode.decode", watched)
+    monkeypatch.setattr("ddpm.data.decode.to_pixels", watched)
     for i in range(24):
         Image.new("RGB", (side, side)).save(tmp_path / f"{i}.png")
     with promised():

@@ -1,35 +1,82 @@
 """One image file: decoded, whatever its mode, cropped and resized."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from ..config import DataInfo
 from ..utils.errors import UserError, first_line
-from .limits import MAX_BYTES, MAX_PIXELS, MAX_SCANS, MIN_SIDE, PIXEL_BUDGET
+from .container import Container, open_container, webp_size
+from .limits import (
+    DECODING,
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_SCANNED,
+    MAX_SCANS,
+    MAX_SLOW_PIXELS,
+    MIN_SIDE,
+)
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
     ".pbm", ".avif",
 )  # fmt: skip
-ORIENTATION = 0x0112  # the EXIF tag; from 5 on, width and height change places
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of images with so many channels
+UPRIGHT = {  # what undoes an orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+# The most bytes that a pixel takes while it is decoded: as Pillow holds it, copies in other modes
+# included, and in decoders that hold all of an image.
+MODE_BYTES = {"L": 1, "1": 2, "RGB": 4, "RGBA": 8, "P": 9, "LA": 9, "PA": 9}
+OTHER_BYTES, DEEP_BYTES, PROGRESSIVE_BYTES = 12, 24, 8
+DECODER_BYTES = {"WEBP": 12, "AVIF": 20}
+
+
+T = TypeVar("T")
 
 
 class ImageHeader(NamedTuple):
-    """What a file says of its image: height and width once it is upright, and whether it has
-    colour."""
+    """What a file says of its image: height and width once it is upright, whether it has colour,
+    and whether it has several frames or pages."""
 
     height: int
     width: int
     colour: bool
+    several: bool = False
+
+
+class OpenImage(NamedTuple):
+    """An image file that is open, and not decoded yet.
+
+    image        as it lies in the file
+    orientation  from 1 to 8 as in Exif: from 5 on, width and height change places
+    frames       how many images the file has
+    memory       bytes that decoding the first of them takes at most
+    """
+
+    image: Image.Image
+    orientation: int
+    frames: int
+    memory: int
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Height and width once it is upright."""
+        w, h = self.image.size
+        return (w, h) if self.orientation >= 5 else (h, w)
 
 
 @cache
@@ -39,65 +86,127 @@ def formats() -> tuple[str, ...]:
     return tuple(sorted({known[suffix] for suffix in SUFFIXES if suffix in known}))
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes, size: tuple[int, int] | None = None) -> OpenImage:
     """Open an image file of one of the formats, without decoding it.
 
-    Other formats are refused, whatever the file is called: for PostScript, Pillow would start a
-    program.
+    A JPEG that is larger than twice `size` (height, width) will be decoded at a half, a quarter or
+    an eighth. Other formats are refused, whatever the file is called: for PostScript, Pillow would
+    start a program. Raises ValueError for what would take too much time.
     """
-    image = Image.open(io.BytesIO(data), formats=formats())
-    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
-        raise ValueError(f"more than {MAX_SCANS} passes over one image are too many")
-    return image
+    container = open_container(data)
+    image = open_by_pillow(container)
+    pixels = check_size(image.size)
+    scans = container.data.count(b"\xff\xda") if container.format == "JPEG" else 0
+    if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
+        raise ValueError(f"{scans:,} passes over one image are too many")
+    codecs = {tile[0] for tile in image.tile}
+    if pixels > MAX_SLOW_PIXELS and codecs & set(Image.DECODERS):
+        raise ValueError(f"{pixels:,} pixels are too many for this kind of {container.format}")
+    memory = PROGRESSIVE_BYTES * pixels * ("progressive" in image.info)
+    if size and container.format == "JPEG":
+        h, w = size[::-1] if container.orientation >= 5 else size
+        image.draft(None, (2 * w, 2 * h))
+    memory += decoding_memory(image) + 32 * prod(size or (0, 0))
+    if container.data is not data:
+        memory += len(container.data)
+    frames = container.frames or getattr(image, "n_frames", 1)
+    return OpenImage(image, container.orientation, frames, memory)
 
 
-def check_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height. Raises ValueError for too few or too many pixels."""
-    w, h = image.size
+def open_by_pillow(container: Container) -> ImageFile:
+    """Return the image in a file, not decoded. Raises UnidentifiedImageError for other formats."""
+    kind, file = container.format, io.BytesIO(container.data)
+    if kind == "WEBP":  # whose decoder takes memory for all pixels when it is opened
+        check_size(webp_size(container.data))
+    if not kind:
+        return Image.open(file, formats=formats())
+    if kind not in formats():
+        raise UnidentifiedImageError
+    try:  # not by Image.open, which warns of large images and refuses larger ones
+        return Image.OPEN[kind][0](file, "")
+    except SyntaxError:
+        raise UnidentifiedImageError from None
+
+
+def check_size(size: tuple[int, int]) -> int:
+    """Return the number of pixels. Raises ValueError for too few or too many."""
+    w, h = size
     if w * h > MAX_PIXELS:
         raise ValueError(f"{w}x{h} pixels are too many")
     if min(w, h) < MIN_SIDE:
         raise ValueError(f"{w}x{h} pixels are too few")
-    return w, h
+    return w * h
 
 
-def read_header(data: bytes) -> ImageHeader:
-    """Return size and colour of an image file, without decoding it where the format allows."""
-    with open_image(data) as image:
-        w, h = check_size(image)
-        gray = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
-    # To find the tag, Pillow decodes a PNG, in which it may follow the pixels.
-    with PIXEL_BUDGET.reserve(w * h):
-        rotated = open_image(data).getexif().get(ORIENTATION, 1) >= 5
-    return ImageHeader(w, h, not gray) if rotated else ImageHeader(h, w, not gray)
+def decoding_memory(image: ImageFile) -> int:
+    """Return the bytes that decoding an image takes at most, with copies in other modes."""
+    each = DEEP_BYTES if image.mode[0] in "IF" else MODE_BYTES.get(image.mode, OTHER_BYTES)
+    if "transparency" in image.info:
+        each = max(each, OTHER_BYTES)
+    memory = prod(image.size) * (each + DECODER_BYTES.get(image.format or "", 0))
+    if image.tile and image.tile[0][0] == "libtiff":  # it unpacks a strip or a tile at a time
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits = sum(tags.get(258, (1,))) if 258 in tags else 8
+        w, h = tags.get(322, image.size[0]), tags.get(323, min(image.size[1], tags.get(278, 2**32)))
+        memory += 2 * w * h * bits // 8
+    return memory
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode an image file to mode "L" or "RGB": upright, and over white where transparent."""
-    with open_image(data) as image:
-        check_size(image)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+def read_header(data: bytes, background: str = "white") -> ImageHeader:
+    """Return what an image file says of its image, without decoding it."""
+    file = open_image(data)
+    gray = file.image.mode in ("1", "L", "LA", "F") or file.image.mode.startswith("I")
+    if gray and file.image.has_transparency_data:
+        gray = is_gray(background)
+    return ImageHeader(*file.upright_size, not gray, file.frames > 1)
+
+
+@contextmanager
+def decoded(
+    data: bytes, size: tuple[int, int] | None = None, background: str | None = "white"
+) -> Iterator[Image.Image]:
+    """Decode an image file as soon as the memory for it is free; free its pixels at the end.
+
+    It is as the file has it, not upright yet, of mode "L" or "RGB" and over the background where it
+    is transparent; without a background, of mode "RGBA" then. With a `size` (height, width) it may
+    be smaller than in the file, and is twice as large at least.
+    """
+    file = open_image(data, size)
+    with DECODING.reserve(file.memory):
+        yield to_pixels(file.image, background)
+
+
+def decode(
+    data: bytes, size: tuple[int, int] | None = None, background: str | None = "white"
+) -> Image.Image:
+    """Decode an image file as `decoded` does, and return it upright."""
+    file = open_image(data, size)
+    with DECODING.reserve(file.memory):
+        return turn(to_pixels(file.image, background), file.orientation)
+
+
+def to_pixels(image: Image.Image, background: str | None) -> Image.Image:
+    """Decode an open image to mode "L", "RGB" or "RGBA", as `decoded` says."""
+    image.load()
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.nan_to_num(np.asarray(image, np.float32))
         known = 65535 if image.mode.startswith("I;16") else None
         white = known or (1 if pixels.max() <= 1 else 255 if pixels.max() <= 255 else 65535)
         return Image.fromarray((pixels.clip(0, white) * (255 / white)).round().astype(np.uint8))
-    if image.has_transparency_data:
-        gray = image.mode in ("1", "L", "LA")
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("L" if gray else "RGB")
-    return to_mode(image, "L" if image.mode in ("1", "L") else "RGB")
+    gray = image.mode in ("1", "L", "LA")
+    if not image.has_transparency_data:
+        return to_mode(image, "L" if gray else "RGB")
+    image = to_mode(image, "RGBA")
+    if background is None:
+        return image
+    below = Image.new("L" if gray and is_gray(background) else "RGB", image.size, background)
+    below.paste(image, mask=image)
+    return below
 
 
-@contextmanager
-def decoded(data: bytes) -> Iterator[Image.Image]:
-    """Decode an image file as soon as the pixel budget allows; free its pixels at the end."""
-    with open_image(data) as file:
-        w, h = check_size(file)
-    with PIXEL_BUDGET.reserve(w * h):
-        yield decode(data)
+def is_gray(colour: str) -> bool:
+    """Return whether the colour of that name is gray, white or black."""
+    return len(set(ImageColor.getrgb(colour)[:3])) == 1
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -105,52 +214,75 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
+def turn(image: Image.Image, orientation: int) -> Image.Image:
+    """Return the image upright that has an orientation of Exif."""
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
 def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """Crop to the aspect of `size` (height, width) about the middle, then resize, anti-aliased."""
-    return np.asarray(ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS))
+    return np.asarray(crop(image, size))
 
 
-def decode_to_fit(data: bytes, mode: str, size: tuple[int, int]) -> np.ndarray:
-    """Decode an image file, then crop and resize it: uint8 (H, W) for "L", (H, W, 3) for "RGB"."""
-    with decoded(data) as image:
-        return fit(to_mode(image, mode), size)
+def crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
+
+
+def decode_to_fit(
+    data: bytes, mode: str, size: tuple[int, int], background: str = "white"
+) -> np.ndarray:
+    """Decode an image file, crop and resize it, and lay it over the background, unless the mode is
+    "RGBA": uint8 (H, W) for "L", else (H, W, channels). What cannot be seen has the background's
+    colour."""
+    file = open_image(data, size)
+    lying = size[::-1] if file.orientation >= 5 else size
+    with DECODING.reserve(file.memory):
+        image = to_pixels(file.image, None if mode == "RGBA" else background)
+        pixels = np.array(to_mode(turn(crop(image, lying), file.orientation), mode))
+    if mode == "RGBA":
+        pixels[pixels[..., 3] == 0, :3] = ImageColor.getrgb(background)[:3]
+    return pixels
 
 
 # ---- single images, for editing --------------------------------------------------------------
 
 
-def read_image(path: Path, info: DataInfo) -> Tensor:
+def read_image(path: Path, info: DataInfo, background: str = "white") -> Tensor:
     """Return an image file as the data of a network: uint8 (C, H, W), cropped and resized.
 
     Raises UserError where the file is missing or is not an image.
     """
-    return image_to_tensor(read_file(path), info)
+    return read_file(path, lambda data: image_to_tensor(data, info, background))
 
 
-def image_to_tensor(image: Image.Image, info: DataInfo) -> Tensor:
-    """Return an image as the data of a network: uint8 (C, H, W), cropped and resized."""
-    if info.channels not in (1, 3):
+def image_to_tensor(data: bytes, info: DataInfo, background: str = "white") -> Tensor:
+    """Return an image file as the data of a network: uint8 (C, H, W), cropped and resized."""
+    if info.channels not in MODES:
         raise UserError(
-            f"an image has 1 channel or 3, and the data of this network {info.channels}"
+            f"an image has 1, 3 or 4 channels, and the data of this network {info.channels}"
         )
-    image = image.convert("RGB" if info.channels == 3 else "L")
-    array = fit(image, (info.height, info.width)).reshape(info.height, info.width, -1)
+    size = (info.height, info.width)
+    array = decode_to_fit(data, MODES[info.channels], size, background).reshape(*size, -1)
     return torch.from_numpy(np.moveaxis(array, -1, 0).copy())
 
 
 def read_mask(path: Path, info: DataInfo) -> Tensor:
     """Return an image file as a mask: bool (H, W), True where it is nearer to white than black."""
-    return torch.from_numpy(fit(read_file(path).convert("L"), (info.height, info.width)) > 127)
+    size = (info.height, info.width)
+    return torch.from_numpy(read_file(path, lambda data: decode_to_fit(data, "L", size)) > 127)
 
 
-def read_file(path: Path) -> Image.Image:
-    """Decode an image file. Raises UserError where it is missing or is not an image."""
+def read_file(path: Path, use: Callable[[bytes], T]) -> T:
+    """Return what `use` makes of an image file. Raises UserError where it is missing or is not an
+    image."""
     try:
-        return decode(read_bytes(path))
+        return use(read_bytes(path))
     except FileNotFoundError:
         raise UserError(f"there is no image at {path}") from None
     except UnidentifiedImageError:
         raise UserError(f"{path} is not an image") from None
+    except UserError:
+        raise
     except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise UserError(f"{path} cannot be read as an image: {first_line(error)}") from None
 

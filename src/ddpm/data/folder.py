@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ..utils.errors import UserError, plain
 from .dataset import Decoded, Request, Source
 from .decode import ImageHeader, decode_to_fit, read_header
-from .limits import DEFAULT_SIDE, MAX_DEFAULT_SIDE, MAX_PIXELS
+from .limits import DEFAULT_SIDE, MAX_CHUNK, MAX_DEFAULT_SIDE
 from .listing import ImageFiles, file_versions, holds_files, list_files
 
 BATCH = 1000  # images decoded at once, fewer where they are large
@@ -88,7 +88,7 @@ def decode_each(
     """Write the pixels of each image; return the names of those written, and of those skipped
     with the reasons."""
     good, bad = [], []
-    step = max(1, min(BATCH, MAX_PIXELS // (size[0] * size[1])))
+    step = max(1, min(BATCH, MAX_CHUNK // (4 * size[0] * size[1])))
 
     def decode_one(name: str) -> np.ndarray | str:
         return files.attempt(lambda data: decode_to_fit(data, mode, size), name)

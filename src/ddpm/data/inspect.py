@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..utils.errors import UserError
 from ..utils.images import to_float
 from .dataset import ImageDataset
-from .decode import decoded, fit
+from .decode import decode, decoded, fit, read_header
 from .listing import ImageFiles, holds_files, list_files
 
 FEW_IMAGES = 1000  # a network memorizes fewer
@@ -24,6 +24,7 @@ IMBALANCE = 10  # how many times larger than the smallest the largest class may 
 MAX_SHOWN = 12  # images on the contact sheet
 COLUMNS = 6
 THUMBNAIL = 160  # pixels
+LOOKED_AT = 512  # pixels a side by which duplicates are known, of a JPEG; of others all are
 
 
 def inspect_images(
@@ -136,8 +137,9 @@ def inspect_files(files: ImageFiles) -> list[FileReport]:
     """Decode every file and return what was found."""
 
     def look(data: bytes) -> tuple[str, tuple[int, int], str]:
-        with decoded(data) as image:
-            return image.mode, image.size, hashlib.sha256(image.tobytes()).hexdigest()
+        height, width, *_ = read_header(data)
+        with decoded(data, (LOOKED_AT, LOOKED_AT)) as image:
+            return image.mode, (width, height), hashlib.sha256(image.tobytes()).hexdigest()
 
     def report(name: str) -> FileReport:
         found = files.attempt(look, name)
@@ -211,8 +213,8 @@ def contact_sheet(
     sheet_size = (cell_w * min(COLUMNS, len(worst)), cell_h * -(-len(worst) // COLUMNS))
     sheet = Image.new("RGB", sheet_size, "white")
     for i, report in enumerate(worst):
-        with decoded(files.read(report.name)) as found:
-            image = found.convert("RGB")
+        enough = (max(2 * THUMBNAIL, size[0]), max(2 * THUMBNAIL, size[1]))
+        image = decode(files.read(report.name), enough).convert("RGB")
         learned = Image.fromarray(fit(image, size))
         learned = learned.resize((THUMBNAIL, THUMBNAIL * size[0] // size[1]))
         w, h = image.size

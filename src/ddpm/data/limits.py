@@ -6,9 +6,15 @@ from contextlib import contextmanager
 from threading import Condition
 
 MIN_SIDE = 8  # of an image, in pixels
-MAX_PIXELS = 100_000_000  # of an image
-MAX_BYTES = 500_000_000  # of an image file
-MAX_SCANS = 100  # of a progressive JPEG, each a pass over the whole image; ten are usual
+MAX_PIXELS = 250_000_000  # of an image: the largest cameras of phones have 200 million
+MAX_BYTES = 250_000_000  # of all image files that are read at once
+MAX_MEMORY = 600_000_000  # bytes that all images take which are decoded at once
+MAX_CHUNK = 60_000_000  # of all decoded images that are not written yet
+MAX_SCANS = 100  # of a progressive JPEG, each a pass over the whole image; ten are usual …
+MAX_SCANNED = 2_500_000_000  # … and the pixels of all of them
+MAX_SLOW_PIXELS = 4_000_000  # of an image whose decoder is written in Python
+MAX_PARTS = 1_000_000  # of an image file, such as chunks and blocks
+MAX_TAG_VALUES = 1_000_000  # of a TIFF's tag
 
 DEFAULT_SIDE = 64  # of images that differ in size or are large, where no size is asked for
 MAX_DEFAULT_SIDE = 128  # up to which images of one size keep it
@@ -17,15 +23,18 @@ MAX_COMPRESSION = 100  # how many times smaller an archive may pack a file …
 MIN_COMPRESSED_BYTES = 50_000_000  # … that has more bytes than this
 
 
-class PixelBudget:
-    """A limit on the pixels that threads decode at once."""
+class Budget:
+    """A limit on the bytes, or pixels, that threads hold at once."""
 
-    def __init__(self, pixels: int):
-        self.available, self.changed = pixels, Condition()
+    def __init__(self, total: int):
+        self.total = self.available = total
+        self.changed = Condition()
 
     @contextmanager
     def reserve(self, n: int) -> Iterator[None]:
-        """Reserve n pixels, waiting until so many are available."""
+        """Reserve n, waiting until so much is available. Raises ValueError for more than all."""
+        if n > self.total:
+            raise ValueError(f"takes {n / 1e6:,.0f} MB of memory, of {self.total / 1e6:,.0f} MB")
         with self.changed:
             self.changed.wait_for(lambda: n <= self.available)
             self.available -= n
@@ -37,7 +46,8 @@ class PixelBudget:
                 self.changed.notify_all()
 
 
-PIXEL_BUDGET = PixelBudget(2 * MAX_PIXELS)
+READING, DECODING = Budget(MAX_BYTES), Budget(MAX_MEMORY)
+# A thread takes of them in this order, so that none waits for one that waits for it.
 
 
 def check_entry(info: zipfile.ZipInfo) -> zipfile.ZipInfo:

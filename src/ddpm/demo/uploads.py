@@ -7,19 +7,17 @@ import time
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
-from ..data.decode import decode, fit, image_to_tensor, open_image
-from ..data.limits import PixelBudget
+from ..data.decode import fit, image_to_tensor, open_image
 from ..utils.errors import UserError
 from .html import png
 
 MAX_BYTES = 8_000_000
 MAX_PIXELS = 40_000_000
 MAX_MASK_PIXELS = 1_000_000  # the canvas has a tenth of that
-PIXEL_BUDGET = PixelBudget(MAX_PIXELS)  # one large image is decoded at a time
 
 
 def upload_html(text: str) -> str:
@@ -43,7 +41,9 @@ def canvas_html(image: Tensor, side: int = 336) -> str:
     )
 
 
-def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
+def read_upload(
+    name: str, data: str, info: DataInfo, background: str = "white"
+) -> tuple[Tensor, str]:
     """Return the image in a data URI, cropped and resized to what the network takes, uint8
     (C, H, W), and a note for the visitor. `data` is empty where the file was too large to send.
 
@@ -53,24 +53,21 @@ def read_upload(name: str, data: str, info: DataInfo) -> tuple[Tensor, str]:
         raise UserError(f"{name} is larger than {MAX_BYTES // 1_000_000} MB: choose a smaller one")
     raw = decode_data_uri(data, MAX_BYTES)
     try:
-        with open_image(raw) as file:
-            w, h = file.size
-            animated = w * h <= MAX_PIXELS and getattr(file, "is_animated", False)
-    except Image.DecompressionBombError:
-        raise UserError(f"{name} has far too many pixels: make it smaller") from None
+        file = open_image(raw, info.shape[1:])
+        w, h = file.image.size
+        if w * h > MAX_PIXELS:
+            raise UserError(f"{name} has {w:,} x {h:,} pixels, which is too many: make it smaller")
+        image = image_to_tensor(raw, info, background)
     except UnidentifiedImageError:
         raise UserError(f"{name} is not an image, whatever its name says") from None
+    except UserError:
+        raise
+    except ValueError as error:  # too large, or made to do harm
+        raise UserError(f"{name} cannot be used: {error}") from None
     except Exception:  # a damaged file makes decoders raise nearly anything
         raise UserError(f"{name} is damaged: it cannot be read as an image") from None
-    if w * h > MAX_PIXELS:
-        raise UserError(f"{name} has {w:,} x {h:,} pixels, which is too many: make it smaller")
-    try:
-        with PIXEL_BUDGET.reserve(w * h):
-            image = image_to_tensor(decode(raw), info)
-    except Exception as error:
-        raise UserError(f"{name} cannot be used: {error}") from None
     notes = [f"{name}: its middle, at {info.width}x{info.height}"]
-    if animated:
+    if file.frames > 1:
         notes.append("it is animated, and only its first frame is used")
     return image, "; ".join(notes)
 
@@ -79,10 +76,10 @@ def read_mask(data: str, info: DataInfo) -> Tensor:
     """Return what was painted, at the network's size: bool (H, W), True under the brush. Raises
     UserError for what is no mask."""
     try:
-        with open_image(decode_data_uri(data, MAX_BYTES)) as file:
-            if file.size[0] * file.size[1] > MAX_MASK_PIXELS:
-                raise UserError("the mask is too large")
-            painted = file.convert("RGBA").getchannel("A")
+        image = open_image(decode_data_uri(data, MAX_BYTES)).image
+        if image.size[0] * image.size[1] > MAX_MASK_PIXELS:
+            raise UserError("the mask is too large")
+        painted = image.convert("RGBA").getchannel("A")
     except UserError:
         raise
     except Exception:
