@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..utils.errors import UserError
+from ..utils.files import atomic_write
 from ..utils.images import to_float
 from .dataset import ImageDataset
 from .decode import decode, decoded, fit, read_header
@@ -43,7 +44,8 @@ def inspect_images(
         reports = inspect_files(files)
         lines += describe_files(reports, (info.height, info.width))
         if sheet:
-            contact_sheet(files, reports, (info.height, info.width)).save(sheet, "png")
+            with atomic_write(sheet) as beside:
+                contact_sheet(files, reports, (info.height, info.width)).save(beside, "png")
             lines.append(f"what is cropped most: {sheet}")
     elif sheet:
         raise UserError(f"a contact sheet is of files in a folder or a zip, and {path} is neither")

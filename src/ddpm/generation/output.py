@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..core.sampling import State
@@ -17,6 +18,7 @@ from ..utils.images import grid, save_animation, to_pil, to_uint8, zoom_for
 
 ANIMATIONS = (".gif", ".webp")
 ENDINGS = (".png", ".npz", *ANIMATIONS)
+SIGNATURE = ("Software", "ddpm")  # in each PNG of a folder
 MAX_SHOWN = 64  # images of a picture in a notebook
 
 OnState = Callable[[State], None]
@@ -124,14 +126,23 @@ def write(path: Path, samples: Samples, animation: AnimationRecorder | None = No
 
 
 def write_folder(folder: Path, samples: Samples) -> None:
-    """Write 00000.png and so on, and delete those that a longer series has left there."""
+    """Write 00000.png and so on, and delete those that a longer series of ours has left there."""
+    signature = PngInfo()
+    signature.add_text(*SIGNATURE)
     for i, image in enumerate(samples.images):
         with atomic_write(folder / f"{i:05}.png") as beside:
-            to_pil(image).save(beside)
+            to_pil(image).save(beside, pnginfo=signature)
     for i in count(len(samples.images)):
-        if not (left := folder / f"{i:05}.png").exists():
+        if not (left := folder / f"{i:05}.png").is_file():
             break
-        left.unlink()
+        if is_signed(left):
+            left.unlink()
+
+
+def is_signed(path: Path) -> bool:
+    """Return whether a PNG begins as those that `write_folder` writes."""
+    with path.open("rb") as file:
+        return "\0".join(SIGNATURE).encode() in file.read(100)
 
 
 def arrays(samples: Samples) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from ..checkpoint.run_dir import RunDir
 from ..config import Config, DataInfo
 from ..core.diffusion import Diffusion
 from ..generation.generate import cycle_labels, denoise_trajectory
+from ..utils.files import atomic_write
 from ..utils.images import grid, to_uint8, zoom_for
 from ..utils.random import ImageNoise
 from .state import TrainState
@@ -35,7 +36,8 @@ def preview(
         image = sample_grid(net, diffusion, state.config, state.data, stop)
         if image is None:
             return
-        image.save(run.samples / f"{state.step:07}-{name}.png")
+        with atomic_write(run.samples / f"{state.step:07}-{name}.png") as beside:
+            image.save(beside)
     validation.measure(state)
 
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 
@@ -37,22 +37,29 @@ def require_writable(folder: Path) -> None:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path to write to, beside `path`; force the file to disk and rename it to `path` after.
 
-    At any moment `path` is the old file or the new one; after an error it is the old one.
+    At any moment `path` is the old file or the new one; after an error it is the old one. The new
+    one has the permissions of the old one, or those of any new file.
     """
     beside = temporary_name(path)
     try:
+        beside.unlink(missing_ok=True)
+        beside.touch()
+        mode = (path if path.is_file() else beside).stat().st_mode & 0o777
         yield beside
         with open(beside, "r+b") as file:
             os.fsync(file.fileno())
+        with suppress(OSError):  # a disk without permissions
+            beside.chmod(mode)  # a library may have made a private one
         os.replace(beside, path)
         sync_folder(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is told
+            beside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
     """Force the names in a folder to disk, where the system can, so that a new one is not lost."""
-    if hasattr(os, "O_DIRECTORY"):
+    if hasattr(os, "O_DIRECTORY") and os.access(folder, os.R_OK):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(handle)
