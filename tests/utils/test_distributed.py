@@ -13,7 +13,8 @@ def test_one_alone_needs_nobody(tmp_path):
         device = torch.device("cpu")
 
     processes = Processes(One())
-    assert processes.broadcast([1.5, 2]) == [1.5, 2]
+    assert processes.agree([1.5, 2], yes=False) == ([1.5, 2], False)
+    assert processes.agree([], yes=True) == ([], True)
     assert processes.part(7) == slice(0, 7)
     assert torch.equal(processes.mean(torch.ones(2)), torch.ones(2))
 

@@ -13,6 +13,7 @@ from .state import TrainState
 
 GUIDE_AT = 0.08  # of the budget: the early weights that are kept for autoguidance
 PREVIEW_SHARE = 0.1  # of the time at most goes to previews
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 
 
 class Due(NamedTuple):
@@ -35,8 +36,8 @@ class Due(NamedTuple):
 class Clock:
     """Tells how long a run has trained and what is due. It starts when it is made.
 
-    Several processes agree on it at every line of the log; between two lines their clock stands
-    still, and nothing is due but the end of a budget in steps or images.
+    Several processes agree on it before every step: the main one tells the time and what is due,
+    and each may ask all to stop.
     """
 
     def __init__(self, config: Config, processes: Processes, state: TrainState):
@@ -45,7 +46,6 @@ class Clock:
         self.progress = config.budget.progress(state.step, state.seconds)
         self.last_saved = self.last_preview = state.seconds
         self.preview_took = 0.0
-        self.agreed: tuple[float, bool] = (state.seconds, False)
 
     @property
     def seconds(self) -> float:
@@ -54,16 +54,12 @@ class Clock:
     def due(self, step: int, stop: bool) -> Due:
         """Return what is due before `step`; `stop`: whether this process was asked to stop."""
         line = step % self.config.train.log_every == 0
-        save = preview = False
-        if line or self.processes.world_size == 1:
-            now = self.seconds
-            save = now - self.last_saved >= 60 * self.config.train.save_minutes
-            pause = max(60 * self.config.train.sample_minutes, self.preview_took / PREVIEW_SHARE)
-            preview = now - self.last_preview >= pause
-            now, *flags = self.processes.broadcast((now, stop, save, preview))
-            stop, save, preview = map(bool, flags)
-            self.agreed = now, stop
-        seconds, stop = self.agreed
+        now = self.seconds
+        save = now - self.last_saved >= 60 * self.config.train.save_minutes
+        pause = max(60 * self.config.train.sample_minutes, self.preview_took / PREVIEW_SHARE)
+        preview = now - self.last_preview >= pause
+        (seconds, *flags), stop = self.processes.agree((now, save, preview), stop)
+        save, preview = map(bool, flags)
         before, self.progress = self.progress, self.config.budget.progress(step, seconds)
         over = stop or self.progress >= 1
         guide = before < GUIDE_AT <= self.progress
@@ -84,20 +80,24 @@ class Clock:
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Give a list that stays empty until Ctrl-C or SIGTERM asks to stop; a second one stops at
-    once. Outside of the main thread no signal is caught."""
+    """Give a list that stays empty until Ctrl-C, SIGTERM or SIGHUP, of a terminal that is closed,
+    asks to stop; a second Ctrl-C or SIGTERM stops at once. Outside of the main thread no signal is
+    caught, and under nohup no SIGHUP."""
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
-        if asked:
+        if asked and number != HANGUP:  # of which the system and the shell each send one
             raise KeyboardInterrupt
         asked.append(number)
         # A stream of Python's could be in the middle of a write, and raise here.
         with suppress(OSError):
             os.write(2, "\nstopping: saving after this step …\n".encode())
 
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if HANGUP and signal.getsignal(HANGUP) != signal.SIG_IGN:
+        numbers.append(HANGUP)
     try:
-        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.signal(s, ask) for s in numbers}
     except ValueError:
         before = {}
     try:

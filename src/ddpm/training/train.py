@@ -116,7 +116,7 @@ def train(
             state.ema.update(state.net)
             state.step += 1
             log.record(lr, *terms)
-        if main:
+        if main and due.finished:
             preview(run, state, diffusion, validation, stop)
         processes.finish()
     return Result(run.path, state.step, state.images_seen, clock.seconds, log.loss, due.finished)

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -48,15 +49,25 @@ class Processes:
         """Have the main process run a block, and the others after it."""
         return nullcontext() if self.accelerator is None else self.accelerator.main_process_first()
 
-    def broadcast(self, values: Sequence[float]) -> list[float]:
-        """Return the main process's values to all. Every process must call it."""
+    def agree(self, values: Sequence[float], yes: bool) -> tuple[list[float], bool]:
+        """Return to all the main process's values, and whether any process says yes. Every process
+        must call it. It waits for the other processes alone, never for a GPU."""
         if self.accelerator is None:
-            return list(values)
-        from accelerate.utils import broadcast
+            return list(values), yes
+        from torch.distributed import all_reduce
 
-        kind = torch.float32 if self.accelerator.device.type == "mps" else torch.float64
-        tensor = torch.tensor(values, dtype=kind, device=self.accelerator.device)
-        return broadcast(tensor, from_process=0).tolist()
+        told = [float(yes), *(values if self.is_main else [0.0] * len(values))]
+        tensor = torch.tensor(told, dtype=torch.float64)
+        all_reduce(tensor, group=self.hosts)
+        said, *values = tensor.tolist()
+        return values, said > 0
+
+    @cached_property
+    def hosts(self) -> Any:
+        """The group of all processes, as they talk without their devices."""
+        from torch.distributed import new_group
+
+        return new_group(backend="gloo")
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of every process's values to all. Every process must call it."""
