@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,8 +104,7 @@ class NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        with suppress(OSError):  # nobody reads it
-            tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 @contextmanager

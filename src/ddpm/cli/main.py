@@ -4,14 +4,15 @@ torch is imported only once there is something to do, so that help is there at o
 """
 
 import inspect
-import os
 import sys
+import traceback
 from typing import Annotated, Any, Union
 
 from tyro.conf import subcommand
 
 from .. import __version__
-from ..utils.errors import UserError, explained
+from ..utils.errors import explained
+from ..utils.streams import safe_streams
 from .common import notes_shown, parse
 from .convert import ConvertOptions, convert
 from .demo import DemoOptions, demo
@@ -38,25 +39,31 @@ examples:
   ddpm train --data FOLDER --minutes 60    your own images; sub-folders are classes
   ddpm generate runs/first-run             a grid from that run
 
-`ddpm COMMAND --help` lists the options of a command; `ddpm --version` its version."""
+`ddpm COMMAND --help` lists the options of a command; `ddpm --version` its version; --debug, with
+any command, shows where in the code an error arose."""
+DEBUG = "--debug"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns its exit code: 0; 1 for something wrong that the message names; 130
-    when it was stopped. Options that cannot be understood end the program with 2."""
-    try:
-        with notes_shown():
-            return run(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(f"ddpm: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nddpm: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read what we print has read enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (nor complain at the end)
-    except OSError as error:  # a full disk, a folder that went away
-        print(f"ddpm: {explained(error)}", file=sys.stderr)
-    return 1
+    when it was stopped. Options that cannot be understood end the program with 2.
+
+    What is wrong is a sentence on stderr; --debug, anywhere among the words, adds the traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = DEBUG in words
+    with safe_streams():
+        try:
+            with notes_shown():
+                return run([word for word in words if word != DEBUG])
+        except KeyboardInterrupt:
+            print("\nddpm: stopped", file=sys.stderr)
+            return 130
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            print(f"ddpm: {explained(error)}", file=sys.stderr)
+            return 1
 
 
 def run(argv: list[str]) -> int:

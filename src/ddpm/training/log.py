@@ -16,6 +16,7 @@ from ..checkpoint.run_dir import RunDir
 from ..config import Config
 from ..utils.distributed import Processes
 from ..utils.files import atomic_write
+from ..utils.streams import safe
 from .state import TrainState
 
 PLAIN_SECONDS = 15  # between lines where there is no terminal to draw a bar on
@@ -36,7 +37,7 @@ class MetricsLog:
         self.last_shown = -math.inf
         self.bar = tqdm(
             total=1, disable=None if processes.is_main else True, delay=1e-3,  # not drawn as yet
-            bar_format="{percentage:3.0f}% {bar:24} {desc}",
+            file=safe(sys.stderr), bar_format="{percentage:3.0f}% {bar:24} {desc}",
         )  # fmt: skip
 
     def record(self, lr: float, loss: Tensor, norm: Tensor) -> None:
@@ -80,7 +81,7 @@ class MetricsLog:
             self.bar.set_description_str(text)
         elif time.monotonic() - self.last_shown > PLAIN_SECONDS:
             self.last_shown = time.monotonic()
-            self.bar.write(f"{progress:4.0%}  {text}", file=sys.stderr)
+            self.bar.write(f"{progress:4.0%}  {text}", file=safe(sys.stderr))
 
     def close(self) -> None:
         self.bar.close()

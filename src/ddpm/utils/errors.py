@@ -1,8 +1,17 @@
 """Errors and texts for the person at the keyboard."""
 
 import errno
+import os
 
 MAX_CHARACTERS = 1_500
+LESS_AT_ONCE = (
+    "ask for less at once, in training by a larger --train.accumulate or a smaller --size, else by "
+    "a smaller --batch or --n"
+)
+UTF8 = "set PYTHONUTF8=1, or LC_ALL to a UTF-8 locale, or rename it"
+WHERE = "the same command with --debug shows where in the code"
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+"""Words in the errors of torch where memory was refused."""
 
 
 class UserError(Exception):
@@ -31,13 +40,42 @@ def first_line(error: Exception) -> str:
     return str(error).split("\n")[0] or type(error).__name__
 
 
-def explained(error: OSError) -> str:
+def explained(error: Exception) -> str:
+    """Return what went wrong as one printable sentence, with what to do."""
+    if isinstance(error, UserError):
+        return str(error)
+    if is_out_of_memory(error):
+        text = f"out of memory ({shorten(first_line(error), 200)}): {LESS_AT_ONCE}"
+    elif isinstance(error, OSError) and error.errno is not None:
+        text = refusal(error)
+    elif isinstance(error, UnicodeError):
+        text = f"a name or a text does not fit the encoding of this system ({error}): {UTF8}"
+    else:
+        kind = type(error).__name__
+        said = shorten(first_line(error), 500)
+        text = f"something unforeseen: {said if said == kind else f'{kind}: {said}'}; {WHERE}"
+    return plain(text)
+
+
+def refusal(error: OSError) -> str:
     """Return what the system refused, as a sentence."""
-    where = error.filename or "a file"
+    name = "a file" if error.filename is None else error.filename
+    where = shorten(os.fsdecode(name) if isinstance(name, bytes) else str(name), 300)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full, at {where}: free some space; files saved before are intact"
     if error.errno == errno.ENOENT:
         return f"{where} or its folder is missing: nothing can be read or written there"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where} may not be written or read: {error.strerror}"
-    return str(error)
+    if error.filename is None:
+        return f"the system refuses to go on: {error.strerror or error}"
+    return f"{where} cannot be read or written: {error.strerror or error}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory was refused: by Python, by the system, or by torch on any device."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    named = type(error).__name__ == "OutOfMemoryError"  # of torch, which is not imported for this
+    said = str(error).lower()
+    return named or isinstance(error, RuntimeError) and any(word in said for word in NO_MEMORY)
