@@ -15,10 +15,12 @@ from .limits import MAX_PARTS, MAX_TAG_VALUES
 
 ORIENTATION, NUMBER_OF_IMAGES = 0x0112, 0xB001  # tags of Exif, and of a JPEG's further images
 COMPRESSION, LZMA = 0x0103, 34925  # a tag of TIFF; a method that takes what memory it is told to
+TABLES = (34665, 34853, 40965)  # tags that name the places of Exif, GPS and more
 TAG_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 MAX_ADDED = 2**20  # bytes of a part that are searched for the orientation
 MAX_DIRECTORIES = 10_000  # of a TIFF that are counted
 
+BIG_TIFF = (b"\x2b\0", b"\0\x2b")
 TIFF_HEAD = re.compile(rb"(?s).{,20}?(II\x2a\0|MM\0\x2a)")
 XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[\"'<]")
 PNG_PROFILE = re.compile(rb"(?s).{4}(?:zTXt|tEXt)Raw profile type (?:exif|APP1)\0\0?(.*)")
@@ -168,7 +170,7 @@ def webp_parts(data: bytes) -> Iterator[Part]:
 def exif_orientation(block: bytes) -> int:
     """Return the orientation in a part that holds Exif; 0 where there is none."""
     if profile := PNG_PROFILE.match(block):
-        block = unpacked_profile(profile[1])
+        block = unpacked_profile(profile[1][:-4])
     head = TIFF_HEAD.match(block)
     return valid(read_tag(block[head.start(1) :], ORIENTATION)) if head else 0
 
@@ -185,7 +187,7 @@ def valid(orientation: int) -> int:
 
 def unpacked_profile(text: bytes) -> bytes:
     """Return what a PNG has in hexadecimal after three lines; b"" where it is broken."""
-    with suppress(zlib.error, ValueError):
+    with suppress(zlib.error, ValueError, IndexError):
         if not text.startswith(b"\n"):
             text = zlib.decompressobj().decompress(text, MAX_ADDED)
         return bytes.fromhex(text.split(b"\n", 3)[3].decode("ascii", "replace"))
@@ -202,13 +204,15 @@ def announced_images(block: bytes) -> int:
 
 
 class Tag(NamedTuple):
-    """A tag of a TIFF: its number, the type and the number of its values, and the first of them
-    where it stands beside these."""
+    """A tag of a TIFF: its place in the file, its number, the type and the number of its values,
+    the first of them where it stands beside these, and where they end."""
 
+    place: int
     number: int
     kind: int
     values: int
     first: int
+    end: int
 
 
 def read_tag(tiff: bytes, number: int) -> int:
@@ -221,7 +225,7 @@ def directories(tiff: bytes) -> Iterator[Iterator[Tag]]:
     """Yield the tags of each directory of a TIFF, while it has them, and none twice."""
     order = "<" if tiff[:1] == b"I" else ">"
     name: Literal["little", "big"] = "little" if order == "<" else "big"
-    big = tiff[2:4] in (b"\x2b\0", b"\0\x2b")
+    big = tiff[2:4] in BIG_TIFF
     pointer, count, entry = (order + kind for kind in (("Q", "Q", "HHQ8s") if big else
                                                        ("I", "H", "HHI4s")))  # fmt: skip
 
@@ -230,8 +234,10 @@ def directories(tiff: bytes) -> Iterator[Iterator[Tag]]:
             for i in range(min(n, 2**16)):
                 place = at + i * struct.calcsize(entry)
                 number, kind, values, rest = struct.unpack_from(entry, tiff, place)
-                first = rest[: {1: 1, 3: 2}.get(kind, 4)]
-                yield Tag(number, kind, values, int.from_bytes(first, name))
+                first = int.from_bytes(rest[: {1: 1, 3: 2}.get(kind, 4)], name)
+                size = values * TAG_BYTES.get(kind, 1)
+                end = size + int.from_bytes(rest, name) if size > len(rest) else 0
+                yield Tag(place, number, kind, values, first, end)
 
     met: set[int] = set()
     with suppress(struct.error):
@@ -245,21 +251,31 @@ def directories(tiff: bytes) -> Iterator[Iterator[Tag]]:
 
 
 def check_tiff(data: bytes) -> Container:
-    """Return a TIFF. Raises ValueError where what the tags of its first image say would take much
-    memory, or cannot be in the file."""
+    """Return a TIFF whose decoder looks neither at its orientation nor for other tables, nor beyond
+    the end of the file: these tags become texts.
+
+    Raises ValueError where the tags of its first image would take much memory.
+    """
     pages = list(directories(data))
-    total, orientation = 0, 0
+    order = "<" if data[:1] == b"I" else ">"
+    text = struct.pack(order + ("HQ" if data[2:4] in BIG_TIFF else "HI"), 2, 1)
+    view, at, total, orientation = memoryview(data), 0, 0, 0
+    parts: list[bytes | memoryview] = []
     for tag in pages[0] if pages else ():
-        size = tag.values * TAG_BYTES.get(tag.kind, 1)
-        total += min(size, len(data))
+        if tag.number == ORIENTATION:
+            orientation = valid(tag.first)
+        if tag.number in (ORIENTATION, *TABLES) or tag.end > len(data):
+            parts += [view[at : tag.place + 2], text]
+            at = tag.place + 2 + len(text)
+            continue
+        total += tag.values * TAG_BYTES.get(tag.kind, 1)
         many = tag.kind in TAG_BYTES and tag.values > MAX_TAG_VALUES
-        if total > 2 * len(data) + MAX_ADDED or many and size <= len(data):
+        if many or total > 2 * len(data) + MAX_ADDED:
             raise ValueError("its tags hold more than the file")
         if tag.number == COMPRESSION and tag.first == LZMA:
             raise ValueError("is packed by LZMA: pack it in another way")
-        if tag.number == ORIENTATION:
-            orientation = valid(tag.first)
-    return Container("TIFF", data, orientation or 1, len(pages))
+    whole = b"".join([*parts, view[at:]]) if parts else data
+    return Container("TIFF", whole, orientation or 1, len(pages))
 
 
 def webp_size(data: bytes) -> tuple[int, int]:

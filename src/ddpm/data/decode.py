@@ -38,12 +38,11 @@ UPRIGHT = {  # what undoes an orientation
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 
-# The most bytes that a pixel takes while it is decoded: as Pillow holds it, copies in other modes
-# included, and in decoders that hold all of an image.
-MODE_BYTES = {"L": 1, "1": 2, "RGB": 4, "RGBA": 8, "P": 9, "LA": 9, "PA": 9}
-OTHER_BYTES, DEEP_BYTES, PROGRESSIVE_BYTES = 12, 24, 8
-DECODER_BYTES = {"WEBP": 12, "AVIF": 20}
-
+# The most bytes that a pixel takes while it is decoded: as Pillow holds it and converts it, and in
+# the decoders that hold all pixels.
+MODE_BYTES = {"L": 1, "1": 2, "RGB": 4, "RGBA": 8, "P": 5, "LA": 9, "PA": 9}
+OTHER_BYTES, DEEP_BYTES, TRANSPARENT_BYTES = 12, 24, 8
+DECODER_BYTES = {"WEBP": 12, "AVIF": 16}
 
 T = TypeVar("T")
 
@@ -102,7 +101,7 @@ def open_image(data: bytes, size: tuple[int, int] | None = None) -> OpenImage:
     codecs = {tile[0] for tile in image.tile}
     if pixels > MAX_SLOW_PIXELS and codecs & set(Image.DECODERS):
         raise ValueError(f"{pixels:,} pixels are too many for this kind of {container.format}")
-    memory = PROGRESSIVE_BYTES * pixels * ("progressive" in image.info)
+    memory = pixels * coefficient_bytes(image)
     if size and container.format == "JPEG":
         h, w = size[::-1] if container.orientation >= 5 else size
         image.draft(None, (2 * w, 2 * h))
@@ -138,11 +137,18 @@ def check_size(size: tuple[int, int]) -> int:
     return w * h
 
 
+def coefficient_bytes(image: ImageFile) -> int:
+    """Return the bytes a pixel that a progressive JPEG takes until its last pass; 0 for others."""
+    if "progressive" not in image.info:
+        return 0
+    sampling = [h * v for _, h, v, _ in image.layer]  # type: ignore[attr-defined]
+    return -(-2 * sum(sampling) // max(sampling))
+
+
 def decoding_memory(image: ImageFile) -> int:
     """Return the bytes that decoding an image takes at most, with copies in other modes."""
     each = DEEP_BYTES if image.mode[0] in "IF" else MODE_BYTES.get(image.mode, OTHER_BYTES)
-    if "transparency" in image.info:
-        each = max(each, OTHER_BYTES)
+    each += TRANSPARENT_BYTES * ("transparency" in image.info)
     memory = prod(image.size) * (each + DECODER_BYTES.get(image.format or "", 0))
     if image.tile and image.tile[0][0] == "libtiff":  # it unpacks a strip or a tile at a time
         tags = image.tag_v2  # type: ignore[attr-defined]
