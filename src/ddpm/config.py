@@ -181,6 +181,11 @@ class Config:
     """Folder of the named data sets; they are downloaded to it."""
     size: Annotated[tuple[Width, ...], option("N [N]")] = ()
     """Crop and resize images to this: one number, or height and width. Empty: as they are."""
+    channels: Annotated[Literal[1, 3, 4] | None, option()] = None
+    """1 learns gray, 3 colour, 4 colour and transparency. By default as the images are, and what is
+    transparent is laid on the background."""
+    background: Annotated[str, option("COLOUR")] = "white"
+    """What transparent images are laid on: a name, or #rrggbb."""
     flip: bool = False
     """Mirror half of the images, left to right. Never for digits."""
     labels: bool = True

@@ -71,7 +71,7 @@ def test_the_rotation_tag_is_obeyed(tmp_path):
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise: left becomes top
     image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
     data = load_images(tmp_path)
-    assert data.images.shape == (1, 3, 40, 20)
+    assert data.images.shape == (1, 1, 40, 20)
     assert data.images[0, :, :18].min() > 200
     assert data.images[0, :, 22:].max() < 50
 

@@ -29,7 +29,8 @@ def test_a_grid_holds_every_image():
 def test_images_with_any_number_of_channels_can_be_seen():
     assert to_pil(torch.zeros(1, 8, 10, dtype=torch.uint8)).size == (10, 8)
     assert to_pil(torch.zeros(3, 8, 10, dtype=torch.uint8)).mode == "RGB"
-    assert to_pil(torch.zeros(4, 8, 10, dtype=torch.uint8)).size == (40, 8)
+    assert to_pil(torch.zeros(4, 8, 10, dtype=torch.uint8)).mode == "RGBA"
+    assert to_pil(torch.zeros(5, 8, 10, dtype=torch.uint8)).size == (50, 8)
 
 
 def test_an_animation_plays_its_frames(tmp_path):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
@@ -26,6 +26,10 @@ class DoctorOptions:
     root: Root = "data"
     size: Size = ()
     """As in training: crop and resize to this."""
+    channels: Annotated[Literal[1, 3, 4] | None, option()] = None
+    """As in training: 1 gray, 3 colour, 4 colour and transparency."""
+    background: Annotated[str, option("COLOUR")] = "white"
+    """As in training: what transparent images are laid on."""
     flip: bool = False
     """As in training: mirror half of the images."""
     sheet: Annotated[str | None, option("PATH")] = None
@@ -45,9 +49,12 @@ def doctor(options: DoctorOptions) -> int:
         check_file(sheet, overwrite=False)
     config = replace(
         preset(options.preset), data=options.data, root=options.root, size=options.size,
-        flip=options.flip,
+        flip=options.flip, channels=options.channels, background=options.background,
     )  # fmt: skip
-    data = load_images(config.data, config.size, config.root)
+    data = load_images(
+        config.data, config.size, config.root, channels=config.channels,
+        background=config.background,
+    )  # fmt: skip
     data = data if config.labels else data.without_labels()
     for line in inspect_images(data, config.data, config.flip, sheet):
         print(line)

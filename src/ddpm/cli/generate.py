@@ -67,7 +67,7 @@ def generate(options: GenerateOptions) -> int:
     processes = join_processes(device)
     if options.label and settings.guidance == 0 and not options.guide:
         raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
-    edit = read_edit(options, checkpoint.data)
+    edit = read_edit(options, checkpoint.data, checkpoint.config.background)
     out = check_out(options.out, options.overwrite)
     steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
     animation = AnimationRecorder(steps) if out.suffix.lower() in ANIMATIONS else None
@@ -95,7 +95,7 @@ def generate(options: GenerateOptions) -> int:
     return 0
 
 
-def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
+def read_edit(options: GenerateOptions, data: DataInfo, background: str = "white") -> "Edit | None":
     """Return what the images come from, or None where that is noise alone."""
     from ..data.decode import read_image, read_mask
     from ..generation.generate import Edit, check_edit
@@ -106,7 +106,7 @@ def read_edit(options: GenerateOptions, data: DataInfo) -> "Edit | None":
         raise UserError("--rounds is for --image with --mask: leave it out")
     if options.towards is options.image is options.mask is None:
         return None
-    image = None if options.image is None else read_image(Path(options.image), data)
+    image = None if options.image is None else read_image(Path(options.image), data, background)
     mask = None if options.mask is None else read_mask(Path(options.mask), data)
     given = {"change": options.change, "rounds": options.rounds}
     rest = {name: value for name, value in given.items() if value is not None}

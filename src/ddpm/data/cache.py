@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..utils.errors import UserError
 from ..utils.files import atomic_write
+from .channels import fit_channels
 from .dataset import ImageDataset, Source, fingerprint
 
 
@@ -32,8 +33,11 @@ def cache_path(source: str, *key: object) -> Path:
     return cache_folder() / f"{Path(source).stem[:40]}-{digest[:24]}.safetensors"
 
 
-def write_cache(path: Path, source: Source, name: str) -> ImageDataset:
-    """Decode a source into the cache and return the images as they lie there.
+def write_cache(
+    path: Path, source: Source, name: str, channels: int | None = None, background: str = "white"
+) -> ImageDataset:
+    """Decode a source into the cache, bring the images to so many channels, and return them as they
+    lie there.
 
     Raises UserError where the cache cannot be written.
     """
@@ -42,6 +46,7 @@ def write_cache(path: Path, source: Source, name: str) -> ImageDataset:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(pixels) as partial, partial.open("wb") as out:
             decoded = source.decode(out)
+        decoded = fit_channels(pixels, decoded, channels, background)
         images = map_images(pixels, decoded.shape)
         labels = None
         if decoded.labels is not None:

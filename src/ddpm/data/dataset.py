@@ -141,6 +141,8 @@ class Request:
     root: Path
     split: str
     keep_size: bool
+    channels: int | None = None
+    background: str = "white"
 
 
 @dataclass(frozen=True)

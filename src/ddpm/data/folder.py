@@ -1,7 +1,8 @@
 """Image files in a folder or a zip, decoded with the classes that their folders name."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from ..utils.errors import UserError, plain
 from .dataset import Decoded, Request, Source
-from .decode import ImageHeader, decode_to_fit, read_header
+from .decode import MODES, ImageHeader, decode_to_fit, read_header
 from .limits import DEFAULT_SIDE, MAX_CHUNK, MAX_DEFAULT_SIDE
 from .listing import ImageFiles, file_versions, holds_files, list_files
 
@@ -27,21 +28,33 @@ def open_files(request: Request) -> Source | None:
     version = file_versions(path)
     if path.is_file():
         version = [files.names, *version]
-    return Source(version, lambda out: decode_files(files, request.size, out, request.keep_size))
+    return Source(
+        version,
+        lambda out: decode_files(
+            files, request.size, out, request.keep_size, request.channels, request.background
+        ),
+    )
 
 
 def decode_files(
-    files: ImageFiles, size: tuple[int, int] | None, out: BinaryIO, keep_size: bool = False
+    files: ImageFiles,
+    size: tuple[int, int] | None,
+    out: BinaryIO,
+    keep_size: bool = False,
+    channels: int | None = None,
+    background: str = "white",
 ) -> Decoded:
     """Decode the images that can be decoded; skip, count and name the others in the notes.
 
     They are brought to `size` (height, width), or without one to the size they share, if it is
     small or is to be kept. They are written as they are decoded: no more than BATCH are in memory.
-    Raises UserError where none is usable.
+    Transparent ones are laid on the background, unless four `channels` are asked for. Raises
+    UserError where none is usable.
     """
     notes = []
+    header = partial(read_header, background=background)
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda name: files.attempt(read_header, name), files.names)
+        results = pool.map(lambda name: files.attempt(header, name), files.names)
         headers = {header for header in results if isinstance(header, ImageHeader)}
         colour = any(header.colour for header in headers)
         if size is None:
@@ -52,7 +65,9 @@ def decode_files(
                 f"the images are large or differ in size: cropped and resized to "
                 f"{size[0]}x{size[1]} (choose with --size)"
             )
-        good, bad = decode_each(files, "RGB" if colour else "L", size, out, pool)
+        channels = channels or (3 if colour else 1)
+        decode = partial(decode_to_fit, mode=MODES[channels], size=size, background=background)
+        good, bad = decode_each(files, decode, size, out, pool)
     if bad:
         more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
         skipped = "; ".join(bad[:MAX_NAMED]) + more
@@ -63,7 +78,7 @@ def decode_files(
     outside = sum(len(Path(name).parts) == 1 for name in good)
     if labels is None and 0 < outside < len(good):
         notes.append(f"{outside} images lie outside the sub-folders: classes are not learned")
-    return Decoded((len(good), 3 if colour else 1, *size), labels, classes, tuple(notes))
+    return Decoded((len(good), channels, *size), labels, classes, tuple(notes))
 
 
 def shared_size(
@@ -83,7 +98,11 @@ def shared_size(
 
 
 def decode_each(
-    files: ImageFiles, mode: str, size: tuple[int, int], out: BinaryIO, pool: ThreadPoolExecutor
+    files: ImageFiles,
+    decode: Callable[[bytes], np.ndarray],
+    size: tuple[int, int],
+    out: BinaryIO,
+    pool: ThreadPoolExecutor,
 ) -> tuple[list[str], list[str]]:
     """Write the pixels of each image; return the names of those written, and of those skipped
     with the reasons."""
@@ -91,7 +110,7 @@ def decode_each(
     step = max(1, min(BATCH, MAX_CHUNK // (4 * size[0] * size[1])))
 
     def decode_one(name: str) -> np.ndarray | str:
-        return files.attempt(lambda data: decode_to_fit(data, mode, size), name)
+        return files.attempt(decode, name)
 
     total = len(files.names)
     with tqdm(desc="decoding", total=total, leave=False, disable=None, unit="img") as progress:

@@ -22,7 +22,9 @@ def open_hub(request: Request) -> Source | None:
 
     def decode(out: BinaryIO) -> Decoded:
         files = list_hub(request)
-        return decode_files(files, request.size, out, request.keep_size)
+        return decode_files(
+            files, request.size, out, request.keep_size, request.channels, request.background
+        )
 
     # The hub is not asked for its version: a set that was decoded can be used without a network.
     return Source(["kept until the cache is emptied"], decode)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..utils.errors import UserError, plain
+from ..utils.images import background_colour
 from .cache import cache_path, read_cache, write_cache
 from .dataset import ImageDataset, Request, Source
 from .folder import open_files
@@ -20,7 +21,7 @@ SOURCES: tuple[Callable[[Request], Source | None], ...] = (
     open_files,
 )
 
-DECODER = 3  # raised when decoding changes, so that images cached by older code are not used
+DECODER = 4  # raised when decoding changes, so that images cached by older code are not used
 
 
 def load_images(
@@ -29,6 +30,8 @@ def load_images(
     root: str | Path = "data",
     split: str = "train",
     keep_size: bool = False,
+    channels: int | None = None,
+    background: str = "white",
 ) -> ImageDataset:
     """Return the images of a named set, a folder, a zip, an npz or a set on the hub.
 
@@ -38,6 +41,9 @@ def load_images(
     root       folder of the named sets
     split      "train" or "test", of a named set or one on the hub
     keep_size  keep images of one size even if it is large, and refuse images that differ
+    channels   1 gray, 3 colour, 4 colour and how opaque; None: one where all images are gray, else
+               three
+    background  colour that transparent images are laid on, a name or #rrggbb
 
     Decoded images are cached. Raises UserError where images are missing or cannot be used, and
     where the cache cannot be written.
@@ -45,13 +51,16 @@ def load_images(
     if len(size) > 2:
         raise UserError(f"size is one number, or height and width, not {size}")
     target = (size[0], size[-1]) if size else None
-    request = Request(str(source), target, Path(root), split, keep_size)
+    if channels not in (None, 1, 3, 4):
+        raise UserError(f"images have 1, 3 or 4 channels, not {channels}")
+    background_colour(background)
+    request = Request(str(source), target, Path(root), split, keep_size, channels, background)
     found = find_source(request)
-    key = DECODER, request.source, target or keep_size, split, found.version
+    key = DECODER, request.source, target or keep_size, split, channels, background, found.version
     path = cache_path(request.source, *key)
     if (cached := read_cache(path)) is not None:
         return cached
-    return write_cache(path, found, plain(Path(source).name))
+    return write_cache(path, found, plain(Path(source).name), channels, background)
 
 
 def find_source(request: Request) -> Source:

@@ -24,6 +24,7 @@ from ..utils.device import best_device, check_device, place
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
 from ..utils.files import require_writable
+from ..utils.images import over
 from .classifiers import DigitNet
 from .features import Progress, extract, feature_file
 from .likelihood import held_out_likelihood
@@ -117,6 +118,7 @@ def evaluate(
         )
     else:
         samples = Samples(subject.images, subject.labels, subject.classes)
+    samples = as_seen(samples, subject)
     report = score(samples, reference, protocol, processes, progress)
     if isinstance(subject, Checkpoint) and likelihood:
         bound = held_out_likelihood(
@@ -182,7 +184,10 @@ def reference_for(
                 "this network does not say what it was trained on: name real images with --data"
             )
         data = config.data if data is None else data
-        return load_reference(data, root=root or config.root, size=size or config.size, **options)
+        return load_reference(
+            data, root=root or config.root, size=size or config.size,
+            background=config.background, **options,
+        )  # fmt: skip
     if data is None and tuple(subject.images.shape[1:]) != DigitNet.SHAPE:
         raise UserError(
             f"which real images are those of {subject.source} to be compared with? Name them "
@@ -204,7 +209,7 @@ def check_network(
     check_steps(settings, network.diffusion)
     if guide is not None:
         check_guide(guide, network)
-    check_shape(reference, shape, "this network's")
+    check_shape(reference, seen_shape(shape), "this network's")
     if not likelihood:
         return
     if unseen is None:
@@ -220,7 +225,20 @@ def check_images(images: ImageDataset, reference: Reference, **options: object) 
     for name, value in options.items():
         if value is not None:
             raise UserError(f"--{name} is for a network, and {images.source} is images")
-    check_shape(reference, tuple(images.images.shape[1:]), "the samples'")
+    check_shape(reference, seen_shape(tuple(images.images.shape[1:])), "the samples'")
+
+
+def as_seen(samples: Samples, subject: Checkpoint | ImageDataset) -> Samples:
+    """Return the samples over the network's background, or white, if they are transparent."""
+    if samples.images.shape[1] != 4:
+        return samples
+    background = subject.config.background if isinstance(subject, Checkpoint) else "white"
+    return replace(samples, images=over(samples.images, background))
+
+
+def seen_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape (C, H, W) in which images are scored: over a background if transparent."""
+    return (3, *shape[1:]) if shape[0] == 4 else shape
 
 
 def check_picture(path: bool | str | Path | None) -> None:
@@ -338,7 +356,8 @@ def log_notes(
         flip = subject.config.flip
         evaluations = n * protocol.sampling["nfe"] + (likelihood or 0) * subject.diffusion.T
         seconds += evaluations * seconds_per_evaluation(subject, device, min(batch, n))
-        if memorization and training.fingerprint != subject.data.fingerprint:
+        alike = training.info.channels == subject.data.channels
+        if memorization and alike and training.fingerprint != subject.data.fingerprint:
             logger.info(
                 f"the network was not trained on {training.source}, which the samples are compared "
                 f"with for --memorization"

@@ -75,6 +75,7 @@ def load_reference(
     size: tuple[int, ...] = (),
     features: str | None = None,
     device: torch.device | str = "cpu",
+    background: str = "white",
 ) -> Reference:
     """Return real images to compare samples with, and the network that compares them.
 
@@ -83,6 +84,7 @@ def load_reference(
     held_out  other real images, for the floor; of a named set its test split
     size      crop and resize real images to it; () keeps images of one size as they are
     features  a name or a file, see `load_feature_extractor`; None: what suits the images
+    background  what transparent images are laid on
 
     Raise UserError where the images or the network are not available or do not fit together.
     """
@@ -95,7 +97,7 @@ def load_reference(
     def read(what: str | Path | ImageDataset, split: str) -> ImageDataset:
         if isinstance(what, ImageDataset):  # the fingerprint is the key of the cache
             return what if what.fingerprint else with_fingerprint(what)
-        return load_images(what, size, root, split)
+        return load_images(what, size, root, split, background=background)
 
     real, others = read(source, split), None
     if held_out is not None:

@@ -1,5 +1,6 @@
 """Generated images, and the forms in which they are shown and written."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,6 +21,8 @@ ANIMATIONS = (".gif", ".webp")
 ENDINGS = (".png", ".npz", *ANIMATIONS)
 SIGNATURE = ("Software", "ddpm")  # in each PNG of a folder
 MAX_SHOWN = 64  # images of a picture in a notebook
+
+logger = logging.getLogger(__name__)
 
 OnState = Callable[[State], None]
 """Called with every state of every batch, as it is reached."""
@@ -120,6 +123,8 @@ def write(path: Path, samples: Samples, animation: AnimationRecorder | None = No
             with beside.open("wb") as file:
                 np.savez(file, **arrays(samples))  # type: ignore[arg-type]
         elif animation is not None:
+            if ending == ".gif" and samples.images.shape[1] == 4:
+                logger.info("a GIF holds no half-transparent pixels: laid on white (.webp does)")
             save_animation([grid(frame, zoom=zoom) for frame in animation.frames()], beside)
         else:
             grid(samples.images, zoom=zoom).save(beside)

@@ -208,7 +208,10 @@ def load_data(
     """
     if images is None:
         with processes.main_process_first():  # it decodes them, and the others read its cache
-            data = load_images(config.data, config.size, config.root)
+            data = load_images(
+                config.data, config.size, config.root, channels=config.channels,
+                background=config.background,
+            )  # fmt: skip
     else:
         data = images if isinstance(images, ImageDataset) else ImageDataset.from_array(images)
         config = replace(config, data=data.source, size=())

@@ -7,8 +7,10 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import Tensor
+
+from .errors import UserError
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -21,11 +23,28 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
+def background_colour(name: str) -> tuple[int, int, int]:
+    """Return red, green and blue of a colour, a name or #rrggbb. Raises UserError for others."""
+    try:
+        r, g, b, *_ = ImageColor.getrgb(name)
+    except ValueError:
+        raise UserError(f"{name!r} is no colour: give a name, such as white, or #rrggbb") from None
+    return r, g, b
+
+
+def over(images: Tensor, background: str = "white") -> Tensor:
+    """Return uint8 images (..., 4, H, W), whose fourth channel says how opaque they are, over a
+    background: (..., 3, H, W)."""
+    colour, opaque = images.float().split([3, 1], dim=-3)
+    below = torch.tensor(background_colour(background), device=images.device).view(3, 1, 1)
+    return (below + (colour - below) * (opaque / 255)).round().to(torch.uint8)
+
+
 def to_pil(image: Tensor) -> Image.Image:
-    """Return a uint8 image (C, H, W) as a picture: gray, colour, or for another number of channels
-    than 1 and 3 each channel in gray, side by side."""
+    """Return a uint8 image (C, H, W) as a picture: gray, colour, colour with transparency, or for
+    another number of channels than 1, 3 and 4 each channel in gray, side by side."""
     array = image.cpu().numpy()
-    if array.shape[0] == 3:
+    if array.shape[0] in (3, 4):
         return Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0)))
     return Image.fromarray(np.concatenate(list(array), axis=1))
 
@@ -42,7 +61,8 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1
     rows = ceil(len(tiles) / columns)
     w, h = tiles[0].width * zoom, tiles[0].height * zoom
     size = (columns * (w + gap) - gap, rows * (h + gap) - gap)
-    sheet = Image.new(tiles[0].mode, size, 40 if tiles[0].mode == "L" else (40, 40, 40))
+    between = "#00000000" if tiles[0].mode == "RGBA" else "#282828"
+    sheet = Image.new(tiles[0].mode, size, between)
     for i, tile in enumerate(tiles):
         place = (i % columns * (w + gap), i // columns * (h + gap))
         sheet.paste(tile.resize((w, h), Image.Resampling.NEAREST), place)
@@ -62,8 +82,12 @@ def save_animation(
 ) -> None:
     """Write an animation that plays the frames in `seconds` and rests on the last for 1.5 more.
 
-    The name of the file ends in .gif or .webp; without a name, `kind` is "gif" or "webp".
+    The name of the file ends in .gif or .webp; without a name, `kind` is "gif" or "webp". A GIF
+    has no half-transparent pixels: what is transparent is laid on white.
     """
+    if frames[0].mode == "RGBA" and (kind or Path(str(file)).suffix[1:]).lower() == "gif":
+        white = Image.new("RGBA", frames[0].size, "white")
+        frames = [Image.alpha_composite(white, frame).convert("RGB") for frame in frames]
     durations = [max(20, round(1000 * seconds / len(frames)))] * len(frames)
     durations[-1] = 1500
     frames[0].save(
