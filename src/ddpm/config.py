@@ -25,7 +25,7 @@ from .core.types import (
     Variance,
     Weight,
 )
-from .utils.errors import UserError
+from .utils.errors import UserError, printable
 from .utils.files import atomic_write, read_text
 
 STRICT = ConfigDict(extra="forbid")
@@ -255,6 +255,10 @@ class DataInfo:
     classes: tuple[str, ...]
     fingerprint: str
     preprocessing: str = "uint8 u -> u / 127.5 - 1"
+
+    def __post_init__(self) -> None:  # they are shown in messages and pages
+        object.__setattr__(self, "source", printable(self.source))
+        object.__setattr__(self, "classes", tuple(map(printable, self.classes)))
 
     @property
     def shape(self) -> tuple[int, int, int]:

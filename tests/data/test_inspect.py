@@ -72,6 +72,25 @@ def test_notes_on_images():
     assert any("of 3," in line for line in inspection_notes(uneven, flip=False))
 
 
+@pytest.mark.parametrize("blank", [1, 2, 3])
+def test_advice_on_images_that_tell_nothing(blank):
+    """Every second one is blank, or all are; or every one is its own mirror image."""
+    images = photos(200, side=16)
+    if blank < 3:
+        images[::blank] = 0
+    else:
+        images = images // 2 + images.flip(-1) // 2
+    for some in (images, images[:1], images[:, :, :8, :8]):
+        data = ImageDataset(some, None, (), "odd")
+        assert any("memorize them" in line for line in inspection_notes(data, flip=False))
+
+
+def test_advice_that_fails_ends_nothing(monkeypatch):
+    monkeypatch.setattr("ddpm.data.inspect.mirror_accuracy", lambda images: 1 / 0)
+    notes = inspection_notes(ImageDataset(photos(200, side=16), None, (), "few"), flip=False)
+    assert any("memorize them" in line for line in notes)
+
+
 def test_what_is_no_picture_is_refused(tmp_path):
     with pytest.raises(UserError, match="there are no images"):
         list_files(tmp_path)

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from ..config import (
     option,
 )
 from ..core.types import SamplerName, Spacing
-from ..utils.errors import UserError
+from ..utils.errors import UserError, printable
 from ..utils.files import require_writable
 
 if TYPE_CHECKING:
@@ -98,30 +99,45 @@ def parse(kind: Any, argv: Sequence[str], prog: str, **more: Any) -> Any:
     )
 
 
+def say(text: object) -> None:
+    """Print to stdout, without the control characters that names in the text may have."""
+    print(printable_lines(str(text)))
+
+
+def printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
 class NoteHandler(logging.Handler):
     """Writes to stderr as it is at the moment, above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(printable_lines(self.format(record)), file=sys.stderr)
 
 
 @contextmanager
 def notes_shown() -> Iterator[None]:
     """Show what the library logs at INFO and above as "note: …"; of several processes the main
-    one does."""
+    one does. What Pillow finds odd in a file is not shown: its files are named where they matter.
+    """
     logger, handler = logging.getLogger("ddpm"), NoteHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
-    before = logger.level
+    before, pillow = logger.level, logging.getLogger("PIL")
+    pillow_before = pillow.level
+    pillow.setLevel(logging.CRITICAL)
     if os.environ.get("RANK", "0") == "0":
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
+            yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+        pillow.setLevel(pillow_before)
 
 
 def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:

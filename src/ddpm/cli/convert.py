@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from ..config import option
 from ..utils.errors import UserError
-from .common import check_file
+from .common import check_file, say
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ def convert(options: ConvertOptions) -> int:
         check_file(out, overwrite=False)
         c = read_diffusers(source)
         save(out, c.net, c.config, c.data, c.step, c.images_seen, weights=c.weights)
-        print(f"{out}: try ddpm generate {out}")
+        say(f"{out}: try ddpm generate {out}")
         return 0
     checkpoint = load(options.source)
     write_diffusers(checkpoint, out)
-    print(f"{out}: try diffusers.DDPMPipeline.from_pretrained({str(out)!r})")
+    say(f"{out}: try diffusers.DDPMPipeline.from_pretrained({str(out)!r})")
     if classes := checkpoint.data.classes:
-        print(
+        say(
             f"the pipeline gives its network no classes: call its .unet with class_labels, "
             f"{len(classes)} for no class"
         )

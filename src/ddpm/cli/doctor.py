@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from ..config import option, preset
 from ..utils.errors import UserError
-from .common import Device, Root, Size, check_file
+from .common import Device, Root, Size, check_file, say
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def doctor(options: DoctorOptions) -> int:
     )  # fmt: skip
     data = data if config.labels else data.without_labels()
     for line in inspect_images(data, config.data, config.flip, sheet):
-        print(line)
+        say(line)
     for line in about_cost(config, data, options.device):
-        print(line)
+        say(line)
     return 0

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from ..config import Count, option
 from ..utils.errors import UserError
-from .common import Overwrite, SamplingOptions, Size, check_file, device_for, sampling_setup
+from .common import Overwrite, SamplingOptions, Size, check_file, device_for, sampling_setup, say
 
 if TYPE_CHECKING:
     from ..checkpoint.checkpoint import Checkpoint
@@ -99,13 +99,13 @@ def evaluate(options: EvaluateOptions) -> int:
     processes.finish()
     if not processes.is_main:
         return 0
-    print(report)
+    say(report)
     if options.memorization:
-        print(f"the nearest are in {options.memorization}")
+        say(f"the nearest are in {options.memorization}")
     if options.out:
         report.save(options.out)
     if against:
-        print(f"{'against':19}{ratio(report, against):.3f} times the distance in {options.against}")
+        say(f"{'against':19}{ratio(report, against):.3f} times the distance in {options.against}")
     return 0
 
 

@@ -16,6 +16,7 @@ from .common import (
     check_file,
     note_of_average,
     sampling_setup,
+    say,
     steps_bar,
 )
 
@@ -90,7 +91,7 @@ def generate(options: GenerateOptions) -> int:
     note_of_average(checkpoint)
     if processes.is_main:
         write(out, samples, animation)
-        print(f"{options.n} images: {out}")
+        say(f"{options.n} images: {out}")
     processes.finish()
     return 0
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from ..config import option
-from .common import Device, device_for
+from .common import Device, device_for, say
 
 
 @dataclass(frozen=True)
@@ -22,5 +22,5 @@ class ReplayOptions:
 def replay(options: ReplayOptions) -> int:
     from ..training.replay import replay
 
-    print(replay(Path(options.batch), device_for(options.device)).text())
+    say(replay(Path(options.batch), device_for(options.device)).text())
     return 0

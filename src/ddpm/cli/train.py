@@ -12,7 +12,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from ..config import Config, option, preset, presets, read_toml
 from ..utils.errors import UserError
 from ..utils.files import free_name
-from .common import Device, parse
+from .common import Device, parse, say
 
 FIRST = "first-run"
 
@@ -95,13 +95,13 @@ def train(options: TrainOptions) -> int:
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
         return 0 if result.finished else 130
     if result.finished and math.isnan(result.loss):  # no step was taken
-        print(f"{out} had come to the end of its budget: to go on, give it a larger one")
+        say(f"{out} had come to the end of its budget: to go on, give it a larger one")
         return 0
     minutes = result.seconds / 60
-    print(f"{result.images_seen:,} images in {minutes:.1f} minutes, loss {result.loss:.4f}: {out}")
+    say(f"{result.images_seen:,} images in {minutes:.1f} minutes, loss {result.loss:.4f}: {out}")
     if not result.finished:
-        print(f"stopped at step {result.step:,}; go on with: ddpm train --out {out} --resume")
+        say(f"stopped at step {result.step:,}; go on with: ddpm train --out {out} --resume")
         return 130
     name = f"./{out}" if str(out) in PRETRAINED else out  # not the weights of that name
-    print(f"samples are in {out / 'samples'}; for more: ddpm generate {name}")
+    say(f"samples are in {out / 'samples'}; for more: ddpm generate {name}")
     return 0

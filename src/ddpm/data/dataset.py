@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import DataInfo
-from ..utils.errors import UserError
+from ..utils.errors import UserError, printable
 from .limits import MIN_SIDE
 
 MAX_CHANNELS = 4  # by which (N, C, H, W) is told from (N, H, W, C)
@@ -35,6 +35,9 @@ class ImageDataset:
     source: str
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:  # as a checkpoint will have them
+        object.__setattr__(self, "classes", tuple(map(printable, self.classes)))
 
     def __len__(self) -> int:
         return len(self.images)

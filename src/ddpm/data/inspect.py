@@ -1,6 +1,7 @@
 """What a person should know of images before a network is trained on them."""
 
 import hashlib
+import logging
 import statistics
 from collections import Counter
 from collections.abc import Callable
@@ -13,17 +14,20 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, first_line
 from ..utils.files import atomic_write
 from ..utils.images import to_float
 from .dataset import ImageDataset
 from .decode import decode, decoded, fit, read_header
 from .listing import ImageFiles, holds_files, list_files
 
+logger = logging.getLogger(__name__)
+
 FEW_IMAGES = 1000  # a network memorizes fewer
 IMBALANCE = 10  # how many times larger than the smallest the largest class may be
 MAX_SHOWN = 12  # images on the contact sheet
 COLUMNS = 6
+MAX_PIXELS_AT_ONCE = 2**24  # that a note looks at
 THUMBNAIL = 160  # pixels
 LOOKED_AT = 512  # pixels a side by which duplicates are known, of a JPEG; of others all are
 
@@ -63,10 +67,21 @@ def inspect_images(
 def inspection_notes(data: ImageDataset, flip: bool) -> list[str]:
     """Return notes on the balance of classes, on mirroring, and on the number of images.
 
-    They take a second at most: every training gives them.
+    They take a second at most: every training gives them. Advice that cannot be given is left out:
+    whatever goes wrong here, the images can be learned.
     """
     lines = []
-    n = len(data)
+    for advice in (balance_notes, mirror_notes, number_notes):
+        try:
+            lines += advice(data, flip)
+        except Exception as error:
+            logger.debug("%s could not be given: %s", advice.__name__, first_line(error))
+    return lines
+
+
+def balance_notes(data: ImageDataset, flip: bool) -> list[str]:
+    """Return a note where the classes are uneven."""
+    lines = []
     if data.labels is not None:
         counts = data.labels.bincount(minlength=len(data.classes))
         few, many = int(counts.min()), int(counts.max())
@@ -76,6 +91,12 @@ def inspection_notes(data: ImageDataset, flip: bool) -> list[str]:
                 f"classes are uneven: {few:,} of {rare}, {many:,} of {common}; the rare ones will "
                 f"be learned badly"
             )
+    return lines
+
+
+def mirror_notes(data: ImageDataset, flip: bool) -> list[str]:
+    """Return a note where mirroring would harm, or would help and is not asked for."""
+    lines, n = [], len(data)
     accuracy = mirror_accuracy(data.images)
     if flip and accuracy > 0.65:
         lines.append(
@@ -87,6 +108,12 @@ def inspection_notes(data: ImageDataset, flip: bool) -> list[str]:
             f"mirror images look like these images (a classifier is right {accuracy:.0%} of the "
             f"time): --flip would double the training images"
         )
+    return lines
+
+
+def number_notes(data: ImageDataset, flip: bool) -> list[str]:
+    """Return a note where there are few images."""
+    lines, n = [], len(data)
     if n < FEW_IMAGES:
         lines.append(
             f"{n:,} images are few: a network will memorize them. Take a small one with "
@@ -99,19 +126,23 @@ def mirror_accuracy(images: Tensor, limit: int = 4000, side: int = 12) -> float:
     """Return how often a linear classifier tells images it has not seen from their mirror images:
     0.5 where mirroring changes nothing.
 
-    `limit` of the images are taken, in gray, at `side` pixels. Only what changes sign under
-    mirroring can tell, a = x − mirror(x), and the classifier is ridge regression to 1: it is right
-    about an image where w·a > 0.
+    `limit` of the images are taken, fewer if they are large, in gray, at `side` pixels. Only what
+    changes sign under mirroring can tell, a = x − mirror(x), and the classifier is ridge regression
+    to 1: it is right about an image where w·a > 0.
     """
+    few = max(1, MAX_PIXELS_AT_ONCE // images[0].numel())
+    limit = min(limit, 16 * few)
     stride = max(1, len(images) // limit)
-    x = to_float(images[::stride][:limit]).mean(1, keepdim=True)
-    x = F.adaptive_avg_pool2d(x, (min(side, x.shape[2]), min(side, x.shape[3])))
+    size = (min(side, images.shape[2]), min(side, images.shape[3]))
+    parts = images[::stride][:limit].split(few)
+    x = torch.cat([F.adaptive_avg_pool2d(to_float(p).mean(1, True), size) for p in parts])
     a = (x - x.flip(-1)).flatten(1)
+    a = a[a.square().sum(1) > 0]  # an image that is its own mirror image tells nothing
     a = a[:, a.square().sum(0) > 0]
     learn, test = a[::2], a[1::2]
     if len(test) < 20 or a.shape[1] == 0:
         return 0.5
-    ridge = 0.01 * len(learn) * learn.var() * torch.eye(a.shape[1])
+    ridge = 0.01 * learn.square().mean().clamp(min=1e-6) * len(learn) * torch.eye(a.shape[1])
     w = torch.linalg.solve(learn.T @ learn + ridge, learn.sum(0))
     return (test @ w > 0).float().mean().item()
 

@@ -1,7 +1,7 @@
 """Limits on the files that are read, so that none takes more memory or time than it is worth."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Condition
 
@@ -20,7 +20,8 @@ DEFAULT_SIDE = 64  # of images that differ in size or are large, where no size i
 MAX_DEFAULT_SIDE = 128  # up to which images of one size keep it
 
 MAX_COMPRESSION = 100  # how many times smaller an archive may pack a file …
-MIN_COMPRESSED_BYTES = 50_000_000  # … that has more bytes than this
+MIN_COMPRESSED_BYTES = 50_000_000  # … that has more bytes than this, …
+MIN_ARCHIVE_BYTES = 1_000_000_000  # … and all of its files, if they have more than this
 
 
 class Budget:
@@ -48,6 +49,18 @@ class Budget:
 
 READING, DECODING = Budget(MAX_BYTES), Budget(MAX_MEMORY)
 # A thread takes of them in this order, so that none waits for one that waits for it.
+
+
+def check_archive(infos: Sequence[zipfile.ZipInfo], size: int) -> None:
+    """Raise ValueError where the entries of an archive of `size` bytes would take far more than
+    that, or lie over one another."""
+    packed, whole = (
+        sum(getattr(i, f"{kind}_size") for i in infos) for kind in ("compress", "file")
+    )
+    if packed > size:
+        raise ValueError("its files overlap")
+    if whole > max(MIN_ARCHIVE_BYTES, MAX_COMPRESSION * size):
+        raise ValueError(f"it unpacks from {size:,} to {whole:,} bytes")
 
 
 def check_entry(info: zipfile.ZipInfo) -> zipfile.ZipInfo:

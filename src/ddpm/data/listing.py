@@ -11,7 +11,7 @@ from PIL import UnidentifiedImageError
 
 from ..utils.errors import UserError, first_line
 from .decode import SUFFIXES, read_bytes
-from .limits import MAX_BYTES, check_entry
+from .limits import MAX_BYTES, check_archive, check_entry
 
 T = TypeVar("T")
 
@@ -65,8 +65,10 @@ def list_zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # a table of contents can be damaged in any way
         raise UserError(f"{path} cannot be read as a zip: {first_line(error)}") from None
-    if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
-        raise UserError(f"{path} is damaged or a zip bomb: its files overlap")
+    try:
+        check_archive(archive.infolist(), path.stat().st_size)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged or a zip bomb: {error}") from None
 
     def read(name: str) -> bytes:
         info = check_entry(archive.getinfo(name))

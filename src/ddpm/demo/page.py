@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.sampling import SAMPLERS
 from ..generation.generate import Edit
-from ..utils.errors import UserError
+from ..utils.errors import UserError, printable
 from . import equations, uploads
 from .components import (
     QUIET,
@@ -209,7 +209,9 @@ def variations_tab(page: Page, picker: ImagePicker) -> None:
 def training_tab(page: Page) -> None:
     runs = page.runs
     names = list(runs_by_name(runs))
-    run = gr.Dropdown(names, value=names[0] if names else None, label=f"Run in {runs.name}/")
+    run = gr.Dropdown(
+        names, value=names[0] if names else None, label=f"Run in {printable(runs.name)}/"
+    )
     view, shown = gr.HTML(elem_id="training"), gr.State(None)
     clock = gr.Timer(TICK, active=False)
 

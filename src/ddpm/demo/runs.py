@@ -9,7 +9,7 @@ from pathlib import Path
 from ..checkpoint.run_dir import RunDir, find_runs
 from ..config import read_toml
 from ..core.ema import warm_decay
-from ..utils.errors import UserError
+from ..utils.errors import UserError, printable
 from .html import Line, chart, data_uri, image
 
 MAX_POINTS = 300  # of the curve
@@ -20,7 +20,7 @@ def runs_by_name(folder: Path) -> dict[str, RunDir]:
     """Return the runs in `folder`, the last written first. The folder may also be that of one
     run."""
     runs = sorted(find_runs(folder), key=last_written, reverse=True)
-    return {run.path.name: run for run in runs}
+    return {printable(run.path.name): run for run in runs}
 
 
 def last_written(run: RunDir) -> float:
@@ -45,8 +45,8 @@ def run_html(folder: Path, name: str | None) -> str:
     run = runs_by_name(folder).get(name or "")
     if run is None:
         start = "start one with <code>ddpm train</code>"
-        return f"<p>There is no run in {escape(str(folder))}: {start}.</p>"
-    name = escape(run.path.name)
+        return f"<p>There is no run in {escape(printable(str(folder)))}: {start}.</p>"
+    name = escape(printable(run.path.name))
     lines = read_metrics(run.metrics)
     if not lines:
         return f"<p>{name} has begun; its first steps are on their way.</p>"

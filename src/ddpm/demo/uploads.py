@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config import DataInfo
 from ..data.decode import fit, image_to_tensor, open_image
-from ..utils.errors import UserError
+from ..utils.errors import UserError, printable
 from .html import png
 
 MAX_BYTES = 8_000_000
@@ -49,6 +49,7 @@ def read_upload(
 
     Raises UserError, a sentence for the visitor, for a file that is too large or no image.
     """
+    name = printable(name)
     if not data:
         raise UserError(f"{name} is larger than {MAX_BYTES // 1_000_000} MB: choose a smaller one")
     raw = decode_data_uri(data, MAX_BYTES)

@@ -21,7 +21,7 @@ from ..core.schedule import Schedule
 from ..core.types import Denoiser, Net, Noise
 from ..utils.device import best_device, check_device, place
 from ..utils.distributed import ALONE, Processes
-from ..utils.errors import UserError
+from ..utils.errors import UserError, printable
 from ..utils.images import to_float, to_uint8
 from ..utils.random import ImageNoise
 from .output import OnState, Samples
@@ -306,8 +306,8 @@ def class_index(name: str | int, classes: tuple[str, ...]) -> int:
 
     Raises UserError where there is none such.
     """
-    if str(name) in classes:
-        return classes.index(str(name))
+    if printable(str(name)) in classes:
+        return classes.index(printable(str(name)))
     if str(name).isdecimal() and len(str(name)) < 10 and int(name) < len(classes):
         return int(name)
     shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")

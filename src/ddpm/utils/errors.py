@@ -24,11 +24,16 @@ class UserError(Exception):
         super().__init__(plain(text))
 
 
+def printable(text: str) -> str:
+    """Return the text with what cannot be printed, such as control characters, escaped: whatever
+    names a file or a class has, they reach messages and pages by this."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def plain(text: str, limit: int = MAX_CHARACTERS) -> str:
     """Return the text as it can be shown on a terminal: characters that cannot be printed are
     escaped, and the middle of a text longer than `limit` is left out."""
-    escaped = (c if c.isprintable() else ascii(c)[1:-1] for c in shorten(text, limit))
-    return shorten("".join(escaped), limit)
+    return shorten(printable(shorten(text, limit)), limit)
 
 
 def shorten(text: str, limit: int) -> str:
