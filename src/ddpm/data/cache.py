@@ -23,8 +23,16 @@ from .dataset import ImageDataset, Source, fingerprint
 
 
 def cache_folder() -> Path:
-    """Return the folder for all that is cached: DDPM_CACHE, or the user's own for caches."""
-    return Path(os.environ.get("DDPM_CACHE") or platformdirs.user_cache_dir("ddpm", False))
+    """Return the folder for all that is cached: DDPM_CACHE, or the user's own for caches. Raises
+    UserError for a user without a home folder."""
+    try:
+        folder = os.environ.get("DDPM_CACHE") or platformdirs.user_cache_dir("ddpm", False)
+        return Path(folder).expanduser()
+    except RuntimeError:
+        raise UserError(
+            "decoded images cannot be written to a cache (there is no home folder): set DDPM_CACHE "
+            "to a folder that can be written"
+        ) from None
 
 
 def cache_path(source: str, *key: object) -> Path:

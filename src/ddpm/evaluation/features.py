@@ -159,7 +159,7 @@ def require_torch_fidelity() -> None:
 
 def inception_weights() -> Path:
     """Return the file in torch's cache, downloaded where it is missing."""
-    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION)
+    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION).expanduser()
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
