@@ -28,6 +28,8 @@ from .core.types import (
 from .utils.errors import UserError, printable
 from .utils.files import atomic_write, read_text
 
+ClassesFrom = Literal["auto", "folders", "names"]
+
 STRICT = ConfigDict(extra="forbid")
 
 MAX_BYTES = 16_000  # of a config's file, which has about a thousand
@@ -190,6 +192,9 @@ class Config:
     """Mirror half of the images, left to right. Never for digits."""
     labels: bool = True
     """Learn the classes, where the data have them."""
+    classes_from: Annotated[ClassesFrom, option()] = "auto"
+    """What names the classes of image files: auto is a table beside them (dataset.json, labels.csv)
+    or else their folders; names is the beginning of a file's name, cat of cat_001.png."""
     held_out: Whole = 256
     """Images to keep from training, one in 20 at most, for the loss in held-out.jsonl."""
     seed: Annotated[Seed, option("N", "-s")] = 0

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from ddpm import UserError, load_images
-from ddpm.data.folder import labels_from_folders
+from ddpm.data.labels import label_images
 from pictures import noise_image, png
 
 
@@ -77,10 +77,10 @@ def test_the_rotation_tag_is_obeyed(tmp_path):
 
 
 def test_labels_come_from_the_folders_below_the_shared_one():
-    assert labels_from_folders(["a.png", "b.png"]) == (None, ())
-    assert labels_from_folders(["one/a.png", "one/b.png"]) == (None, ())
-    assert labels_from_folders(["a.png", "one/b.png"]) == (None, ())
-    labels, classes = labels_from_folders(["top/x/1.png", "top/y/deep/2.png", "top/x/3.png"])
+    for names in (["a.png", "b.png"], ["one/a.png", "one/b.png"], ["a.png", "one/b.png"]):
+        assert label_images(names, None)[:2] == (None, ())
+    names = ["top/x/1.png", "top/y/deep/2.png", "top/x/3.png"]
+    labels, classes, _ = label_images(names, None)
     assert (labels.tolist(), classes) == ([0, 1, 0], ("x", "y"))
 
 

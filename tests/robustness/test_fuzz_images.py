@@ -21,7 +21,7 @@ from PIL import Image, features
 
 from ddpm import load_images
 from ddpm.config import DataInfo, validated
-from ddpm.data.decode import SUFFIXES
+from ddpm.data.formats import SUFFIXES
 from fuzzing import (
     NUMBERS,
     damaged,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import DataInfo
+from ..config import ClassesFrom, DataInfo
 from ..utils.errors import UserError, printable
 from .limits import MIN_SIDE
 
@@ -22,7 +22,8 @@ class ImageDataset:
     """A set of images, usually memory-mapped from the cache.
 
     images       uint8 (N, C, H, W)
-    labels       int64 (N,), indices into `classes`; or None
+    labels       int64 (N,), indices into `classes`, or their number for an image without a class;
+                 or None
     classes      names of the classes; empty without labels
     source       where the images came from, for people
     fingerprint  SHA-256 of shape, classes, pixels and labels
@@ -146,6 +147,7 @@ class Request:
     keep_size: bool
     channels: int | None = None
     background: str = "white"
+    classes_from: ClassesFrom = "auto"
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Decoded:
     """What describes decoded images; their pixels, uint8 (C, H, W) each, are in a file.
 
     shape   (N, C, H, W)
-    labels  integers (N,), indices into `classes`; or None
+    labels  integers (N,), indices into `classes`, their number for no class; or None
     """
 
     shape: tuple[int, int, int, int]

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from math import prod
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,6 +16,7 @@ from torch import Tensor
 from ..config import DataInfo
 from ..utils.errors import UserError, first_line
 from .container import Container, open_container, webp_size
+from .formats import formats
 from .limits import (
     DECODING,
     MAX_BYTES,
@@ -27,10 +27,6 @@ from .limits import (
     MIN_SIDE,
 )
 
-SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-    ".pbm", ".avif",
-)  # fmt: skip
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of images with so many channels
 UPRIGHT = {  # what undoes an orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -76,13 +72,6 @@ class OpenImage(NamedTuple):
         """Height and width once it is upright."""
         w, h = self.image.size
         return (w, h) if self.orientation >= 5 else (h, w)
-
-
-@cache
-def formats() -> tuple[str, ...]:
-    """Return the formats of SUFFIXES that Pillow was built with."""
-    known = Image.registered_extensions()
-    return tuple(sorted({known[suffix] for suffix in SUFFIXES if suffix in known}))
 
 
 def open_image(data: bytes, size: tuple[int, int] | None = None) -> OpenImage:

@@ -9,14 +9,12 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from ..utils.errors import UserError, plain
+from ..utils.errors import UserError
 from .dataset import Decoded, Request, Source
 from .decode import MODES, ImageHeader, decode_to_fit, read_header
+from .labels import label_images
 from .limits import DEFAULT_SIDE, MAX_CHUNK, MAX_DEFAULT_SIDE
-from .listing import ImageFiles, file_versions, holds_files, list_files
-
-BATCH = 1000  # images decoded at once, fewer where they are large
-MAX_NAMED = 5  # skipped files that the note names
+from .listing import CHUNK, ImageFiles, holds_files, in_order, list_files, named
 
 
 def open_files(request: Request) -> Source | None:
@@ -24,16 +22,14 @@ def open_files(request: Request) -> Source | None:
     path = Path(request.source)
     if not holds_files(path):
         return None
-    files = list_files(path)
-    version = file_versions(path)
-    if path.is_file():
-        version = [files.names, *version]
-    return Source(
-        version,
-        lambda out: decode_files(
+    files = list_files(path, request.split, request.classes_from)
+
+    def decode(out: BinaryIO) -> Decoded:
+        return decode_files(
             files, request.size, out, request.keep_size, request.channels, request.background
-        ),
-    )
+        )
+
+    return Source([files.version], decode)
 
 
 def decode_files(
@@ -47,15 +43,18 @@ def decode_files(
     """Decode the images that can be decoded; skip, count and name the others in the notes.
 
     They are brought to `size` (height, width), or without one to the size they share, if it is
-    small or is to be kept. They are written as they are decoded: no more than BATCH are in memory.
+    small or is to be kept. They are written as they are decoded: no more than CHUNK are in memory.
     Transparent ones are laid on the background, unless four `channels` are asked for. Raises
     UserError where none is usable.
     """
-    notes = []
-    header = partial(read_header, background=background)
+    notes, headers, several = [*files.notes], set(), []
+    read = partial(read_header, background=background)
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda name: files.attempt(header, name), files.names)
-        headers = {header for header in results if isinstance(header, ImageHeader)}
+        results = in_order(pool, lambda name: files.attempt(read, name), files.names)
+        for name, header in zip(files.names, results, strict=True):
+            if isinstance(header, ImageHeader):
+                headers.add(header)
+                several += [name] * header.several
         colour = any(header.colour for header in headers)
         if size is None:
             size = shared_size(headers, keep_size, files.where)
@@ -68,17 +67,17 @@ def decode_files(
         channels = channels or (3 if colour else 1)
         decode = partial(decode_to_fit, mode=MODES[channels], size=size, background=background)
         good, bad = decode_each(files, decode, size, out, pool)
+    if several:
+        notes.append(
+            f"{len(several):,} files have several frames or pages, of which the first is learned: "
+            f"{named(several)}"
+        )
     if bad:
-        more = f" and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
-        skipped = "; ".join(bad[:MAX_NAMED]) + more
-        notes.append(f"{len(bad)} of {len(files.names)} images skipped: {skipped}")
+        notes.append(f"{len(bad)} of {len(files.names)} images skipped: {named(bad)}")
     if not good:
         raise UserError(f"there are no usable images in {files.where}: {notes[-1]}")
-    labels, classes = labels_from_folders(good)
-    outside = sum(len(Path(name).parts) == 1 for name in good)
-    if labels is None and 0 < outside < len(good):
-        notes.append(f"{outside} images lie outside the sub-folders: classes are not learned")
-    return Decoded((len(good), channels, *size), labels, classes, tuple(notes))
+    labels, classes, more = label_images(good, files.labels)
+    return Decoded((len(good), channels, *size), labels, classes, (*notes, *more))
 
 
 def shared_size(
@@ -107,38 +106,19 @@ def decode_each(
     """Write the pixels of each image; return the names of those written, and of those skipped
     with the reasons."""
     good, bad = [], []
-    step = max(1, min(BATCH, MAX_CHUNK // (4 * size[0] * size[1])))
+    step = max(1, min(CHUNK, MAX_CHUNK // (4 * size[0] * size[1])))
 
     def decode_one(name: str) -> np.ndarray | str:
         return files.attempt(decode, name)
 
     total = len(files.names)
     with tqdm(desc="decoding", total=total, leave=False, disable=None, unit="img") as progress:
-        for first in range(0, total, step):
-            names = files.names[first : first + step]
-            for name, image in zip(names, pool.map(decode_one, names), strict=True):
-                progress.update()
-                if isinstance(image, str):
-                    bad.append(plain(f"{name} ({image})", 200))
-                else:
-                    out.write(np.moveaxis(image.reshape(*size, -1), -1, 0).tobytes())
-                    good.append(name)
+        images = in_order(pool, decode_one, files.names, step)
+        for name, image in zip(files.names, images, strict=True):
+            progress.update()
+            if isinstance(image, str):
+                bad.append(f"{name} ({image})")
+            else:
+                out.write(np.moveaxis(image.reshape(*size, -1), -1, 0).tobytes())
+                good.append(name)
     return good, bad
-
-
-def labels_from_folders(names: Iterable[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Return labels and classes: the folders right below the deepest one that holds all images.
-
-    Without two such folders, or with images outside them, there are no classes.
-    """
-    folders = [Path(name).parts[:-1] for name in names]
-    first, last = min(folders), max(folders)
-    shared = next(
-        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
-    )
-    tops = [plain(f[shared]) if len(f) > shared else None for f in folders]
-    classes = sorted({top for top in tops if top is not None})
-    if None in tops or len(classes) < 2:
-        return None, ()
-    index = {name: i for i, name in enumerate(classes)}
-    return np.array([index[top] for top in tops if top is not None]), tuple(classes)

@@ -19,7 +19,7 @@ from ..utils.files import atomic_write
 from ..utils.images import to_float
 from .dataset import ImageDataset
 from .decode import decode, decoded, fit, read_header
-from .listing import ImageFiles, holds_files, list_files
+from .listing import ImageFiles, holds_files, in_order, list_files
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def inspect_files(files: ImageFiles) -> list[FileReport]:
         return FileReport(name, error=found) if isinstance(found, str) else FileReport(name, *found)
 
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(report, files.names))
+        return list(in_order(pool, report, files.names))
 
 
 def describe_files(reports: list[FileReport], size: tuple[int, int] | None) -> list[str]:

@@ -1,28 +1,78 @@
-"""Which image files there are in a folder or a zip."""
+"""Which files there are in a folder or a zip; whatever is left out is counted."""
 
+import hashlib
 import os
+import re
+import stat
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import UnidentifiedImageError
 
-from ..utils.errors import UserError, first_line
-from .decode import SUFFIXES, read_bytes
+from ..config import ClassesFrom
+from ..utils.errors import UserError, first_line, plain
+from .decode import read_bytes
+from .formats import ADVICE_FOR, SUFFIXES, count_endings, ending, known
+from .labels import Labels, read_labels
 from .limits import MAX_BYTES, check_archive, check_entry
+from .splits import choose_split
+
+MAX_VISITS = 100  # of a folder, by links that lead to it
+MAX_NAMED = 5  # files that a note names
+CHUNK = 1000  # files that threads are given at once
 
 T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder or in a zip.
+
+    names    of the files, from there, with "/", sorted
+    read     returns the bytes of one
+    version  changes whenever a file does
+    faults   what cannot be read: why, by name; that of a folder ends in "/"
+    hidden   names of files and folders that begin with a dot or with __MACOSX
+    links    how many there are of each kind
+    notes    what else a person should know
+    """
+
+    names: list[str]
+    read: Callable[[str], bytes]
+    version: str = ""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    hidden: Sequence[str] = ()
+    links: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files: where they are, their names there, and how to read one."""
+    """Image files.
+
+    where   the folder or zip
+    names   of the files there
+    read    returns the bytes of one
+    labels  the class of each file by its name, None for no class; None where folders are classes
+    notes   what a person should know of how files and classes were found
+    others  what a person may want to know: which other files there are, hidden ones, and links
+    version changes whenever a file does
+    """
 
     where: str
     names: Sequence[str]
     read: Callable[[str], bytes]
+    labels: Labels | None = None
+    notes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    version: str = ""
 
     def attempt(self, use: Callable[[bytes], T], name: str) -> T | str:
         """Return use(bytes of the file), or the reason why it failed."""
@@ -32,6 +82,25 @@ class ImageFiles:
             return "not an image"
         except Exception as error:  # a damaged file makes decoders raise nearly anything
             return first_line(error)
+
+
+def in_order(
+    pool: ThreadPoolExecutor, do: Callable[[T], U], items: Sequence[T], chunk: int = CHUNK
+) -> Iterator[U]:
+    """Yield do(item) for each item, done by threads; no more than `chunk` are under way, so that
+    memory does not grow with the number of items."""
+    for first in range(0, len(items), chunk):
+        yield from pool.map(do, items[first : first + chunk])
+
+
+def named(names: Iterable[str], limit: int = 200) -> str:
+    """Return the first of the names, and how many more there are, fit to be printed."""
+    texts = [plain(name, limit) for name in names]
+    more = f" and {len(texts) - MAX_NAMED:,} more" if len(texts) > MAX_NAMED else ""
+    return "; ".join(texts[:MAX_NAMED]) + more
+
+
+# ---- image files among all files -------------------------------------------------------------
 
 
 def holds_files(path: Path) -> bool:
@@ -46,21 +115,144 @@ def holds_files(path: Path) -> bool:
         return True
 
 
-def list_files(path: Path) -> ImageFiles:
-    """Return the image files of a folder or a zip. Raises UserError where there are none."""
-    names, read = list_folder(path) if path.is_dir() else list_zip(path)
-    images = sorted(n for n in names if Path(n).suffix.lower() in SUFFIXES and not is_hidden(n))
+def list_files(path: Path, split: str = "train", classes_from: ClassesFrom = "auto") -> ImageFiles:
+    """Return the image files of a folder or a zip, of one split where it has splits, and their
+    classes. Raises UserError where there are none."""
+    listing = list_folder(path) if os.path.isdir(path) else list_zip(path)
+    readable, notes = known(), list(listing.notes)
+    broken = [name for name in listing.faults if ending(name) in readable]
+    images = sorted([*(n for n in listing.names if ending(n) in readable), *broken])
+    other = count_endings(n for n in listing.names if ending(n) not in readable)
+    notes += [
+        f"{n:,} {kind} files are left out: {ADVICE_FOR[kind]}"
+        for kind, n in other.items()
+        if kind in ADVICE_FOR
+    ]
     if not images:
-        what = f"none of its {len(names)} files is an image" if names else "it is empty"
-        raise UserError(f"there are no images in {path}: {what} (formats: {' '.join(SUFFIXES)})")
-    return ImageFiles(str(path), images, read)
+        raise UserError(f"there are no images in {path}: {why_none(listing, notes)}")
+    folders = [f"{name} ({why})" for name, why in listing.faults.items() if name.endswith("/")]
+    if folders:
+        notes.append(f"{len(folders):,} folders cannot be looked into: {named(folders)}")
+    chosen, split_notes = choose_split(images, split, str(path))
+    labels, label_notes = read_labels(listing.names, listing.read, images, chosen, classes_from)
+    version = repr((listing.version, classes_from, tuple(readable)))
+    return ImageFiles(
+        str(path), chosen, listing.read, labels, (*notes, *split_notes, *label_notes),
+        describe_others(listing, other), version,
+    )  # fmt: skip
 
 
-def list_folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    return list(stat_files(path)), lambda name: read_bytes(path / name)
+def why_none(listing: Listing, notes: Sequence[str]) -> str:
+    """Return why there are no images."""
+    n = len(listing.names)
+    what = f"none of its {n:,} files is an image" if n else "it is empty"
+    hidden = f", but for {len(listing.hidden):,} hidden files" if listing.hidden else ""
+    more = "".join(f"; {note}" for note in notes)
+    return f"{what}{hidden} (formats: {' '.join(SUFFIXES)}){more}"
 
 
-def list_zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
+def describe_others(listing: Listing, other: Mapping[str, int]) -> tuple[str, ...]:
+    """Return lines on the files that are not images, on hidden ones, and on links."""
+    lines = []
+    if other:
+        kinds = [f"{n:,} {plain(kind, 20) or 'without an ending'}" for kind, n in other.items()]
+        more = f" and {sum(list(other.values())[12:]):,} more" if len(kinds) > 12 else ""
+        lines.append("other files: " + ", ".join(kinds[:12]) + more)
+    if listing.hidden:
+        lines.append(f"hidden, and left out: {len(listing.hidden):,} ({named(listing.hidden)})")
+    if listing.links:
+        kinds = [f"{n:,} {kind}" for kind, n in listing.links.items()]
+        lines.append("links: " + ", ".join(kinds))
+    return tuple(lines)
+
+
+def file_versions(path: Path) -> list[Any]:
+    """Return what changes whenever a file does, or any file below a folder; [] where there is
+    none."""
+    if os.path.isfile(path):
+        status = path.stat()
+        return [status.st_size, status.st_mtime_ns]
+    listing = list_folder(path) if os.path.isdir(path) else None
+    return [listing.version] if listing and listing.names else []
+
+
+# ---- folders ---------------------------------------------------------------------------------
+
+
+def list_folder(root: Path) -> Listing:
+    """Return the files below a folder, those behind links included. A link to a folder that holds
+    it is not followed. Raises UserError where the folder cannot be listed."""
+    names: list[str] = []
+    hidden: list[str] = []
+    faults: dict[str, str] = {}
+    links: Counter[str] = Counter()
+    visits: Counter[tuple[int, int]] = Counter()
+    digest = hashlib.sha256()
+    try:
+        here = root.resolve()
+        folders = [("", tuple(identity(folder) for folder in (here, *here.parents)))]
+        os.scandir(root).close()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"the files in {root} cannot be listed: {first_line(error)}") from None
+    while folders:
+        prefix, chain = folders.pop()
+        try:
+            with os.scandir(os.path.join(root, prefix)) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            faults[prefix] = error.strerror or first_line(error)
+            continue
+        for entry in entries:
+            name, linked = prefix + entry.name, entry.is_symlink()
+            if is_hidden(entry.name):
+                hidden.append(name)
+                continue
+            try:
+                status = entry.stat()
+                folder = identity(entry.path) if stat.S_ISDIR(status.st_mode) else None
+            except OSError as error:
+                faults[name] = "a link to nothing" if linked else error.strerror or "lost"
+                links["to nothing"] += linked
+                continue
+            if folder in chain:
+                links["to a folder that holds them, not followed"] += 1
+            elif folder and visits[folder] >= MAX_VISITS:
+                faults[f"{name}/"] = f"more than {MAX_VISITS} links lead to it"
+            elif folder:
+                visits[folder] += 1
+                links["to folders"] += linked
+                folders.append((f"{name}/", (*chain, folder)))
+            elif stat.S_ISREG(status.st_mode):
+                names.append(name)
+                links["to files"] += linked
+                digest.update(os.fsencode(name))
+                digest.update(b"\0%d %d\0" % (status.st_size, status.st_mtime_ns))
+            else:
+                faults[name] = "neither a file nor a folder"
+
+    def read(name: str) -> bytes:
+        if name in faults:
+            raise ValueError(faults[name])
+        return read_bytes(root / name)
+
+    return Listing(sorted(names), read, digest.hexdigest(), faults, hidden, +links)
+
+
+def identity(folder: str | Path) -> tuple[int, int]:
+    """Return what a folder has in common with no other, whatever way leads to it."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
+
+
+# ---- zips ------------------------------------------------------------------------------------
+
+
+def list_zip(path: Path) -> Listing:
+    """Return the files in a zip. Raises UserError where it is damaged."""
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # a table of contents can be damaged in any way
@@ -69,34 +261,32 @@ def list_zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
         check_archive(archive.infolist(), path.stat().st_size)
     except ValueError as error:
         raise UserError(f"{path} is damaged or a zip bomb: {error}") from None
+    infos = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
+    entries = {name: info for info in infos if (name := entry_name(info))}
 
     def read(name: str) -> bytes:
-        info = check_entry(archive.getinfo(name))
+        info = check_entry(entries[name])
         if info.file_size > MAX_BYTES:
             raise ValueError(f"unpacks to {info.file_size:,} bytes")
         with archive.open(info) as file:
             return file.read(info.file_size)  # no more, even where the entry has more
 
-    return list(dict.fromkeys(n for n in archive.namelist() if not n.endswith("/"))), read
+    hidden = [name for name in entries if any(map(is_hidden, name.split("/")))]
+    names = sorted(entries.keys() - set(hidden))
+    version = repr(file_versions(path))
+    lost = len(infos) - len(entries)
+    notes = (f"{lost:,} names in {path} occur twice: the last file is read",) if lost else ()
+    return Listing(names, read, version, hidden=hidden, notes=notes)
 
 
-def is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
+def entry_name(info: zipfile.ZipInfo) -> str:
+    """Return the name of a file in a zip as a path from the zip, with "/", whatever tool wrote it.
 
-
-def file_versions(path: Path) -> list[Any]:
-    """Return name, size and time of a file, or of every file below a folder; [] for neither."""
-    if os.path.isfile(path):
-        stats = {".": path.stat()}
-    else:
-        stats = stat_files(path) if os.path.isdir(path) else {}
-    return [(name, s.st_size, s.st_mtime_ns) for name, s in stats.items()]
-
-
-def stat_files(folder: Path) -> dict[str, os.stat_result]:
-    """Return the files below a folder, by their names relative to it."""
-    try:
-        files = [f for f in sorted(folder.rglob("*")) if os.path.isfile(f)]
-        return {str(f.relative_to(folder)): f.stat() for f in files}
-    except (OSError, RecursionError) as error:
-        raise UserError(f"the files in {folder} cannot be listed: {first_line(error)}") from None
+    Old tools write UTF-8 and do not say so: it is read as cp437, and is turned back here.
+    """
+    name = info.filename
+    if not info.flag_bits & 0x800:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    parts = re.split(r"[/\\]+", re.sub(r"^[A-Za-z]:(?=[/\\])", "", name))
+    return "/".join(part for part in parts if part not in ("", ".", ".."))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ..config import ClassesFrom
 from ..utils.errors import UserError, plain
 from ..utils.images import background_colour
 from .cache import cache_path, read_cache, write_cache
@@ -21,7 +22,7 @@ SOURCES: tuple[Callable[[Request], Source | None], ...] = (
     open_files,
 )
 
-DECODER = 4  # raised when decoding changes, so that images cached by older code are not used
+DECODER = 5  # raised when decoding changes, so that images cached by older code are not used
 
 
 def load_images(
@@ -32,6 +33,7 @@ def load_images(
     keep_size: bool = False,
     channels: int | None = None,
     background: str = "white",
+    classes_from: ClassesFrom = "auto",
 ) -> ImageDataset:
     """Return the images of a named set, a folder, a zip, an npz or a set on the hub.
 
@@ -39,11 +41,13 @@ def load_images(
     size       (side,) or (height, width): images are cropped to its aspect about their middle and
                resized; () keeps images that have one size, unless it is large
     root       folder of the named sets
-    split      "train" or "test", of a named set or one on the hub
+    split      "train" or "test": of a named set, one on the hub, or folders that are splits
     keep_size  keep images of one size even if it is large, and refuse images that differ
     channels   1 gray, 3 colour, 4 colour and how opaque; None: one where all images are gray, else
                three
     background  colour that transparent images are laid on, a name or #rrggbb
+    classes_from  what names the classes of image files: "auto" is a table beside them, or else
+               their folders; "folders"; or "names", the beginnings of the files' names
 
     Decoded images are cached. Raises UserError where images are missing or cannot be used, and
     where the cache cannot be written.
@@ -54,7 +58,9 @@ def load_images(
     if channels not in (None, 1, 3, 4):
         raise UserError(f"images have 1, 3 or 4 channels, not {channels}")
     background_colour(background)
-    request = Request(str(source), target, Path(root), split, keep_size, channels, background)
+    request = Request(
+        str(source), target, Path(root), split, keep_size, channels, background, classes_from
+    )
     found = find_source(request)
     key = DECODER, request.source, target or keep_size, split, channels, background, found.version
     path = cache_path(request.source, *key)

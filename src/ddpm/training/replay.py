@@ -96,7 +96,7 @@ def fits(x0: Tensor, y: Tensor | None, header: BatchHeader) -> bool:
     if y is None:
         return True
     known = y.dtype == torch.long and y.shape == (n,) and len(data.classes) > 0
-    return known and 0 <= int(y.min()) <= int(y.max()) < len(data.classes)
+    return known and 0 <= int(y.min()) <= int(y.max()) <= len(data.classes)
 
 
 def bad(x: Tensor) -> str:

@@ -210,7 +210,7 @@ def load_data(
         with processes.main_process_first():  # it decodes them, and the others read its cache
             data = load_images(
                 config.data, config.size, config.root, channels=config.channels,
-                background=config.background,
+                background=config.background, classes_from=config.classes_from,
             )  # fmt: skip
     else:
         data = images if isinstance(images, ImageDataset) else ImageDataset.from_array(images)
