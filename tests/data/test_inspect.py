@@ -64,7 +64,8 @@ def test_how_well_mirror_images_can_be_recognized():
 def test_notes_on_images():
     digits = load_images("mnist5k")
     assert any("leave it out" in line for line in inspection_notes(digits, flip=True))
-    assert inspection_notes(digits, flip=False) == []
+    (classes,) = inspection_notes(digits, flip=False)
+    assert classes.startswith("10 classes: 0 (500), 1 (500), ")
     few = ImageDataset(digits.images[:200], None, (), "few")
     assert any("memorize them" in line for line in inspection_notes(few, flip=False))
     keep = (digits.labels != 3) | (torch.arange(5000) % 50 == 0)
@@ -100,13 +101,14 @@ def test_a_report_on_a_folder(mess, tmp_path):
     data = load_images(mess, (16,))
     lines = inspect_images(data, mess, sheet=tmp_path / "sheet.png")
     assert lines[0] == "15 image files, of which 13 can be read"
-    assert "to be learned: 13 images of 16x16 in 3 channels, 0 MB" in lines
+    assert "to be learned: 13 images of 16x16 in 3 channels, no classes, 0 MB" in lines
     assert lines[-1].startswith("note: 13 images are few")
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
 def test_a_report_on_a_named_set(tmp_path):
-    (line,) = inspect_images(load_images("mnist5k"), "mnist5k")
+    line, classes = inspect_images(load_images("mnist5k"), "mnist5k")
+    assert classes.startswith("note: 10 classes: 0 (500)")
     assert line == "to be learned: 5,000 images of 28x28 in 1 channel, 10 classes, 4 MB"
     with pytest.raises(UserError, match="a contact sheet is of files"):
         inspect_images(load_images("mnist5k"), "mnist5k", sheet=tmp_path / "sheet.png")

@@ -111,45 +111,6 @@ def test_without_gdown_celeba_says_so(tmp_path, monkeypatch):
         load_images("celeba", root=tmp_path)
 
 
-def parquet(folder, n=6, **columns):
-    """A set as the hub has it: images in a column of a parquet file."""
-    datasets = pytest.importorskip("datasets", reason="images from the hub need datasets")
-    folder.mkdir()
-    images = [noise_image(10, 12, seed=i) for i in range(n)]
-    features = {"photo": datasets.Image()}
-    if "kind" in columns:
-        features["kind"] = datasets.ClassLabel(names=["cat", "dog/wolf"])
-    data = datasets.Dataset.from_dict({"photo": images, **columns}, datasets.Features(features))
-    data.to_parquet(str(folder / "train.parquet"))
-    return f"hf:{folder}"
-
-
-def test_a_set_of_the_hub(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    data = load_images(parquet(tmp_path / "animals", kind=[0, 1, 1, 0, 1, 0]))
-    assert data.images.shape == (6, 3, 10, 12)
-    assert data.classes == ("cat", "dog-wolf")
-    assert data.labels.bincount().tolist() == [3, 3]
-    plain = load_images(parquet(tmp_path / "plain"))
-    assert plain.labels is None
-    assert torch.equal(plain.images.float().sum((1, 2, 3)).sort().values,
-                       data.images.float().sum((1, 2, 3)).sort().values)  # fmt: skip
-
-
-def test_what_the_hub_does_not_have(tmp_path, monkeypatch):
-    pytest.importorskip("datasets", reason="images from the hub need datasets")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="cannot be read from the hub"):
-        load_images(f"hf:{tmp_path}/nothing")
-    datasets = sys.modules["datasets"]
-    (tmp_path / "words").mkdir()
-    datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(
-        str(tmp_path / "words" / "train.parquet")
-    )
-    with pytest.raises(UserError, match="no column of images; it has text"):
-        load_images(f"hf:{tmp_path}/words")
-
-
 def test_a_download_is_decoded_once(tmp_path, monkeypatch):
     """By the process that downloaded it: the others then find it in the cache."""
     read = []

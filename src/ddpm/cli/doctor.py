@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from ..config import option, preset
+from ..config import ClassesFrom, option, preset
 from ..utils.errors import UserError
 from .common import Device, Root, Size, check_file, say
 
@@ -30,6 +30,8 @@ class DoctorOptions:
     """As in training: 1 gray, 3 colour, 4 colour and transparency."""
     background: Annotated[str, option("COLOUR")] = "white"
     """As in training: what transparent images are laid on."""
+    classes_from: Annotated[ClassesFrom, option()] = "auto"
+    """As in training: what names the classes of image files."""
     flip: bool = False
     """As in training: mirror half of the images."""
     sheet: Annotated[str | None, option("PATH")] = None
@@ -53,10 +55,10 @@ def doctor(options: DoctorOptions) -> int:
     )  # fmt: skip
     data = load_images(
         config.data, config.size, config.root, channels=config.channels,
-        background=config.background,
+        background=config.background, classes_from=options.classes_from,
     )  # fmt: skip
     data = data if config.labels else data.without_labels()
-    for line in inspect_images(data, config.data, config.flip, sheet):
+    for line in inspect_images(data, config.data, config.flip, sheet, options.classes_from):
         say(line)
     for line in about_cost(config, data, options.device):
         say(line)

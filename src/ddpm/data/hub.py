@@ -1,21 +1,27 @@
 """Sets of images on the Hugging Face hub."""
 
+import re
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from ..utils.errors import UserError, first_line
+from ..utils.errors import UserError, plain
 from .dataset import Decoded, Request, Source
 from .decode import read_bytes
 from .folder import decode_files
+from .labels import LABEL_COLUMNS, class_name
 from .listing import ImageFiles
 
 HUB_PREFIX = "hf:"
+SOURCE = re.compile(r"(?P<name>.+?)(:(?P<config>[^:/\\]+))?", re.S)  # OWNER/NAME:CONFIG
+NAMES_FILES = ("imagefolder",)  # builders whose paths are of files that they found themselves
 
 
 def open_hub(request: Request) -> Source | None:
-    """Return the source for "hf:OWNER/NAME", read by the library `datasets`, which downloads it.
+    """Return the source for "hf:OWNER/NAME" or "hf:OWNER/NAME:CONFIG", read by the library
+    `datasets`, which downloads it.
 
-    The first column of images is read, and the first of class labels, if there is one.
+    The first column of images is read, and one of labels: the first of class labels, or else one
+    of numbers or texts that is called as in LABEL_COLUMNS.
     """
     if not request.source.startswith(HUB_PREFIX):
         return None
@@ -31,31 +37,63 @@ def open_hub(request: Request) -> Source | None:
 
 
 def list_hub(request: Request) -> ImageFiles:
-    """Return the images of a set on the hub as files CLASS/NUMBER, or NUMBER without classes."""
-    name = request.source.removeprefix(HUB_PREFIX)
+    """Return the images of a set on the hub, whose names are the numbers of rows."""
     try:
         import datasets
     except ImportError:
         raise UserError(
             "images from the hub need datasets: pip install 'ddpm-from-scratch[hub]'"
         ) from None
+    found = SOURCE.fullmatch(request.source.removeprefix(HUB_PREFIX))
+    name, config = (found["name"], found["config"]) if found else ("", None)
     try:
-        data = datasets.load_dataset(name, split=request.split)
+        data = datasets.load_dataset(name, config, split=request.split)
     except Exception as error:  # no network, no such set or split, a set for members only
-        raise UserError(f"{name} cannot be read from the hub: {first_line(error)}") from None
+        reason = " ".join(str(error).split()[:60]) or type(error).__name__
+        if "config" in reason.lower():
+            reason += f" (choose one by {HUB_PREFIX}{name}:CONFIG)"
+        raise UserError(f"{name} cannot be read from the hub: {reason}") from None
     features = data.features.items()
     column = next((k for k, kind in features if isinstance(kind, datasets.Image)), None)
-    label = next((k for k, kind in features if isinstance(kind, datasets.ClassLabel)), None)
     if column is None:
         raise UserError(f"{name} has no column of images; it has {', '.join(data.features)}")
-    data = data.cast_column(column, datasets.Image(decode=False))
+    rows = data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     names = [f"{i:09}" for i in range(len(data))]
-    if label is not None:
-        classes = [text.replace("/", "-") for text in data.features[label].names]
-        names = [f"{classes[y]}/{number}" for y, number in zip(data[label], names, strict=True)]
+    label = label_column(data.features)
+    unused = [k for k in data.features if k not in (column, label)]
+    notes = [f"labels are the column {label}"] if label else []
+    notes += [f"columns that are not used: {', '.join(unused)}"] if unused else []
+    classes: list[str | None] = [None] * len(data)
+    if label:
+        known = getattr(data.features[label], "names", None)
+        classes = [class_name(value) for value in data[label]]
+        if known:
+            classes = [None if value is None else known[int(value)] for value in classes]
+    local = data.info.builder_name in NAMES_FILES
 
     def read(name: str) -> bytes:
-        file = data[int(Path(name).name)][column]
-        return file["bytes"] if file["bytes"] is not None else read_bytes(Path(file["path"]))
+        file = rows[int(name)][column] or {}
+        if file.get("bytes") is not None:
+            return file["bytes"]
+        if not file.get("path"):
+            raise ValueError("there is no image in this row")
+        if not local:  # a set may not have any file of this machine read
+            raise ValueError("names a file, which is not read, in place of an image")
+        return read_bytes(Path(file["path"]))
 
-    return ImageFiles(request.source, names, read)
+    labels = dict(zip(names, classes, strict=True))
+    return ImageFiles(request.source, names, read, labels, tuple(map(plain, notes)))
+
+
+def label_column(features: Any) -> str | None:
+    """Return the first column of class labels, or else of numbers or texts that is called as one
+    of labels; None where there is none."""
+    for name, kind in features.items():
+        if type(kind).__name__ == "ClassLabel":
+            return name
+    for known in LABEL_COLUMNS:
+        for name, kind in features.items():
+            plain_type = re.match(r"u?int|string|large_string|bool", getattr(kind, "dtype", ""))
+            if name.lower() == known and plain_type:
+                return name
+    return None

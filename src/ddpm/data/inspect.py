@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..config import ClassesFrom
 from ..utils.errors import UserError, first_line
 from ..utils.files import atomic_write
 from ..utils.images import to_float
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 FEW_IMAGES = 1000  # a network memorizes fewer
 IMBALANCE = 10  # how many times larger than the smallest the largest class may be
+MAX_CLASSES = 20  # that a note names
 MAX_SHOWN = 12  # images on the contact sheet
 COLUMNS = 6
 MAX_PIXELS_AT_ONCE = 2**24  # that a note looks at
@@ -33,10 +35,14 @@ LOOKED_AT = 512  # pixels a side by which duplicates are known, of a JPEG; of ot
 
 
 def inspect_images(
-    data: ImageDataset, path: str | Path, flip: bool = False, sheet: Path | None = None
+    data: ImageDataset,
+    path: str | Path,
+    flip: bool = False,
+    sheet: Path | None = None,
+    classes_from: ClassesFrom = "auto",
 ) -> list[str]:
     """Return lines on the images that were read from `path`: on their files, where it is a folder
-    or a zip, and on what will be learned.
+    or a zip, on what will be learned, and on what was noted while they were read.
 
     `sheet` is the PNG file to write a contact sheet to. Raises UserError where there are no files
     to show on it.
@@ -44,21 +50,21 @@ def inspect_images(
     lines, path = [], Path(path)
     info = data.info
     if holds_files(path):
-        files = list_files(path)
+        files = list_files(path, classes_from=classes_from)
         reports = inspect_files(files)
-        lines += describe_files(reports, (info.height, info.width))
+        lines += [*describe_files(reports, (info.height, info.width)), *files.others]
         if sheet:
             with atomic_write(sheet) as beside:
                 contact_sheet(files, reports, (info.height, info.width)).save(beside, "png")
             lines.append(f"what is cropped most: {sheet}")
     elif sheet:
         raise UserError(f"a contact sheet is of files in a folder or a zip, and {path} is neither")
-    classes = f", {len(info.classes)} classes" if info.classes else ""
+    classes = f"{len(info.classes)} classes" if info.classes else "no classes"
     lines.append(
         f"to be learned: {len(data):,} images of {info.width}x{info.height} in {info.channels} "
-        f"channel{'s' * (info.channels > 1)}{classes}, {data.images.nbytes / 1e6:,.0f} MB"
+        f"channel{'s' * (info.channels > 1)}, {classes}, {data.images.nbytes / 1e6:,.0f} MB"
     )
-    return lines + [f"note: {note}" for note in inspection_notes(data, flip)]
+    return lines + [f"note: {note}" for note in (*data.notes, *inspection_notes(data, flip))]
 
 
 # ---- the images as they will be learned ------------------------------------------------------
@@ -71,7 +77,7 @@ def inspection_notes(data: ImageDataset, flip: bool) -> list[str]:
     whatever goes wrong here, the images can be learned.
     """
     lines = []
-    for advice in (balance_notes, mirror_notes, number_notes):
+    for advice in (class_notes, balance_notes, mirror_notes, number_notes):
         try:
             lines += advice(data, flip)
         except Exception as error:
@@ -79,11 +85,22 @@ def inspection_notes(data: ImageDataset, flip: bool) -> list[str]:
     return lines
 
 
+def class_notes(data: ImageDataset, flip: bool) -> list[str]:
+    """Return a note on what was taken for classes, with the number of images of each."""
+    if data.labels is None:
+        return []
+    counts = data.labels.bincount(minlength=len(data.classes) + 1).tolist()
+    each = [f"{name} ({n:,})" for name, n in zip(data.classes, counts, strict=False)]
+    more = f" and {len(each) - MAX_CLASSES:,} more" if len(each) > MAX_CLASSES else ""
+    none = f"; without a class: {counts[-1]:,}" if counts[-1] else ""
+    return [f"{len(each):,} classes: {', '.join(each[:MAX_CLASSES])}{more}{none}"]
+
+
 def balance_notes(data: ImageDataset, flip: bool) -> list[str]:
     """Return a note where the classes are uneven."""
     lines = []
     if data.labels is not None:
-        counts = data.labels.bincount(minlength=len(data.classes))
+        counts = data.labels.bincount(minlength=len(data.classes))[: len(data.classes)]
         few, many = int(counts.min()), int(counts.max())
         if many > IMBALANCE * max(few, 1):
             rare, common = data.classes[counts.argmin()], data.classes[counts.argmax()]

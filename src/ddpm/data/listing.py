@@ -211,6 +211,7 @@ def list_folder(root: Path) -> Listing:
                 status = entry.stat()
                 folder = identity(entry.path) if stat.S_ISDIR(status.st_mode) else None
             except OSError as error:
+                name += "/" * entry.is_dir(follow_symlinks=False)
                 faults[name] = "a link to nothing" if linked else error.strerror or "lost"
                 links["to nothing"] += linked
                 continue

@@ -334,7 +334,9 @@ def class_accuracy(samples: Samples, known: tuple[str, ...], logits: Tensor | No
     if samples.labels is None or logits is None or not set(samples.classes) <= set(known):
         return None
     index = torch.tensor([known.index(name) for name in samples.classes])
-    return (logits.argmax(1) == index[samples.labels]).float().mean().item()
+    asked = samples.labels < len(index)  # others have no class
+    right = logits.argmax(1)[asked] == index[samples.labels[asked]]
+    return right.float().mean().item() if len(right) else None
 
 
 # ---- notes before the work -------------------------------------------------------------------
