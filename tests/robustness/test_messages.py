@@ -158,16 +158,14 @@ def test_a_stream_that_is_not_there_takes_what_is_written():
     assert safe(closed).isatty() is False
 
 
-@pytest.fixture
-def unread(monkeypatch):
-    """stdout is a pipe that nobody reads, as after `| head -1`."""
-    with open(a_pipe_that_nobody_reads(), "w", buffering=1) as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
-        yield
+def nobody_reads(monkeypatch):
+    """Make stdout a pipe that nobody reads, as after `| head -1`; to be called in the test."""
+    stream = open(a_pipe_that_nobody_reads(), "w", buffering=1)  # noqa: SIM115
+    monkeypatch.setattr(sys, "stdout", stream)
 
 
-@pytest.mark.usefixtures("unread")
-def test_a_score_is_saved_though_nobody_reads_it(scripted, tmp_path):
+def test_a_score_is_saved_though_nobody_reads_it(scripted, tmp_path, monkeypatch):
+    nobody_reads(monkeypatch)
     np.savez(tmp_path / "a.npz", arr_0=photos(20).permute(0, 2, 3, 1).numpy())
     score = tmp_path / "a.json"
     words = ["evaluate", f"{tmp_path}/a.npz", "--data", f"{tmp_path}/a.npz"]
@@ -175,8 +173,8 @@ def test_a_score_is_saved_though_nobody_reads_it(scripted, tmp_path):
     assert score.stat().st_size
 
 
-@pytest.mark.usefixtures("unread")
-def test_commands_do_their_work_though_nobody_reads(tmp_path, capfd):
+def test_commands_do_their_work_though_nobody_reads(tmp_path, monkeypatch, capfd):
+    nobody_reads(monkeypatch)
     folder_of(photos(20), tmp_path / "images")
     assert main(["doctor", f"{tmp_path}/images", "--sheet", f"{tmp_path}/a.png"]) == 0
     assert (tmp_path / "a.png").stat().st_size

@@ -88,6 +88,21 @@ def test_the_first_signal_asks_and_the_second_stops_at_once(capfd):
     assert capfd.readouterr().err.count("stopping: saving after this step …") == 1
 
 
+@pytest.mark.skipif(module.HANGUP is None, reason="no terminals that hang up")
+def test_a_terminal_that_is_closed_asks_however_often_it_says_so():
+    with catch_signals() as stop:
+        for _ in range(3):  # from the system, from the shell
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with catch_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_signal_is_taken_where_nobody_reads_what_is_said(monkeypatch):
     def broken(*args):
         raise BrokenPipeError

@@ -2,25 +2,28 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddpm import train
+from ddpm import load, train
 from ddpm.cli.main import main
-from ddpm.config import write_toml
+from ddpm.config import Config, TrainConfig, UNetConfig, write_toml
 
 PROGRAM = """
 import logging
 import sys
 from pathlib import Path
-from ddpm import train
+from ddpm import load, train
 from ddpm.config import read_toml
 from ddpm.utils.errors import UserError
 logging.basicConfig(level="INFO", format="note: %(message)s")
@@ -28,6 +31,20 @@ try:
     train(read_toml(Path(sys.argv[1])), sys.argv[2], device="cpu", resume="resume" in sys.argv)
 except UserError as error:
     sys.exit(str(error))
+"""
+
+SLOW = """
+import os
+import time
+import torch
+honest = torch.optim.AdamW.step
+def slow(*args, **options):
+    time.sleep(0.5)
+    done = honest(*args, **options)
+    if os.environ["RANK"] == "0":
+        open("steps", "a").write("x")
+    return done
+torch.optim.AdamW.step = slow
 """
 
 
@@ -141,6 +158,39 @@ WORDS = [
     "--unet.channels", "8", "--unet.mults", "1", "2", "--unet.blocks", "1", "--unet.groups", "4",
     "--unet.patch", "4", "--train.batch", "16", "--train.log-every", "1", "--sample.steps", "2",
 ]  # fmt: skip
+
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.long)])
+def test_a_signal_to_any_process_stops_all_within_a_step(rank, tmp_path):
+    """Though no line of the log is due for long: each step is, as the optimizer stands in the way,
+    half a second."""
+    (tmp_path / "program.py").write_text(SLOW + PROGRAM)
+    write_toml(Config(steps=10_000, held_out=0, train=TrainConfig(batch=4, log_every=10_000),
+                      unet=UNetConfig(channels=8, mults=(1,), blocks=1, attention=(), groups=4)),
+               tmp_path / "wanted.toml")  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    process = subprocess.Popen(
+        [*command, "program.py", "wanted.toml", "run"],
+        cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    steps, deadline = tmp_path / "steps", time.monotonic() + 120
+    while not (steps.exists() and len(steps.read_text()) >= 3):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(children(process.pid)[rank], signal.SIGTERM)
+    taken = len(steps.read_text())
+    _, error = process.communicate(timeout=60)
+    assert error.count("stopping: saving after this step") >= 1
+    saved = load(tmp_path / "run").step
+    assert saved == len(steps.read_text()), "a step was lost, or taken after all had agreed"
+    assert taken <= saved <= taken + 1
 
 
 @pytest.mark.long

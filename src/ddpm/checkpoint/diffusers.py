@@ -35,7 +35,7 @@ from ..core.schedule import SCHEDULES
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, read_text, require_writable
 from .checkpoint import Checkpoint, Header, rebuild
-from .tensors import VERSION, read_tensors, renamed_header
+from .tensors import VERSION, as_os_error, read_tensors, renamed_header
 
 DIFFUSERS = "0.31.0"  # the oldest whose configs are written here
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -211,7 +211,7 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> None:
     header = Header(VERSION, c.weights, c.step, c.images_seen, c.data, c.config)
     about = {"format": "pt", "ddpm": json.dumps(asdict(header))}
     state = {name: t.detach().cpu() for name, t in c.net.state_dict().items()}
-    with atomic_write(folder / "unet" / WEIGHTS) as beside:
+    with atomic_write(folder / "unet" / WEIGHTS) as beside, as_os_error(folder):
         save_file(to_diffusers(state, c.config.unet), beside, metadata=about)
     index = {
         "_class_name": "DDPMPipeline", "_diffusers_version": DIFFUSERS,

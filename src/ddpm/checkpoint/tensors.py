@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -40,14 +41,22 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None
     # One key alone: of several, safetensors writes the order at random.
     metadata = {"ddpm": json.dumps(asdict(header) | {"sha256": digest(contiguous)})}
     with atomic_write(path) as beside:
-        try:
+        with as_os_error(path):
             save_file(contiguous, beside, metadata=metadata)
-        except SafetensorError as error:  # its text has the system's number for the fault
-            number = re.search(r"os error (\d+)", str(error))
-            code = int(number[1]) if number else errno.EIO
-            raise OSError(code, os.strerror(code), str(path)) from None
         if header_length(beside) > MAX_HEADER:
             raise UserError(f"{len(header.data.classes):,} classes are too many for a checkpoint")
+
+
+@contextmanager
+def as_os_error(path: Path) -> Iterator[None]:
+    """Raise OSError where safetensors cannot write: its text has the system's number for the
+    fault."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code), str(path)) from None
 
 
 def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
