@@ -17,7 +17,7 @@ MAX_PARTS = 1_000_000  # of an image file, such as chunks and blocks
 MAX_TAG_VALUES = 1_000_000  # of a TIFF's tag
 
 MAX_TABLE_BYTES = 100_000_000  # of a table of labels
-MAX_TABLE_ROWS = 3_000_000
+MAX_TABLE_ROWS = 2_000_000
 
 DEFAULT_SIDE = 64  # of images that differ in size or are large, where no size is asked for
 MAX_DEFAULT_SIDE = 128  # up to which images of one size keep it
