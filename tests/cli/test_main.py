@@ -48,7 +48,7 @@ ERRORS = [
     (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 9999), "File name too long"),
     (OSError(errno.ELOOP, "Too many levels", "a"), "a cannot be read or written: Too many levels"),
     (OSError(errno.ENOTDIR, "Not a directory", "a"), "a cannot be read or written: Not a dir"),
-    (OSError(errno.EIO, "Input/output error"), "the system refuses to go on: Input/output error"),
+    (OSError(errno.EIO, "Input/output error"), "cannot be read or written: Input/output error"),
     (OSError(errno.ESTALE, "Stale file handle", 3), "3 cannot be read or written: Stale"),
     (OSError("in words alone"), "something unforeseen: OSError: in words alone"),
     (UnicodeEncodeError("ascii", "é", 0, 1, "not in range"), "does not fit the encoding"),

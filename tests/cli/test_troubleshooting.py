@@ -15,7 +15,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ddpm.cli.main import main
+from ddpm.cli.main import COMMANDS, main
+from ddpm.cli.replay import ReplayOptions
 from ddpm.utils.images import to_pil
 from pictures import folder_of, photos
 
@@ -93,6 +94,48 @@ def test_a_cache_that_cannot_be_written(say, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "file" / "cache"))
     say(train(), "ddpm: decoded images cannot be written to")
+
+
+def test_no_home(say, monkeypatch):
+    for name in ("HOME", "DDPM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user that the system does not know
+    say(train(), "ddpm: decoded images cannot be written to a cache")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bounds the address space")
+def test_memory_that_runs_out(say):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 100_000_000, before[1]))
+    try:
+        say("generate --n 9999 --batch 9999 --steps 1 --out a.png", "ddpm: out of memory")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_what_a_system_refuses(say, tmp_path, monkeypatch):
+    say(f"generate {'x' * 300}", "ddpm: … cannot be read or written")
+    for error, sentence in [
+        (PermissionError(13, "Permission denied", "a.png"), "ddpm: … may not be written or read"),
+        (UnicodeEncodeError("ascii", "é", 0, 1, "not in range"), "ddpm: a name or a text"),
+        (KeyError("uid not found"), "ddpm: something unforeseen"),
+    ]:
+
+        def fail(options, error=error):
+            raise error
+
+        monkeypatch.setitem(COMMANDS, "replay", (ReplayOptions, fail))
+        say("replay batch", sentence)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_an_output_on_a_full_disk(say, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        say("--version", "note: not all that was printed", code=0)
 
 
 def test_what_the_doctor_would_say(say, tmp_path):

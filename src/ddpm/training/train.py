@@ -61,9 +61,10 @@ def train(
     """Train as the config says, and leave everything in the folder `out`:
 
     config.toml, metrics.jsonl, held-out.jsonl, samples/, model.safetensors (the EMA weights, for
-    use), guide.safetensors (early ones, for autoguidance) and state/ (to resume from). Ctrl-C and
-    SIGTERM save and end; `resume` goes on from there, bit for bit on the CPU. `images`, a data set
-    or a uint8 array, replace `config.data`. Without a `device` it takes the best. Raises UserError.
+    use), guide.safetensors (early ones, for autoguidance) and state/ (to resume from). Ctrl-C,
+    SIGTERM and SIGHUP save and end; `resume` goes on from there, bit for bit on the CPU. `images`,
+    a data set or a uint8 array, replace `config.data`. Without a `device` it takes the best. Raises
+    UserError.
     """
     config = with_precision(check(config), device or best_device())
     accelerator = start(config, device)

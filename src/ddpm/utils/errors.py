@@ -64,7 +64,7 @@ def explained(error: Exception) -> str:
 
 def refusal(error: OSError) -> str:
     """Return what the system refused, as a sentence."""
-    name = "a file" if error.filename is None else error.filename
+    name = "a file or a connection" if error.filename is None else error.filename
     where = shorten(os.fsdecode(name) if isinstance(name, bytes) else str(name), 300)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full, at {where}: free some space; files saved before are intact"
@@ -72,8 +72,6 @@ def refusal(error: OSError) -> str:
         return f"{where} or its folder is missing: nothing can be read or written there"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where} may not be written or read: {error.strerror}"
-    if error.filename is None:
-        return f"the system refuses to go on: {error.strerror or error}"
     return f"{where} cannot be read or written: {error.strerror or error}"
 
 

@@ -52,6 +52,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
             beside.chmod(mode)  # a library may have made a private one
         os.replace(beside, path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(beside)):  # the name that a person knows is told
+            error.filename = str(path)
+        raise
     finally:
         with suppress(OSError):  # what went wrong before is told
             beside.unlink(missing_ok=True)
