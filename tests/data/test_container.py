@@ -189,8 +189,8 @@ def test_a_clean_file_is_not_copied():
 
 def test_parts_without_end_are_refused():
     for data in (
-        png_with(chunk(b"tEXt", b"") * 1_000_001),
-        png(IMAGE, format="GIF")[:-1] + b"\x21\xfe" + b"\x01a" * 1_000_001,
+        png_with(chunk(b"tEXt", b"") * 300_001),
+        png(IMAGE, format="GIF")[:-1] + b"\x21\xfe" + b"\x01a" * 300_001,
     ):
         with pytest.raises(ValueError, match="parts of one file are too many"):
             open_container(data)

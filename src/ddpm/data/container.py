@@ -81,12 +81,11 @@ def stripped(kind: str, data: bytes, parts: Callable[[bytes], Iterator[Part]]) -
             spans[-1][1] = end
         elif what == "needed":
             spans.append([start, end])
-        elif what == "added":
+        elif what == "added" and kind != "GIF":
             block = data[start : min(end, start + MAX_ADDED)]
             exif, xmp = exif or exif_orientation(block), xmp or xmp_orientation(block)
             frames = max(frames, announced_images(block))
-        else:
-            frames += 1
+        frames += what == "image"
     spans.append([end, len(data)])
     if sum(max(0, end - start) for start, end in spans) < len(data):
         view = memoryview(data)

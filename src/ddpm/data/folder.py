@@ -13,7 +13,7 @@ from ..utils.errors import UserError
 from .dataset import Decoded, Request, Source
 from .decode import MODES, ImageHeader, decode_to_fit, read_header
 from .labels import label_images
-from .limits import DEFAULT_SIDE, MAX_CHUNK, MAX_DEFAULT_SIDE
+from .limits import DEFAULT_SIDE, MAX_CHUNK, MAX_DEFAULT_SIDE, MAX_THREADS
 from .listing import CHUNK, ImageFiles, holds_files, in_order, list_files, named
 
 
@@ -49,7 +49,7 @@ def decode_files(
     """
     notes, headers, several = [*files.notes], set(), []
     read = partial(read_header, background=background)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(MAX_THREADS) as pool:
         results = in_order(pool, lambda name: files.attempt(read, name), files.names)
         for name, header in zip(files.names, results, strict=True):
             if isinstance(header, ImageHeader):

@@ -51,7 +51,10 @@ def known() -> dict[str, str]:
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Return the names that Pillow has for the formats that can be read here."""
+    """Return the names that Pillow has for the formats that can be read here, and set Pillow up."""
+    # So large, blocks of pixels are the system's again once they are freed. Of smaller ones glibc
+    # keeps some for every thread.
+    Image.core.set_block_size(2**26)
     return tuple(sorted({name for name in known().values() if name in Image.OPEN}))
 
 

@@ -1,5 +1,6 @@
 """Limits on the files that are read, so that none takes more memory or time than it is worth."""
 
+import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ MAX_CHUNK = 60_000_000  # of all decoded images that are not written yet
 MAX_SCANS = 100  # of a progressive JPEG, each a pass over the whole image; ten are usual …
 MAX_SCANNED = 2_500_000_000  # … and the pixels of all of them
 MAX_SLOW_PIXELS = 4_000_000  # of an image whose decoder is written in Python
-MAX_PARTS = 1_000_000  # of an image file, such as chunks and blocks
+MAX_THREADS = min(8, os.cpu_count() or 1)  # that decode: each takes memory for itself too
+MAX_PARTS = 300_000  # of an image file, such as chunks and blocks
 MAX_TAG_VALUES = 1_000_000  # of a TIFF's tag
 
 MAX_TABLE_BYTES = 100_000_000  # of a table of labels

@@ -20,7 +20,7 @@ from ..utils.errors import UserError, first_line, plain
 from .decode import read_bytes
 from .formats import ADVICE_FOR, SUFFIXES, count_endings, ending, known
 from .labels import Labels, read_labels
-from .limits import MAX_BYTES, check_archive, check_entry
+from .limits import MAX_BYTES, READING, check_archive, check_entry
 from .splits import choose_split
 
 MAX_VISITS = 100  # of a folder, by links that lead to it
@@ -42,6 +42,7 @@ class Listing:
     hidden   names of files and folders that begin with a dot or with __MACOSX
     links    how many there are of each kind
     notes    what else a person should know
+    size     returns how many bytes a file has
     """
 
     names: list[str]
@@ -51,6 +52,7 @@ class Listing:
     hidden: Sequence[str] = ()
     links: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    size: Callable[[str], int] = lambda name: 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class ImageFiles:
     notes   what a person should know of how files and classes were found
     others  what a person may want to know: which other files there are, hidden ones, and links
     version changes whenever a file does
+    size    returns how many bytes a file has, 0 where that is not known before it is read
     """
 
     where: str
@@ -73,11 +76,16 @@ class ImageFiles:
     notes: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     version: str = ""
+    size: Callable[[str], int] = lambda name: 0
 
     def attempt(self, use: Callable[[bytes], T], name: str) -> T | str:
-        """Return use(bytes of the file), or the reason why it failed."""
+        """Return use(bytes of the file), or the reason why it failed. Large files wait for one
+        another."""
         try:
-            return use(self.read(name))
+            with READING.reserve(min(self.size(name), READING.total)):
+                return use(self.read(name))
+        except MemoryError:
+            return "takes more memory than there is"
         except UnidentifiedImageError:
             return "not an image"
         except Exception as error:  # a damaged file makes decoders raise nearly anything
@@ -138,7 +146,7 @@ def list_files(path: Path, split: str = "train", classes_from: ClassesFrom = "au
     version = repr((listing.version, classes_from, tuple(readable)))
     return ImageFiles(
         str(path), chosen, listing.read, labels, (*notes, *split_notes, *label_notes),
-        describe_others(listing, other), version,
+        describe_others(listing, other), version, listing.size,
     )  # fmt: skip
 
 
@@ -236,7 +244,11 @@ def list_folder(root: Path) -> Listing:
             raise ValueError(faults[name])
         return read_bytes(root / name)
 
-    return Listing(sorted(names), read, digest.hexdigest(), faults, hidden, +links)
+    def size(name: str) -> int:
+        return 0 if name in faults else os.path.getsize(root / name)
+
+    version = digest.hexdigest()
+    return Listing(sorted(names), read, version, faults, hidden, +links, size=size)
 
 
 def identity(folder: str | Path) -> tuple[int, int]:
@@ -277,7 +289,8 @@ def list_zip(path: Path) -> Listing:
     version = repr(file_versions(path))
     lost = len(infos) - len(entries)
     notes = (f"{lost:,} names in {path} occur twice: the last file is read",) if lost else ()
-    return Listing(names, read, version, hidden=hidden, notes=notes)
+    size = lambda name: entries[name].file_size  # noqa: E731
+    return Listing(names, read, version, hidden=hidden, notes=notes, size=size)
 
 
 def entry_name(info: zipfile.ZipInfo) -> str:
