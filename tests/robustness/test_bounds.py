@@ -5,10 +5,15 @@ import os
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
+
+from ddpm import UserError, load_images
+from ddpm.data.decode import decode_to_fit, fit
 
 BYTES = 1_000_000_000  # above Python with torch
 SECONDS = 10
@@ -29,21 +34,22 @@ start = time.monotonic()
 try:
     data = load_images(sys.argv[1], (16,))
     print("learned", len(data), *data.notes)
-    inspect_images(data, sys.argv[1])
+    if sys.argv[3:]:
+        inspect_images(data, sys.argv[1])
 except UserError as error:
     print("refused", error)
 print(time.monotonic() - start, file=sys.stderr)
 """
 
 
-def decoded_in_bounds(path, tmp_path):
+def decoded_in_bounds(path, tmp_path, look=False):
     """What a process says that learns the images and may not take more memory."""
     if not os.path.exists("/proc/self/statm"):
         pytest.skip("this system does not bound memory")
     environment = os.environ | {"DDPM_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", DECODE, path, str(BYTES)], capture_output=True, text=True,
-        env=environment,
+        [sys.executable, "-c", DECODE, path, str(BYTES), *look * ["look"]],
+        capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "emory" not in done.stdout.replace("MB of memory", "")
@@ -108,17 +114,69 @@ def tile_of(side):
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(200)
 
 
-@pytest.fixture(scope="module")
-def heavy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("heavy")
+def test_what_is_decoded_at_once_takes_less_than_a_gigabyte(tmp_path):
+    """Of each format the most that is decoded, twice, so that several threads have to share."""
+    folder = tmp_path / "set"
+    folder.mkdir()
     for name, data in large_files():
-        (folder / name).write_bytes(data)
-        (folder / f"again-{name}").write_bytes(data)
-    return folder
+        if name in ("rgba.png", "a.webp", "a.avif", "b.webp", "tile.tif", "huge.png"):
+            (folder / name).write_bytes(data)
+            (folder / f"again-{name}").write_bytes(data)
+    said, _ = decoded_in_bounds(folder, tmp_path)
+    assert said.startswith("learned 6"), said
+    assert "6 of 12 images skipped" in said
+    assert "(16384x16384 pixels are too many)" in said
+    assert "MB of memory, of" in said
 
 
-def test_no_file_takes_more_memory_than_a_gigabyte(heavy, tmp_path):
-    """All of them at once, each twice, as many threads as there are."""
-    said, _ = decoded_in_bounds(heavy, tmp_path)
-    assert said.startswith("learned")
-    print(said)
+@pytest.mark.long
+def test_every_large_file_and_a_look_at_each(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, data in large_files():
+        for i in range(3):
+            (folder / f"{i}-{name}").write_bytes(data)
+    assert decoded_in_bounds(folder, tmp_path, look=True)[0].startswith("learned")
+
+
+@pytest.mark.long
+def test_no_file_takes_ten_seconds(tmp_path):
+    for name, data in large_files():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(data)
+        assert decoded_in_bounds(tmp_path / name, tmp_path)[1] < SECONDS, name
+
+
+def test_a_picture_of_the_largest_phone_camera(tmp_path):
+    """200 megapixels: decoded at an eighth of its size, of which there is enough."""
+    image = Image.linear_gradient("L").resize((16_320, 12_240))
+    (tmp_path / "set").mkdir()
+    image.save(tmp_path / "set" / "phone.jpg", quality=60)
+    del image
+    said, seconds = decoded_in_bounds(tmp_path / "set", tmp_path)
+    assert said.startswith("learned 1")
+    assert "skipped" not in said
+    assert seconds < SECONDS
+    data = (tmp_path / "set" / "phone.jpg").read_bytes()
+    small = decode_to_fit(data, "L", (16, 16)).astype(int)
+    plain = np.asarray(Image.linear_gradient("L").resize((2040, 1530)))
+    expected = fit(Image.fromarray(plain), (16, 16)).astype(int)
+    assert abs(small - expected).max() <= 2
+
+
+def test_a_zip_that_unpacks_to_a_hundred_times_its_size(tmp_path, monkeypatch):
+    """None of its files is large enough to be refused by itself."""
+    monkeypatch.setattr("ddpm.data.limits.MIN_ARCHIVE_BYTES", 1_000_000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(24):
+            archive.writestr(f"{i}.png", bytes(45_000))
+    with pytest.raises(UserError, match=r"zip bomb: it unpacks from [\d,]+ to 1,080,000 bytes"):
+        load_images(tmp_path / "a.zip")
+
+
+def test_what_python_decodes_is_bounded_too(tmp_path):
+    """Plain PPM, and others of other depths, take a second a megapixel."""
+    side = 2200
+    (tmp_path / "a.ppm").write_bytes(b"P6 %d %d 100\n" % (side, side) + bytes(3 * side * side))
+    with pytest.raises(UserError, match="pixels are too many for this kind of PPM"):
+        load_images(tmp_path)

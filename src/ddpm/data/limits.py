@@ -9,7 +9,7 @@ from threading import Condition
 MIN_SIDE = 8  # of an image, in pixels
 MAX_PIXELS = 250_000_000  # of an image: the largest cameras of phones have 200 million
 MAX_BYTES = 250_000_000  # of all image files that are read at once
-MAX_MEMORY = 650_000_000  # bytes that all images take which are decoded at once
+MAX_MEMORY = 550_000_000  # bytes that all images take which are decoded at once
 MAX_CHUNK = 60_000_000  # of all decoded images that are not written yet
 MAX_SCANS = 100  # of a progressive JPEG, each a pass over the whole image; ten are usual …
 MAX_SCANNED = 2_500_000_000  # … and the pixels of all of them
