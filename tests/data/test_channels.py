@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm import UserError, generate, load, load_images, train
+from ddpm import UserError, evaluate, generate, load, load_images, train
 from ddpm.data.decode import read_image
 from ddpm.generation.output import AnimationRecorder, Samples, write
 from ddpm.utils.images import grid, over, to_pil
@@ -116,6 +116,14 @@ def test_a_network_learns_and_makes_transparency(tmp_path, tiny):
     info = load(tmp_path / "run").data
     to_pil(samples.images[0]).save(tmp_path / "mine.png")
     assert torch.equal(read_image(tmp_path / "mine.png", info)[3], samples.images[0, 3])
+
+
+def test_what_is_transparent_is_scored_over_the_background(tmp_path, tiny, scripted):
+    folder = saved(tmp_path / "set", *(half_red(opaque=10 * i) for i in range(20)))
+    config = replace(tiny, data=str(folder), channels=4, background="lime", held_out=2)
+    train(config, tmp_path / "run", device="cpu")
+    report = evaluate(tmp_path / "run", n=8, features=scripted, device="cpu")
+    assert np.isfinite(report.distance)
 
 
 def test_animations_of_transparent_images(tmp_path, caplog):

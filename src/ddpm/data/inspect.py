@@ -224,7 +224,7 @@ def describe_files(reports: list[FileReport], size: tuple[int, int] | None) -> l
     modes = Counter("gray" if r.mode == "L" else "colour" for r in good)
     lines.append("modes: " + ", ".join(f"{mode} {n:,}" for mode, n in modes.most_common()))
     if len(modes) > 1:
-        lines.append("  gray images will be learned as colour: to learn gray, convert all to gray")
+        lines.append("  gray images will be learned as colour: to learn gray, --channels 1")
     aspects = sorted(r.aspect for r in good)
     median = statistics.median(aspects)
     lines.append(f"width / height: {aspects[0]:.2f} … {median:.2f} (median) … {aspects[-1]:.2f}")

@@ -174,7 +174,8 @@ class ImagePicker:
         def read(name: str, event: gr.EventData) -> tuple[Tensor, str]:
             sent = event_data(event)
             file, data = str(sent.get("name", "the file"))[:80], str(sent.get("data", ""))
-            return uploads.read_upload(file, data, page.store[name].data)
+            checkpoint = page.store[name]
+            return uploads.read_upload(file, data, checkpoint.data, checkpoint.config.background)
 
         def keep(name: str, uploaded: Tensor | None) -> tuple[Any, Any]:
             fits = uploaded is None or self.fitting(name, uploaded) is not None
