@@ -103,6 +103,19 @@ def test_ctrl_c_is_130_and_misuse_is_2(fails, capfd):
     assert end.value.code == 2
 
 
+def test_ctrl_c_while_modules_are_read_is_no_traceback():
+    code = (
+        "import runpy, sys\n"
+        "class Stop:\n"
+        "    def find_spec(name, *rest):\n"
+        "        if name == 'ddpm.cli.main': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop)\n"
+        "runpy.run_module('ddpm', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds the address space")
 def test_memory_that_runs_out_for_real(tmp_path):
     code = (

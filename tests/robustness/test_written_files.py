@@ -141,3 +141,14 @@ def test_overwriting_a_folder_deletes_only_what_ddpm_wrote(tmp_path):
         "00000.png", "00001.png", "00003.png", "00006.png", "00007.png", "cat.png", "notes.txt",
     ]  # fmt: skip
     assert kept == {name: (folder / name).read_bytes() for name in kept}
+
+
+def test_a_folder_for_diffusers_can_be_written_after_a_failure(write):
+    out, code = write("diffusers")
+    assert code == 0
+    files = sorted(written(out))
+    assert write("diffusers")[1] == 1  # it is in use
+    for path in files:
+        path.unlink()
+    assert write("diffusers")[1] == 0  # what is left of a failure is empty folders
+    assert sorted(written(out)) == files

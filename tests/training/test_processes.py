@@ -180,13 +180,16 @@ def test_a_signal_to_any_process_stops_all_within_a_step(rank, tmp_path):
         cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     steps, deadline = tmp_path / "steps", time.monotonic() + 120
-    while not (steps.exists() and len(steps.read_text()) >= 3):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(children(process.pid)[rank], signal.SIGTERM)
-    taken = len(steps.read_text())
-    _, error = process.communicate(timeout=60)
+    try:
+        while not (steps.exists() and len(steps.read_text()) >= 3):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(children(process.pid)[rank], signal.SIGTERM)
+        taken = len(steps.read_text())
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.terminate()
     assert error.count("stopping: saving after this step") >= 1
     saved = load(tmp_path / "run").step
     assert saved == len(steps.read_text()), "a step was lost, or taken after all had agreed"

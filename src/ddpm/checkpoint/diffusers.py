@@ -203,7 +203,7 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> None:
     Raise UserError for a network that a UNet2DModel cannot be.
     """
     unet, scheduler = unet_table(checkpoint), scheduler_table(checkpoint)
-    if folder.exists() and any(folder.iterdir()):
+    if any(not path.is_dir() for path in (folder, *folder.rglob("*")) if path.exists()):
         raise UserError(f"{folder} is there already: name a folder that is new or empty")
     require_writable(folder / "unet")
     require_writable(folder / "scheduler")
