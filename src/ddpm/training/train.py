@@ -62,9 +62,8 @@ def train(
 
     config.toml, metrics.jsonl, held-out.jsonl, samples/, model.safetensors (the EMA weights, for
     use), guide.safetensors (early ones, for autoguidance) and state/ (to resume from). Ctrl-C,
-    SIGTERM and SIGHUP save and end; `resume` goes on from there, bit for bit on the CPU. `images`,
-    a data set or a uint8 array, replace `config.data`. Without a `device` it takes the best. Raises
-    UserError.
+    SIGTERM and SIGHUP save and end; `resume` goes on from there, on the CPU bit for bit. `images`,
+    a data set or a uint8 array, replace `config.data`. The best device by default. Raises UserError.
     """
     config = with_precision(check(config), device or best_device())
     accelerator = start(config, device)
