@@ -17,6 +17,7 @@ import tyro
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from .core.types import (
+    Conventions,
     SamplerName,
     ScheduleName,
     Spacing,
@@ -85,6 +86,9 @@ class UNetConfig:
     """Dropout in the residual blocks."""
     film: bool = True
     """Scale and shift by the embedding (adaptive group norm); off: add it, as DDPM does."""
+    conventions: Conventions = "ddpm"
+    """Whose code decides on padding, the norms' epsilon and times' frequencies: for weights that
+    were trained elsewhere."""
 
 
 @dataclass(frozen=True)

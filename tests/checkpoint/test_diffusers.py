@@ -1,6 +1,8 @@
 """To and from diffusers: the same images go in, the same come out."""
 
+import ast
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -8,12 +10,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddpm import UserError, load, preset
-from ddpm.checkpoint.checkpoint import Checkpoint, build_diffusion, build_net
+from ddpm.checkpoint.bundle import EXPORTED, bundle
+from ddpm.checkpoint.checkpoint import PRETRAINED, Checkpoint, build_diffusion, build_net
 from ddpm.checkpoint.diffusers import WEIGHTS, read_config, read_diffusers, write_diffusers
 from ddpm.cli.main import main
 from ddpm.config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig
+from ddpm.generation.generate import denoise_trajectory
 
 diffusers = pytest.importorskip("diffusers")
+
+
+@pytest.fixture(autouse=True)
+def own_modules(tmp_path_factory, monkeypatch):
+    """Copies of folders' code, which diffusers makes, are not kept."""
+    cache = str(tmp_path_factory.mktemp("modules"))
+    monkeypatch.setattr(diffusers.utils.dynamic_modules_utils, "HF_MODULES_CACHE", cache)
+
 
 SMALL = UNetConfig(channels=16, mults=(1, 2), attention=(2,), groups=8, film=False)
 NETWORKS = {
@@ -22,27 +34,45 @@ NETWORKS = {
     "two heads": replace(SMALL, heads=2),
     "three levels, attention at two": replace(SMALL, mults=(1, 2, 2), attention=(1, 4), blocks=1),
     "narrowing": replace(SMALL, mults=(1, 3, 2), attention=()),
+    "as improved-diffusion": replace(SMALL, conventions="improved-diffusion"),
+}
+FINE = "folded, with a stage at full resolution"
+OTHERS = {  # what no UNet2DModel is
+    "folded": replace(SMALL, patch=2, attention=(4,)),
+    FINE: replace(SMALL, patch=2, attention=(2,), fine=8),
+    "folded, as improved-diffusion": replace(
+        SMALL, patch=2, attention=(), conventions="improved-diffusion"
+    ),
+    "a wide first level": replace(SMALL, mults=(2, 2)),
+    "heads of two widths": replace(SMALL, mults=(1, 2), attention=(1,), heads=2),
 }
 
 
-def random_checkpoint(unet=SMALL, classes=(), channels=3, **options):
+def random_checkpoint(unet=SMALL, classes=(), channels=3, side=16, **options):
     """Every weight random: layers that start at zero would hide mistakes."""
     torch.manual_seed(0)
     config = Config(unet=unet, **options)
-    data = DataInfo("noise", 10, channels, 16, 16, tuple(classes), "f")
+    data = DataInfo("noise", 10, channels, side, side, tuple(classes), "f")
     net = build_net(config, data).eval().requires_grad_(False)
     for p in net.parameters():
         p.normal_(0, 0.2 if p.ndim == 1 else p[0].numel() ** -0.5)
     return Checkpoint(net, build_diffusion(config), config, data, 7, 70)
 
 
-def images(channels=3):
+def images(*shape):
     g = torch.Generator().manual_seed(1)
-    return torch.randn(4, channels, 16, 16, generator=g), torch.tensor([1, 2, 500, 1000])
+    return torch.randn(4, *(shape or (3, 16, 16)), generator=g), torch.tensor([1, 2, 500, 1000])
 
 
-def assert_same(ours, theirs):
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+def assert_same(ours, theirs, tolerance=1e-4):
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def loaded(folder):
+    """What diffusers loads, told to trust the folder's code."""
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -60,15 +90,118 @@ def test_classes_and_gray(tmp_path):
     checkpoint = random_checkpoint(classes=("cat", "dog"), channels=1)
     write_diffusers(checkpoint, tmp_path)
     theirs = diffusers.UNet2DModel.from_pretrained(tmp_path, subfolder="unet")
-    (x, t), y = images(1), torch.tensor([0, 1, 2, 0])  # 2: no class
+    (x, t), y = images(1, 16, 16), torch.tensor([0, 1, 2, 0])  # 2: no class
     assert_same(checkpoint.net(x, t, y), theirs(x, t - 1, class_labels=y).sample)
 
 
-def test_sides_that_diffusers_cannot_halve_are_refused(tmp_path):
-    checkpoint = random_checkpoint(replace(SMALL, mults=(1, 2, 2)))
-    odd = replace(checkpoint, data=replace(checkpoint.data, height=14))
-    with pytest.raises(UserError, match="sides can be divided by 4, and these are 16x14"):
-        write_diffusers(odd, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [*((name, 16) for name in OTHERS), ("additive", 15), ("folded", 13), (FINE, 13)],
+)
+@torch.inference_mode()
+def test_every_other_network_carries_its_code(name, side, tmp_path):
+    checkpoint = random_checkpoint({**NETWORKS, **OTHERS}[name], ("cat", "dog"), side=side)
+    assert write_diffusers(checkpoint, tmp_path)
+    (x, t), y = images(3, side, side), torch.tensor([0, 1, 2, 0])
+    theirs = loaded(tmp_path).unet
+    assert_same(checkpoint.net(x, t, y), theirs(x, t - 1, class_labels=y).sample, 1e-5)
+    assert_same(checkpoint.net(x, t), theirs(x, t - 1).sample, 1e-5)
+    again = read_diffusers(tmp_path)
+    assert (again.config, again.data) == (checkpoint.config, checkpoint.data)
+    assert again.weights_hash() == checkpoint.weights_hash()
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+@torch.inference_mode()
+def test_bundled_weights_are_the_same_function_and_images(name, tmp_path):
+    checkpoint = load(name)
+    write_diffusers(checkpoint, tmp_path)
+    x, t = images(*checkpoint.data.shape)
+    y = torch.tensor([0, 3, 9, 10]) if checkpoint.conditional else None
+    pipeline = loaded(tmp_path)
+    assert_same(checkpoint.net(x, t, y), pipeline.unet(x, t - 1, class_labels=y).sample, 1e-5)
+
+    theirs = pipeline(2, generator=torch.manual_seed(3), output_type="np").images
+    torch.manual_seed(3)
+    *_, last = denoise_trajectory(
+        checkpoint.net, checkpoint.diffusion, lambda: torch.randn(2, *checkpoint.data.shape),
+        torch.tensor([0, 1]) if checkpoint.conditional else None, checkpoint.config.sample,
+        len(checkpoint.data.classes),
+    )  # fmt: skip
+    ours = (last.x / 2 + 0.5).permute(0, 2, 3, 1)
+    assert_same(ours, torch.from_numpy(theirs), 1e-3)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun"])
+def test_the_pipeline_asks_for_classes(sampler, tmp_path):
+    """Settings of every sampler pass, and names, numbers and no class do."""
+    sample = SampleConfig(sampler, steps=3, spacing="log-snr", eta=0.5, guidance=2.0)
+    checkpoint = random_checkpoint(OTHERS["folded"], classes=("cat", "dog"), sample=sample)
+    write_diffusers(checkpoint, tmp_path)
+    pipeline = loaded(tmp_path)
+
+    def made(*args, **options):
+        images = pipeline(*args, generator=torch.manual_seed(0), output_type="np", **options).images
+        return torch.from_numpy(images)
+
+    alternate = made(4)
+    assert_same(alternate[1:2], made(4, ["cat", "dog"])[1:2])
+    assert_same(made(2, "dog"), made(2, 1))
+    assert not torch.equal(made(2, "dog"), made(2, "cat"))
+    assert not torch.equal(made(2, "dog"), made(2, "dog", guidance_scale=5))
+    assert_same(made(2, "dog", guidance_scale=0), made(2, 2, guidance_scale=1))  # 2 is no class
+    assert not torch.equal(made(2, "dog"), made(2, "dog", num_inference_steps=5))
+    with pytest.raises(ValueError, match="there are 2 classes, and no number 7"):
+        made(1, 7)
+    assert pipeline(1).images[0].size == (16, 16)
+
+
+@torch.inference_mode()
+def test_a_folder_that_diffusers_saved_again_is_read(tmp_path):
+    checkpoint = random_checkpoint(OTHERS["folded"], classes=("cat", "dog"))
+    write_diffusers(checkpoint, tmp_path / "a")
+    loaded(tmp_path / "a").save_pretrained(tmp_path / "b")
+    again = read_diffusers(tmp_path / "b")
+    assert (again.config, again.data) == (checkpoint.config, checkpoint.data)
+    assert again.weights_hash() == checkpoint.weights_hash()
+
+
+@torch.inference_mode()
+def test_their_samplers_take_our_network(tmp_path):
+    """Folded as it is, it is a model of times 0 … T − 1 to them."""
+    write_diffusers(random_checkpoint(OTHERS["folded"]), tmp_path)
+    scheduler = diffusers.DDIMScheduler(beta_schedule="squaredcos_cap_v2")
+    theirs = diffusers.DDIMPipeline(loaded(tmp_path).unet, scheduler)
+    theirs.set_progress_bar_config(disable=True)
+    assert theirs(2, num_inference_steps=3, output_type="np").images.shape == (2, 16, 16, 3)
+
+
+@torch.inference_mode()
+def test_half_precision(tmp_path):
+    checkpoint = random_checkpoint(OTHERS["folded"])
+    write_diffusers(checkpoint, tmp_path)
+    x, t = images()
+    half = loaded(tmp_path).to(torch.bfloat16).unet(x, t - 1).sample
+    assert_same(checkpoint.net(x, t), half, 0.2)
+
+
+def test_code_is_run_only_where_it_is_trusted(tmp_path):
+    write_diffusers(random_checkpoint(OTHERS["folded"]), tmp_path)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        diffusers.DiffusionPipeline.from_pretrained(tmp_path)
+
+
+def test_exported_code_stands_alone():
+    """It asks for nothing but torch, diffusers and Python itself, and no name stands for two
+    things."""
+    for name in ("unet", "pipeline"):
+        tree = ast.parse(bundle(EXPORTED / f"{name}.py"))
+        imported = {n.module.split(".")[0] for n in tree.body if isinstance(n, ast.ImportFrom)}
+        imported |= {a.name for n in tree.body if isinstance(n, ast.Import) for a in n.names}
+        assert imported <= {"torch", "diffusers"} | sys.stdlib_module_names
+        assert not [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
+        defined = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        assert len(defined) == len(set(defined))
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
@@ -123,19 +256,44 @@ def their_pipeline(folder, **options):
 @pytest.mark.parametrize(
     "options",
     [{}, {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 8},
-     {"attention_head_dim": 32}, {"num_class_embeds": 5}, {"in_channels": 1, "out_channels": 1}],
+     {"attention_head_dim": 32}, {"num_class_embeds": 5}, {"in_channels": 1, "out_channels": 1},
+     {"downsample_padding": 1, "freq_shift": 0, "norm_eps": 1e-5, "flip_sin_to_cos": True},
+     {"flip_sin_to_cos": True}],
 )  # fmt: skip
 @torch.inference_mode()
 def test_theirs_is_read(options, tmp_path):
     theirs = their_pipeline(tmp_path, **options)
     ours = read_diffusers(tmp_path)
-    x, t = images(options.get("in_channels", 3))
+    x, t = images(options.get("in_channels", 3), 16, 16)
     y = torch.tensor([0, 4, 2, 3]) if "num_class_embeds" in options else None
     assert_same(ours.net(x, t, y), theirs(x, t - 1, class_labels=y).sample)
     assert ours.config.diffusion.schedule == "linear"
     assert ours.config.diffusion.target == "eps"
     assert ours.config.sample.variance == "beta"
     assert len(ours.data.classes) == options.get("num_class_embeds", 0)
+
+
+@torch.inference_mode()
+def test_the_network_of_their_example_is_read(tmp_path):
+    """That of diffusers' example of unconditional training, by its own defaults: a tenth as wide
+    here, with as many heads in each level that attends."""
+    torch.manual_seed(0)
+    down, up = ["DownBlock2D"] * 6, ["UpBlock2D"] * 6
+    down[4], up[1] = "AttnDownBlock2D", "AttnUpBlock2D"
+    theirs = diffusers.UNet2DModel(
+        sample_size=64, layers_per_block=2, block_out_channels=(16, 16, 32, 32, 64, 64),
+        norm_num_groups=8, down_block_types=down, up_block_types=up,
+    ).eval()  # fmt: skip
+    for p in theirs.parameters():
+        p.normal_(0, 0.2 if p.ndim == 1 else p[0].numel() ** -0.5)
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
+    diffusers.DDPMPipeline(theirs, scheduler).save_pretrained(tmp_path / "a")
+    ours = read_diffusers(tmp_path / "a")
+    x, t = images(3, 64, 64)
+    assert_same(ours.net(x, t), theirs(x, t - 1).sample)
+    assert ours.config.unet.heads == 8
+    write_diffusers(ours, tmp_path / "b")  # and it is theirs again
+    assert_same(ours.net(x, t), loaded(tmp_path / "b").unet(x, t - 1).sample)
 
 
 @torch.inference_mode()
@@ -197,7 +355,6 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     for words, says in (
         (["ours.safetensors", "back"], "is there already"),
         (["theirs", "ours.safetensors"], "is there already"),
-        (["mnist", "x"], "folds pixels in patches of 2"),
         (["nowhere", "x"], "there is no checkpoint at nowhere"),
         (["theirs", "x.bin"], "end it in .safetensors"),
     ):
@@ -214,7 +371,7 @@ def change(path, **values):
     [
         ("unet/config.json", {"act_fn": "gelu"}, "act_fn = 'gelu'"),
         ("unet/config.json", {"resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups"),
-        ("unet/config.json", {"freq_shift": 0}, "freq_shift = 0"),
+        ("unet/config.json", {"freq_shift": 0}, "downsample_padding, freq_shift and norm_eps"),
         ("unet/config.json", {"down_block_types": ["ResnetDownsampleBlock2D"] * 2}, "down_block"),
         ("unet/config.json", {"block_out_channels": [16, 40]}, "block_out_channels"),
         ("unet/config.json", {"sample_size": None}, "sample_size"),
@@ -250,9 +407,3 @@ def test_damage_is_named(tmp_path):
     (tmp_path / "unet" / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as JSON"):
         read_diffusers(tmp_path)
-
-
-def test_a_stage_at_full_resolution_is_refused(tmp_path):
-    checkpoint = random_checkpoint(replace(SMALL, fine=8))
-    with pytest.raises(UserError, match="no stage at full resolution"):
-        write_diffusers(checkpoint, tmp_path)

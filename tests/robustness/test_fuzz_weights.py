@@ -16,7 +16,12 @@ from safetensors.torch import load_file, save, save_file
 from ddpm import load
 from ddpm.checkpoint.checkpoint import Header, build
 from ddpm.checkpoint.checkpoint import save as save_checkpoint
-from ddpm.checkpoint.diffusers import WEIGHTS, read_diffusers, write_diffusers
+from ddpm.checkpoint.diffusers import (
+    WEIGHTS,
+    read_diffusers,
+    scheduler_table,
+    write_diffusers,
+)
 from ddpm.checkpoint.tensors import VERSION, digest
 from ddpm.config import Config, DataInfo
 from ddpm.core.ema import EMA
@@ -224,12 +229,10 @@ def theirs(place, net):
     unet, config, data = net
     with place() as folder:
         save_checkpoint(folder / "x.safetensors", unet, config, data, 4, 8)
-        write_diffusers(load(folder / "x.safetensors"), folder / "there")
-        unet, scheduler = (
-            json.loads((folder / "there" / name).read_text())
-            for name in ("unet/config.json", "scheduler/scheduler_config.json")
-        )
-        yield unet, scheduler, load_file(folder / "there" / "unet" / WEIGHTS)
+        checkpoint = load(folder / "x.safetensors")
+        write_diffusers(checkpoint, folder / "there")
+        table = json.loads((folder / "there" / "unet/config.json").read_text())
+        yield table, scheduler_table(checkpoint), load_file(folder / "there" / "unet" / WEIGHTS)
 
 
 @fuzz
@@ -248,5 +251,21 @@ def test_folders_of_diffusers(place, net, theirs, in_net, in_scheduler, in_heade
             header = in_json(Header(VERSION, "ema", 4, 8, data, config))
             about = {"ddpm": as_json(poked(header, in_header))}
         save_file(altered(tensors, changes), folder / WEIGHTS, metadata=about)
+        with promised():
+            used(read_diffusers(folder))
+
+
+@fuzz
+@given(pokes, pokes, changes)
+def test_folders_with_code_of_their_own(place, net, in_net, in_index, changes):
+    """The code is never run; what the header says of it is all that is read."""
+    unet, config, data = net
+    with place() as folder:
+        table = {"_class_name": "DDPMUNet", "settings": asdict(config.unet)}
+        index = {"header": in_json(Header(VERSION, "ema", 4, 8, data, config))}
+        (folder / "config.json").write_text(as_json(poked(table, in_net)))
+        (folder / "model_index.json").write_text(as_json(poked(index, in_index)))
+        tensors = {f"net.{name}": t for name, t in unet.state_dict().items()}
+        save_file(altered(tensors, changes), folder / WEIGHTS)
         with promised():
             used(read_diffusers(folder))

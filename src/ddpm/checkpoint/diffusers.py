@@ -1,13 +1,11 @@
-"""Checkpoints as folders that diffusers loads as a DDPMPipeline, and back. It is not needed here.
+"""Checkpoints as folders that diffusers loads as a pipeline, and back. It is not needed here.
 
-Our U-Net and a `UNet2DModel` are the same function under other names, but for time: ours is 1 … T,
-theirs 0 … T − 1. As sin and cos of (t + 1) ω are those of t ω rotated by ω, a rotation of the first
-linear layer of the time embedding makes up for it exactly.
+What a `UNet2DModel` can be becomes one, and a DDPMPipeline. For every other network, and
+where there are classes to ask for, the folder has a pipeline and a model of its own: files with our
+own code in them, so that they are the same function and sample in the same way.
 """
 
 import json
-import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,17 +30,33 @@ from ..config import (
     validated,
 )
 from ..core.schedule import SCHEDULES
+from ..core.types import Conventions
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, read_text, require_writable
+from .bundle import EXPORTED, bundle
 from .checkpoint import Checkpoint, Header, rebuild
-from .tensors import VERSION, as_os_error, read_tensors, renamed_header
+from .layouts import DIFFUSERS as DIFFUSERS_NAMES
+from .layouts import LABELS, Layout, from_layout, to_layout
+from .tensors import (
+    VERSION,
+    as_os_error,
+    read_tensors,
+    renamed_header,
+    under_prefix,
+    with_prefix,
+)
 
 DIFFUSERS = "0.31.0"  # the oldest whose configs are written here
+MODEL = "ddpm_unet"  # the module of a network that a UNet2DModel cannot be
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TARGETS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 VARIANCES = {"beta": "fixed_large", "beta-tilde": "fixed_small"}
 SCHEDULE_NAMES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 Fixed = dict[str, tuple[Any, tuple[Any, ...]]]
+# A UNet2DModel's downsample_padding, freq_shift and norm_eps.
+CONVENTIONS: dict[Conventions, tuple[int, float, float]] = {
+    "ddpm": (0, 1, 1e-6), "improved-diffusion": (1, 0, 1e-5),
+}  # fmt: skip
 # What a UNet2DModel must have to be one of ours: diffusers' default, and what is allowed.
 FIXED_UNET: Fixed = {
     "_class_name": ("UNet2DModel", ("UNet2DModel",)), "act_fn": ("silu", ("silu", "swish")),
@@ -51,8 +65,6 @@ FIXED_UNET: Fixed = {
     "upsample_type": ("conv", ("conv",)), "mid_block_scale_factor": (1, (1, 1.0)),
     "mid_block_type": ("UNetMidBlock2D", ("UNetMidBlock2D",)),
     "time_embedding_type": ("positional", ("positional",)), "time_embedding_dim": (None, (None,)),
-    "downsample_padding": (1, (0,)), "flip_sin_to_cos": (True, (False,)), "freq_shift": (0, (1,)),
-    "norm_eps": (1e-5, (1e-6,)),
 }  # fmt: skip
 # The same of a scheduler; a DDIMScheduler has the same process as a DDPMScheduler.
 FIXED_SCHEDULER: Fixed = {
@@ -80,6 +92,10 @@ class UNet2DConfig:
     up_block_types: tuple[str, ...] = ()
     attention_head_dim: Width | None = 8
     norm_num_groups: Width = 32
+    norm_eps: float = 1e-5
+    downsample_padding: int = 1
+    freq_shift: float = 0
+    flip_sin_to_cos: bool = True
     attn_norm_num_groups: Width | None = None
     dropout: Below1 = 0.0
     resnet_time_scale_shift: str = "default"
@@ -99,160 +115,84 @@ class SchedulerConfig:
     variance_type: str = "fixed_small"
 
 
-# ---- names -----------------------------------------------------------------------------------
-
-
-def modules(c: UNetConfig) -> Iterator[tuple[str, ...]]:
-    """Yield (our name, theirs) of each module with a weight and a bias; of q, k and v, one module
-    of ours, all three of theirs."""
-
-    def block(ours: str, theirs: str, j: int, attends: bool, skip: bool) -> Iterator[Any]:
-        res, at = f"{theirs}.resnets.{j}", f"{theirs}.attentions.{j}"
-        yield f"{ours}.res.norm1", f"{res}.norm1"
-        yield f"{ours}.res.conv1", f"{res}.conv1"
-        yield f"{ours}.res.norm2.project", f"{res}.time_emb_proj"
-        yield f"{ours}.res.norm2.norm", f"{res}.norm2"
-        yield f"{ours}.res.conv2", f"{res}.conv2"
-        if skip:
-            yield f"{ours}.res.skip", f"{res}.conv_shortcut"
-        if attends:
-            yield f"{ours}.attention.norm", f"{at}.group_norm"
-            yield f"{ours}.attention.qkv", f"{at}.to_q", f"{at}.to_k", f"{at}.to_v"
-            yield f"{ours}.attention.out", f"{at}.to_out.0"
-
-    yield "time.0", "time_embedding.linear_1"
-    yield "time.2", "time_embedding.linear_2"
-    yield "conv_in", "conv_in"
-    levels, attends = len(c.mults), [c.patch * 2**i in c.attention for i in range(len(c.mults))]
-    k, width, skips = 0, 1, [1]  # in multiples of c.channels
-    for i, mult in enumerate(c.mults):
-        for j in range(c.blocks):
-            yield from block(f"down.{k}", f"down_blocks.{i}", j, attends[i], width != mult)
-            k, width = k + 1, mult
-            skips.append(width)
-        if i < levels - 1:
-            yield f"down.{k}.conv", f"down_blocks.{i}.downsamplers.0.conv"
-            k += 1
-            skips.append(width)
-    yield from block("mid.0", "mid_block", 0, True, False)
-    yield from block("mid.1", "mid_block", 1, False, False)
-    k = 0
-    for i, mult in enumerate(reversed(c.mults)):
-        for j in range(c.blocks + 1):
-            skip = width + skips.pop() != mult
-            yield from block(f"up.{k}", f"up_blocks.{i}", j, attends[levels - 1 - i], skip)
-            k, width = k + 1, mult
-        if i < levels - 1:
-            yield f"up.{k}.conv", f"up_blocks.{i}.upsamplers.0.conv"
-            k += 1
-    yield "norm_out", "conv_norm_out"
-    yield "conv_out", "conv_out"
-
-
-def to_diffusers(tensors: dict[str, Tensor], c: UNetConfig) -> dict[str, Tensor]:
-    """Return the weights of a U-Net under diffusers' names; 1x1 convolutions become linear."""
-    out = {}
-    for ours, *theirs in modules(c):
-        for part in ("weight", "bias"):
-            tensor = tensors[f"{ours}.{part}"]
-            if ".attention." in ours and tensor.ndim == 4:
-                tensor = tensor.flatten(1)
-            for name, piece in zip(theirs, tensor.chunk(len(theirs)), strict=True):
-                out[f"{name}.{part}"] = piece
-    if "label.weight" in tensors:
-        out["class_embedding.weight"] = tensors["label.weight"]
-    first = "time_embedding.linear_1.weight"
-    out[first] = shift_time(out[first], +1)
-    return {name: tensor.contiguous() for name, tensor in out.items()}
-
-
-def from_diffusers(tensors: dict[str, Tensor], c: UNetConfig) -> dict[str, Tensor]:
-    """Return the weights of a UNet2DModel under our names."""
-    for old, new in OLD_NAMES.items():
-        tensors = {name.replace(f".{old}.", f".{new}."): t for name, t in tensors.items()}
-    out = {}
-    for ours, *theirs in modules(c):
-        for part in ("weight", "bias"):
-            tensor = torch.cat([tensors[f"{name}.{part}"] for name in theirs])
-            if ".attention." in ours and tensor.ndim == 2:
-                tensor = tensor[:, :, None, None]
-            out[f"{ours}.{part}"] = tensor
-    if "class_embedding.weight" in tensors:
-        out["label.weight"] = tensors["class_embedding.weight"]
-    out["time.0.weight"] = shift_time(out["time.0.weight"], -1)
-    return out
-
-
-def shift_time(weight: Tensor, by: int) -> Tensor:
-    """Return W′ with W′ E(t) = W E(t + by), where E(t) = [sin t ω_i …, cos t ω_i …]."""
-    half = weight.shape[1] // 2
-    i = torch.arange(half, dtype=torch.float64)
-    omega = by * torch.exp(-math.log(10_000.0) / (half - 1) * i)
-    of_sin, of_cos = weight.double().chunk(2, dim=1)
-    new_sin = of_sin * omega.cos() - of_cos * omega.sin()
-    new_cos = of_sin * omega.sin() + of_cos * omega.cos()
-    return torch.cat([new_sin, new_cos], dim=1).to(weight.dtype)
-
-
 # ---- writing ---------------------------------------------------------------------------------
 
 
-def write_diffusers(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write a folder, new or empty, that `DDPMPipeline.from_pretrained` loads.
-
-    Raise UserError for a network that a UNet2DModel cannot be.
-    """
-    unet, scheduler = unet_table(checkpoint), scheduler_table(checkpoint)
+def write_diffusers(checkpoint: Checkpoint, folder: Path) -> bool:
+    """Write a folder, new or empty, that diffusers loads as a pipeline. Return whether it has code
+    of its own, which diffusers runs only if it is told to trust it."""
     if any(not path.is_dir() for path in (folder, *folder.rglob("*")) if path.exists()):
         raise UserError(f"{folder} is there already: name a folder that is new or empty")
-    require_writable(folder / "unet")
-    require_writable(folder / "scheduler")
     c = checkpoint
-    header = Header(VERSION, c.weights, c.step, c.images_seen, c.data, c.config)
-    about = {"format": "pt", "ddpm": json.dumps(asdict(header))}
-    state = {name: t.detach().cpu() for name, t in c.net.state_dict().items()}
+    header = asdict(Header(VERSION, c.weights, c.step, c.images_seen, c.data, c.config))
+    tensors = {name: t.detach().cpu().contiguous() for name, t in c.net.state_dict().items()}
+    plain = is_plain(c)
+    library, kind = ("diffusers", "UNet2DModel") if plain else (MODEL, "DDPMUNet")
+    index: dict[str, Any] = {"_diffusers_version": DIFFUSERS, "unet": [library, kind]}
+    texts: dict[str, str] = {}
+    tables = {"unet/config": unet_table(c) if plain else own_table(c), "model_index": index}
+    if custom := not plain or c.conditional:
+        index |= {"_class_name": ["pipeline", "DDPMFromScratchPipeline"], "header": header}
+        texts["pipeline.py"] = bundle(EXPORTED / "pipeline.py")
+    else:
+        index |= {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"]}
+        tables["scheduler/scheduler_config"] = scheduler_table(c)
+    if plain:
+        tensors = to_layout(tensors, c.config.unet, DIFFUSERS_NAMES)
+    else:
+        tensors = with_prefix("net.", tensors)
+        texts[f"unet/{MODEL}.py"] = bundle(EXPORTED / "unet.py")
+    texts |= {f"{name}.json": json.dumps(tables[name], indent=2) + "\n" for name in tables}
+    for part in sorted({(folder / name).parent for name in texts}):
+        require_writable(part)
+    about = {"format": "pt", "ddpm": json.dumps(header)}
     with atomic_write(folder / "unet" / WEIGHTS) as beside, as_os_error(folder):
-        save_file(to_diffusers(state, c.config.unet), beside, metadata=about)
-    index = {
-        "_class_name": "DDPMPipeline", "_diffusers_version": DIFFUSERS,
-        "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"],
+        save_file(tensors, beside, metadata=about)
+    for name, text in texts.items():
+        with atomic_write(folder / name) as beside:
+            beside.write_text(text, encoding="utf-8")
+    return custom
+
+
+def is_plain(checkpoint: Checkpoint) -> bool:
+    """Return whether a UNet2DModel can be this network: its pixels are not folded, its sides can
+    be halved at each level, its first level is as wide as its first convolution, and its attention
+    heads are all of one width."""
+    c, data = checkpoint.config.unet, checkpoint.data
+    halvings = 2 ** (len(c.mults) - 1)
+    even = data.height % halvings == data.width % halvings == 0
+    widths = {m for i, m in enumerate(c.mults) if 2**i in c.attention} | {c.mults[-1]}
+    one_width = c.heads == 1 or len(widths) == 1
+    return c.patch == 1 and not c.fine and even and c.mults[0] == 1 and one_width
+
+
+def own_table(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the config of a network that a folder has code for."""
+    data = checkpoint.data
+    return {
+        "_class_name": "DDPMUNet", "_diffusers_version": DIFFUSERS, "sample_size": side(data),
+        "in_channels": data.channels, "num_classes": len(data.classes),
+        "settings": asdict(checkpoint.config.unet),
     }  # fmt: skip
-    files = {"unet/config": unet, "scheduler/scheduler_config": scheduler, "model_index": index}
-    for name, table in files.items():
-        with atomic_write(folder / f"{name}.json") as beside:
-            beside.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def side(data: DataInfo) -> int | list[int]:
+    return data.height if data.height == data.width else [data.height, data.width]
 
 
 def unet_table(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the config of a UNet2DModel."""
     c, data = checkpoint.config.unet, checkpoint.data
-    if c.patch > 1:
-        raise UserError(
-            f"this network folds pixels in patches of {c.patch}, which diffusers' UNet2DModel does "
-            f"not do; one trained with --unet.patch 1 can be converted"
-        )
-    if c.fine:
-        raise UserError("a UNet2DModel has no stage at full resolution, and this network has one")
-    halvings = 2 ** (len(c.mults) - 1)
-    if data.height % halvings or data.width % halvings:
-        raise UserError(
-            f"a UNet2DModel of {len(c.mults)} levels takes images whose sides can be divided by "
-            f"{halvings}, and these are {data.width}x{data.height}"
-        )
-    if c.mults[0] != 1:
-        raise UserError("a UNet2DModel's first level is as wide as its first convolution: mults 1")
     widths = [c.channels * m for m in c.mults]
     attends = [2**i in c.attention for i in range(len(widths))]
-    with_attention = {w for w, a in zip(widths, attends, strict=True) if a} | {widths[-1]}
-    if c.heads > 1 and len(with_attention) > 1:
-        raise UserError("diffusers gives all attention heads one width; here they have several")
     down = ["AttnDownBlock2D" if a else "DownBlock2D" for a in attends]
     up = ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)]
-    side: Any = data.height if data.height == data.width else [data.height, data.width]
+    padding, shift, eps = CONVENTIONS[c.conventions]
     return {
         **{name: allowed[0] for name, (_, allowed) in FIXED_UNET.items()},
-        "_diffusers_version": DIFFUSERS,
-        "sample_size": side, "in_channels": data.channels, "out_channels": data.channels,
+        "_diffusers_version": DIFFUSERS, "flip_sin_to_cos": False,
+        "downsample_padding": padding, "freq_shift": shift, "norm_eps": eps,
+        "sample_size": side(data), "in_channels": data.channels, "out_channels": data.channels,
         "block_out_channels": widths, "layers_per_block": c.blocks, "dropout": c.dropout,
         "down_block_types": down, "up_block_types": up,
         "attention_head_dim": widths[-1] // c.heads if c.heads > 1 else None,
@@ -286,36 +226,70 @@ def is_diffusers(path: Path) -> bool:
 
 
 def read_diffusers(folder: Path) -> Checkpoint:
-    """Return the checkpoint in a folder of a DDPMPipeline, or one that `write_diffusers` wrote.
+    """Return the checkpoint in a folder of a DDPMPipeline, or one that `write_diffusers` wrote. No
+    code that lies in it is run.
 
     Raise UserError where it is damaged, or a network that our U-Net cannot be.
     """
     parts = folder / "unet", folder / "scheduler"
     unet, process = (part if part.is_dir() else folder for part in parts)
     model, path = read_json(unet / "config.json"), unet / WEIGHTS
-    scheduler = read_json(process / "scheduler_config.json")
     if not path.is_file():
         raise UserError(
             f"there is no {WEIGHTS} in {unet}; a .bin file is a pickle, which could run anything: "
             f"load and save it with diffusers, which writes safetensors"
         )
     tensors, about = read_tensors(path)
-    header = read_header(about["ddpm"], path) if about.get("ddpm") else None
-    config, data = read_config(model, scheduler, folder.name)
-    if header:  # written by us: the header has what diffusers' configs lack
-        config, data = replace(header.config, unet=config.unet), header.data
-    try:
-        ours = from_diffusers(tensors, config.unet)
-        if data.classes and not header:  # add a row for no class, which it never learned
-            label = ours["label.weight"]
-            ours["label.weight"] = torch.cat([label, label.mean(0, keepdim=True)])
-    except (RuntimeError, LookupError, ArithmeticError):  # tensors of other names or shapes
-        raise UserError(f"{path} is damaged: its weights do not fit its own config") from None
+    header = find_header(folder, about, path)
+    if model.get("_class_name") == "DDPMUNet":
+        if header is None:
+            raise UserError(f"{folder} does not say what its network is: its header is missing")
+        config, data = header.config, header.data
+        ours = under_prefix("net.", tensors)
+    else:
+        scheduler = {} if header else read_json(process / "scheduler_config.json")
+        config, data = read_config(model, scheduler, folder.name)
+        if header:  # written by us: the header has what diffusers' configs lack
+            config, data = replace(header.config, unet=config.unet), header.data
+        ours = our_names(path, tensors, config.unet, layout_of(model), bool(header))
     net, diffusion = rebuild(path, config, data, ours)
     made = Checkpoint(net.eval().requires_grad_(False), diffusion, config, data, 0, 0, "as given")
     if not header:
         return made
     return replace(made, step=header.step, images_seen=header.images_seen, weights=header.weights)
+
+
+def layout_of(model: dict[str, Any]) -> Layout:
+    flipped = model.get("flip_sin_to_cos", True)
+    return replace(DIFFUSERS_NAMES, times="cos, sin" if flipped else "sin, cos")
+
+
+def our_names(
+    path: Path, tensors: dict[str, Tensor], c: UNetConfig, layout: Layout, null: bool,
+    later: float = 1,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Return the weights under our names, for a network whose time is `later` behind ours. Where
+    there are classes and `null` says that none stands for no class, a row for it is added, which
+    the network never learned. Raise UserError where they do not fit."""
+    for old, new in OLD_NAMES.items():
+        tensors = {name.replace(f".{old}.", f".{new}."): t for name, t in tensors.items()}
+    try:
+        ours = from_layout(tensors, c, layout, later)
+        if LABELS in ours and not null:
+            ours[LABELS] = torch.cat([ours[LABELS], ours[LABELS].mean(0, keepdim=True)])
+    except (RuntimeError, LookupError, ArithmeticError):  # tensors of other names or shapes
+        raise UserError(f"{path} is damaged: its weights do not fit its own config") from None
+    return ours
+
+
+def find_header(folder: Path, about: dict[str, str], path: Path) -> Header | None:
+    """Return what we wrote of the checkpoint, beside the tensors or in the pipeline's index, which
+    is kept where diffusers saved it again; None where it was not ours."""
+    if text := about.get("ddpm"):
+        return read_header(text, path)
+    index = folder / "model_index.json"
+    header = read_json(index).get("header") if index.is_file() else None
+    return None if header is None else read_header(json.dumps(header), index)
 
 
 def read_header(text: str, path: Path) -> Header:
@@ -374,7 +348,15 @@ def unet_settings(net: UNet2DConfig, name: str) -> dict[str, Any]:
     }
     for key, value in ((key, getattr(net, key)) for key in unfit if unfit[key]):
         raise UserError(f"{name}: a network with {key} = {short(value)} is not one of ours")
+    conventions = net.downsample_padding, net.freq_shift, net.norm_eps
+    known_conventions = {value: name for name, value in CONVENTIONS.items()}
+    if conventions not in known_conventions:
+        raise UserError(
+            f"{name}: downsample_padding, freq_shift and norm_eps of {conventions} are together "
+            f"not those of ours, {' or '.join(map(str, known_conventions))}"
+        )
     return {
+        "conventions": known_conventions[conventions],
         "channels": widths[0], "mults": [w // widths[0] for w in widths],
         "blocks": net.layers_per_block, "heads": heads.pop(), "groups": net.norm_num_groups,
         "attention": [2**i for i, a in enumerate(attends) if a],

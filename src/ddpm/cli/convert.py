@@ -1,19 +1,22 @@
-"""`ddpm convert`: checkpoints to the format of diffusers, and back."""
+"""`ddpm convert`: checkpoints to the formats of other libraries, and from them."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
 from ..config import option
 from ..utils.errors import UserError
-from .common import check_file, say
+from .common import check_file
+
+if TYPE_CHECKING:
+    from ..checkpoint.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Write a checkpoint as a folder that diffusers loads as a DDPMPipeline, or read such a folder.
+    """Write a checkpoint as a folder that diffusers loads, or read such a folder.
 
     diffusers itself is not needed. The outputs of both are equal, to rounding.
     """
@@ -25,24 +28,40 @@ class ConvertOptions:
 
 
 def convert(options: ConvertOptions) -> int:
-    from ..checkpoint.checkpoint import load, save
-    from ..checkpoint.diffusers import is_diffusers, read_diffusers, write_diffusers
+    from ..checkpoint.checkpoint import load
+    from ..checkpoint.diffusers import is_diffusers, read_diffusers
 
     source, out = Path(options.source), Path(options.out)
     if is_diffusers(source):
-        if out.suffix != ".safetensors":
-            raise UserError(f"{out} will be a checkpoint of ours: end it in .safetensors")
-        check_file(out, overwrite=False)
-        c = read_diffusers(source)
-        save(out, c.net, c.config, c.data, c.step, c.images_seen, weights=c.weights)
-        say(f"{out}: try ddpm generate {out}")
-        return 0
-    checkpoint = load(options.source)
-    write_diffusers(checkpoint, out)
-    say(f"{out}: try diffusers.DDPMPipeline.from_pretrained({str(out)!r})")
-    if classes := checkpoint.data.classes:
-        say(
-            f"the pipeline gives its network no classes: call its .unet with class_labels, "
-            f"{len(classes)} for no class"
-        )
+        check_checkpoint(out)
+        keep(read_diffusers(source), out)
+    else:
+        give(load(options.source), out)
     return 0
+
+
+def check_checkpoint(out: Path) -> None:
+    if out.suffix != ".safetensors":
+        raise UserError(f"{out} will be a checkpoint of ours: end it in .safetensors")
+    check_file(out, overwrite=False)
+
+
+def keep(c: "Checkpoint", out: Path) -> None:
+    """Write a checkpoint that was read from elsewhere as one of ours."""
+    from ..checkpoint.checkpoint import save
+
+    save(out, c.net, c.config, c.data, c.step, c.images_seen, weights=c.weights)
+    print(f"{out}: try ddpm generate {out}")
+
+
+def give(checkpoint: "Checkpoint", out: Path) -> None:
+    """Write a checkpoint of ours for elsewhere."""
+    from ..checkpoint.diffusers import write_diffusers
+
+    trust = ", trust_remote_code=True" if write_diffusers(checkpoint, out) else ""
+    print(f"{out}: try diffusers.DiffusionPipeline.from_pretrained({str(out)!r}{trust})")
+    if trust:
+        print(
+            "its network or its classes are not among those of diffusers, so that the folder has "
+            "code of its own, pipeline.py, with its sampler's settings"
+        )

@@ -112,7 +112,12 @@ class Attention(nn.Module):
 
 
 class Down(nn.Module):
-    """A convolution of stride 2: H → ⌈H/2⌉, W → ⌈W/2⌉, for odd sizes too."""
+    """A convolution of stride 2: H → ⌈H/2⌉, W → ⌈W/2⌉, for odd sizes too.
+
+    An even side is padded at its end, as TensorFlow does; with `both_ends`, as PyTorch does.
+    """
+
+    both_ends = False
 
     def __init__(self, channels: int):
         super().__init__()
@@ -120,7 +125,8 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[-2:]
-        return self.conv(F.pad(x, (W % 2, 1, H % 2, 1)))
+        left, top = (1, 1) if self.both_ends else (W % 2, H % 2)
+        return self.conv(F.pad(x, (left, 1, top, 1)))
 
 
 class Up(nn.Module):

@@ -18,6 +18,7 @@ TimeSampling = Literal["uniform", "stratified", "by-weight", "logit-normal"]
 SamplerName = Literal["ddpm", "ddim", "dpm++", "heun"]
 Spacing = Literal["even", "quadratic", "root", "log-snr"]
 Variance = Literal["beta", "beta-tilde"]
+Conventions = Literal["ddpm", "improved-diffusion"]
 
 
 class Prediction(NamedTuple):

@@ -17,6 +17,7 @@ from .layers import (
     norm,
     timestep_embedding,
 )
+from .types import Conventions
 
 
 class Block(nn.Module):
@@ -82,6 +83,9 @@ class UNet(nn.Module):
                  0 for none
     dropout      in every residual block
     film         scale and shift from the embedding; False adds it, as DDPM does
+    conventions  details that differ between DDPM's code, in TensorFlow, and improved-diffusion's,
+                 in PyTorch: where halving pads an even side, ε of the group norms (1e-6, 1e-5),
+                 and the frequencies of the embedding of time (P^{−i/(n−1)}, P^{−i/n})
 
     Images have any height and width. With channels=128, mults=(1, 2, 2, 2), film=False and three
     channels it is the 35.7 M parameter CIFAR-10 network of the paper.
@@ -101,6 +105,7 @@ class UNet(nn.Module):
         fine: int = 0,
         dropout: float = 0.0,
         film: bool = True,
+        conventions: Conventions = "ddpm",
     ):
         super().__init__()
         if channels < 4 or channels % 2:
@@ -149,25 +154,27 @@ class UNet(nn.Module):
 
         self.norm_out = norm(groups, channels * mults[0])
         self.conv_out = conv(channels * mults[0], in_channels * patch**2, zero=True)
+        fine_groups = max(1, groups * fine // channels)
         self.fine = (
-            Fine(
-                fine,
-                channels,
-                channels * mults[0],
-                in_channels,
-                patch,
-                emb,
-                max(1, groups * fine // channels),
-                dropout,
-                film,
-            )
+            Fine(fine, channels, width, in_channels, patch, emb, fine_groups, dropout, film)
             if fine
             else None
         )
+        self.max_period = 10_000.0
+        if conventions == "improved-diffusion":
+            self._follow_improved_diffusion()
+
+    def _follow_improved_diffusion(self) -> None:
+        self.max_period **= 1 - 2 / self.channels  # of n − 1 intervals, for 10,000 of n
+        for module in self.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.eps = 1e-5
+            elif isinstance(module, Down):
+                module.both_ends = True
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         H, W = x.shape[-2:]
-        e = self.time(timestep_embedding(t, self.channels))  # (B, E)
+        e = self.time(timestep_embedding(t, self.channels, self.max_period))  # (B, E)
         if self.label is not None:
             y = torch.full_like(t, self.num_classes) if y is None else y
             e = e + self.label(y)

@@ -1,0 +1,79 @@
+"""The sampling of `ddpm` as a pipeline of diffusers, in one file, which `ddpm convert` writes.
+
+From ddpm-from-scratch, under the MIT licence.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from ...core.diffusion import Diffusion
+from ...core.guidance import guided, in_interval
+from ...core.sampling import named_step, sample, timesteps
+from ...core.schedule import SCHEDULES
+
+
+class DDPMFromScratchPipeline(DiffusionPipeline):
+    """Noise to images, by the settings in `header`, which the checkpoint was saved with."""
+
+    def __init__(self, unet: Any, header: Any = None):
+        super().__init__()
+        self.register_modules(unet=unet)
+        self.register_to_config(header=header)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int = 1,
+        class_labels: Any = None,
+        generator: Any = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> Any:
+        """Return images: of `class_labels`, a name or number or a list of these, in turn, or of all
+        classes in turn. Steps and the scale of guidance are by default as the checkpoint says."""
+        data, config = self.config.header["data"], self.config.header["config"]
+        d, s, device = config["diffusion"], config["sample"], self._execution_device
+        shape = (batch_size, data["channels"], data["height"], data["width"])
+        scale = s["guidance"] if guidance_scale is None else guidance_scale
+        y = self.labels(class_labels, batch_size, data["classes"])
+        null = len(data["classes"])
+
+        def net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+            return self.unet(x, t - 1, class_labels=y).sample
+
+        def noise() -> Tensor:
+            return randn_tensor(shape, generator=generator, device=device)
+
+        diffusion = Diffusion(SCHEDULES[d["schedule"]](d["T"]), d["target"])
+        times = timesteps(diffusion.schedule, num_inference_steps or s["steps"], s["spacing"])
+        diffusion = diffusion.to(device)
+        strong = diffusion.denoiser(guided(net, scale, null), y)
+        plain = diffusion.denoiser(guided(net, 0 if scale == 0 else 1, null), y)
+        low, high = s["guidance_above"] * d["T"], s["guidance_below"] * d["T"]
+        denoise = in_interval(strong, plain, low, high)
+        step = named_step(s["sampler"], s["eta"], s["variance"])
+        with self.progress_bar(total=len(times) - 1) as bar:
+            for state in sample(diffusion, denoise, noise, times, step):
+                bar.update(state.x0 is not None)
+        pixels = (state.x.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).cpu().float().numpy()
+        images = self.numpy_to_pil(pixels) if output_type == "pil" else pixels
+        return ImagePipelineOutput(images) if return_dict else (images,)
+
+    def labels(self, wanted: Any, n: int, classes: list[str]) -> Tensor | None:
+        """Return n labels, (n,), or None where the network knows no classes."""
+        if not classes:
+            return None
+        if wanted is None:
+            wanted = range(len(classes))
+        elif isinstance(wanted, str | int):
+            wanted = [wanted]
+        numbers = [classes.index(w) if isinstance(w, str) else int(w) for w in wanted]
+        if unknown := [i for i in numbers if not 0 <= i <= len(classes)]:
+            raise ValueError(f"there are {len(classes)} classes, and no number {unknown[0]}")
+        return torch.tensor([numbers[i % len(numbers)] for i in range(n)], device=self.device)
