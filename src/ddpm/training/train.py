@@ -63,7 +63,7 @@ def train(
     config.toml, metrics.jsonl, held-out.jsonl, samples/, model.safetensors (the EMA weights, for
     use), guide.safetensors (early ones, for autoguidance) and state/ (to resume from). Ctrl-C,
     SIGTERM and SIGHUP save and end; `resume` goes on from there, on the CPU bit for bit. `images`,
-    a data set or a uint8 array, replace `config.data`. The best device by default. Raises UserError.
+    a data set or uint8 array, replace `config.data`. By default the best device. Raises UserError.
     """
     config = with_precision(check(config), device or best_device())
     accelerator = start(config, device)
