@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from ..config import option
 from ..utils.errors import UserError
-from .common import check_file
+from .common import check_file, say
 
 if TYPE_CHECKING:
     from ..checkpoint.checkpoint import Checkpoint
@@ -51,7 +51,7 @@ def keep(c: "Checkpoint", out: Path) -> None:
     from ..checkpoint.checkpoint import save
 
     save(out, c.net, c.config, c.data, c.step, c.images_seen, weights=c.weights)
-    print(f"{out}: try ddpm generate {out}")
+    say(f"{out}: try ddpm generate {out}")
 
 
 def give(checkpoint: "Checkpoint", out: Path) -> None:
@@ -59,9 +59,9 @@ def give(checkpoint: "Checkpoint", out: Path) -> None:
     from ..checkpoint.diffusers import write_diffusers
 
     trust = ", trust_remote_code=True" if write_diffusers(checkpoint, out) else ""
-    print(f"{out}: try diffusers.DiffusionPipeline.from_pretrained({str(out)!r}{trust})")
+    say(f"{out}: try diffusers.DiffusionPipeline.from_pretrained({str(out)!r}{trust})")
     if trust:
-        print(
+        say(
             "its network or its classes are not among those of diffusers, so that the folder has "
             "code of its own, pipeline.py, with its sampler's settings"
         )
