@@ -162,7 +162,7 @@ def test_weights_are_real_numbers(tmp_path, kind):
         {"x0": torch.zeros(2, 3, 8, 8)},
         {"x0": torch.zeros(2, 1, 8, 8, dtype=torch.int64)},
         {"x0": torch.zeros(0, 1, 8, 8)},
-        {"y": torch.tensor([0, 2])},
+        {"y": torch.tensor([0, 3])},
         {"y": torch.tensor([0, -1])},
         {"y": torch.tensor([0, 1, 1])},
         {"y": torch.tensor([0.0, 1.0])},
