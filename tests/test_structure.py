@@ -75,13 +75,14 @@ def test_only_the_command_and_the_server_print():
 # What runs what it is given, or unpickles it, which is the same.
 DANGEROUS = {
     "eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput",
-    "pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "torch.load",
+    "pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib",
     "torch.hub.load", "torch.hub.load_state_dict_from_url", "pandas.read_pickle", "yaml",
 }  # fmt: skip
 # Settings under which a function does not.
 SAFE = {"allow_pickle": False, "shell": False, "trust_remote_code": False, "weights_only": True}
 # What may, and why it is safe where we ask it.
 ALLOWED = {
+    "torch.load": ("foreign", "weights_only: tensors and plain tables, of files of others"),
     "torch_fidelity.feature_extractor_inceptionv3": (
         "features", "unpickles a file of weights: one alone, known by the whole of its SHA-256",
     ),
@@ -131,6 +132,8 @@ def test_nothing_that_is_loaded_can_run():
                 if found := among(name, ALLOWED):
                     asked[found] = path.stem
             for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("torch.load"):
+                    assert "weights_only" in {k.arg for k in node.keywords}, path
                 if isinstance(node, ast.keyword) and node.arg in SAFE:
                     assert isinstance(node.value, ast.Constant), f"{path.name}:{node.lineno}"
                     assert node.value.value is SAFE[node.arg], f"{path.name}:{node.lineno}"
@@ -151,7 +154,8 @@ def test_nothing_that_is_loaded_can_run():
     ],
 )
 def test_what_would_run_is_seen(text, seen):
-    found = {among(name, DANGEROUS) for name in names_used(ast.parse(text))} - {None}
+    watched = {*DANGEROUS, *ALLOWED}
+    found = {among(name, watched) for name in names_used(ast.parse(text))} - {None}
     assert found == ({seen} if seen else set())
 
 

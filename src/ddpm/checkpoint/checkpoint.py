@@ -21,6 +21,7 @@ from .tensors import VERSION, Version, load_tensors, require_real, save_tensors
 
 Weights = Literal["ema", "as given"]  # averaged in training; or from elsewhere, with no such claim
 WEIGHTS = Path(__file__).parents[1] / "weights"
+FOREIGN = (".pt", ".pth", ".ckpt", ".bin", ".tar")  # what other programs call theirs
 PRETRAINED = ("mnist", "cifar10", "celeba64")
 
 
@@ -126,6 +127,8 @@ def load(path: str | Path) -> Checkpoint:
             f"there is no checkpoint at {path}; name a run's folder, a .safetensors file, or the "
             f"weights that come with ddpm: {', '.join(PRETRAINED)}"
         )
+    if path.suffix.lower() in FOREIGN:
+        raise UserError(f"{path} is a file of PyTorch's: ddpm convert {path} x.safetensors")
     tensors, header = load_tensors(path, Header)
     net, diffusion = rebuild(path, header.config, header.data, tensors)
     return Checkpoint(

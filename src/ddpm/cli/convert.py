@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
-from ..config import option
+from ..config import Steps, Width, option
+from ..core.types import ScheduleName, Target
 from ..utils.errors import UserError
 from .common import check_file, say
 
@@ -16,22 +17,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Write a checkpoint as a folder that diffusers loads, or read such a folder.
+    """Write a checkpoint for other programs, or read one of theirs.
 
-    diffusers itself is not needed. The outputs of both are equal, to rounding.
+    What is written: for OUT, a folder that diffusers loads; for OUT.onnx, the network alone as ONNX
+    (pip install 'ddpm-from-scratch[onnx]'). What is read, into OUT.safetensors: a folder of
+    diffusers, and a .pt file of improved-diffusion or pytorch-ddpm. Outputs are equal, to rounding.
     """
 
     source: Annotated[Positional[str], option("SOURCE")]
-    """A run's folder or a .safetensors file, to be written for diffusers; or a folder of theirs."""
+    """A run's folder, a .safetensors file or bundled weights; or what is to be read."""
     out: Annotated[Positional[str], option("OUT")]
-    """A new folder for diffusers; or a new .safetensors file."""
+    """A new folder, a new .onnx file, or a new .safetensors file."""
+    size: Annotated[tuple[Width, ...], option("N [N]")] = ()
+    """Of a .pt file, which does not say it: the size of its images, or height and width."""
+    heads: Annotated[Width | None, option("N")] = None
+    """Of a .pt file: its attention heads. By default 4, as of improved-diffusion's."""
+    schedule: Annotated[ScheduleName | None, option()] = None
+    """Of a .pt file: its noise schedule. By default linear."""
+    T: Annotated[Steps | None, option("N")] = None
+    """Of a .pt file: its diffusion steps. By default 1000; others for cosine alone."""
+    target: Annotated[Target | None, option()] = None
+    """Of a .pt file: what its network predicts. By default eps."""
 
 
 def convert(options: ConvertOptions) -> int:
     from ..checkpoint.checkpoint import load
     from ..checkpoint.diffusers import is_diffusers, read_diffusers
+    from ..checkpoint.foreign import Recipe, is_foreign, read_foreign
 
     source, out = Path(options.source), Path(options.out)
+    recipe = {name: getattr(options, name) for name in ("heads", "schedule", "T", "target")}
+    if is_foreign(source):
+        check_checkpoint(out)
+        keep(read_foreign(source, Recipe(options.size, **recipe)), out)
+        return 0
+    for name, value in {"size": options.size or None, **recipe}.items():
+        if value is not None:
+            raise UserError(f"--{name} is for a .pt file, and {source} is none: leave it out")
     if is_diffusers(source):
         check_checkpoint(out)
         keep(read_diffusers(source), out)
@@ -58,6 +80,12 @@ def give(checkpoint: "Checkpoint", out: Path) -> None:
     """Write a checkpoint of ours for elsewhere."""
     from ..checkpoint.diffusers import write_diffusers
 
+    if out.suffix.lower() == ".onnx":
+        from ..checkpoint.onnx import write_onnx
+
+        write_onnx(checkpoint, check_file(out, overwrite=False))
+        say(f"{out}: try onnxruntime.InferenceSession({str(out)!r})")
+        return
     trust = ", trust_remote_code=True" if write_diffusers(checkpoint, out) else ""
     say(f"{out}: try diffusers.DiffusionPipeline.from_pretrained({str(out)!r}{trust})")
     if trust:
