@@ -19,6 +19,7 @@ from .demo import DemoOptions, demo
 from .doctor import DoctorOptions, doctor
 from .evaluate import EvaluateOptions, evaluate
 from .generate import GenerateOptions, generate
+from .publish import PublishOptions, publish
 from .replay import ReplayOptions, replay
 from .train import TrainOptions, read_train_options, train
 
@@ -28,6 +29,7 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "evaluate": (EvaluateOptions, evaluate),
     "demo": (DemoOptions, demo),
     "convert": (ConvertOptions, convert),
+    "publish": (PublishOptions, publish),
     "doctor": (DoctorOptions, doctor),
     "replay": (ReplayOptions, replay),
 }
