@@ -1,7 +1,11 @@
 """What would stand on the hub, in a folder."""
 
+import base64
 import json
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from PIL import Image
@@ -88,3 +92,94 @@ def test_what_is_refused_before_anything_is_made(run, tmp_path, capsys, monkeypa
         assert main(["publish", *words]) == 1
         assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@contextmanager
+def a_hub(monkeypatch, there=()):
+    """A server on this machine that takes repositories as the hub does, and keeps their files."""
+    kept, names = {}, set(there)
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def answer(self, value, status=200):
+            body = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            self.answer({"siblings": [], "id": "me/faces", "sha": "0" * 40})
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == "/api/repos/create":
+                name = "me/" + json.loads(body)["name"]
+                url = f"{address}/{name}"
+                taken = name in names
+                names.add(name)
+                return self.answer({"url": url, "error": "taken"}, 409 if taken else 200)
+            if self.path == "/api/validate-yaml":
+                return self.answer({"errors": [], "warnings": []})
+            if "/preupload/" in self.path:
+                files = json.loads(body)["files"]
+                return self.answer(
+                    {
+                        "files": [
+                            {
+                                "path": f["path"],
+                                "uploadMode": "regular",
+                                "shouldIgnore": False,
+                                "oid": None,
+                            }
+                            for f in files
+                        ]
+                    }
+                )
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    kept[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            return self.answer(
+                {
+                    "commitUrl": f"{address}/me/faces/commit/1",
+                    "commitOid": "1",
+                    "success": True,
+                    "hookOutput": "",
+                }
+            )
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_of_this_test")
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield kept
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_all_of_it_is_uploaded(run, tmp_path, capsys, monkeypatch):
+    words = ["publish", str(run), "me/faces", "--device", "cpu"]
+    with a_hub(monkeypatch) as kept:
+        assert main(words) == 0
+        assert "/me/faces: Checkpoint(photos.npz" in capsys.readouterr().out
+        assert main([*words, "--dry-run", str(tmp_path / "out")]) == 0
+        files = {p for p in (tmp_path / "out").rglob("*") if p.is_file()}
+        written = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in files}
+        assert kept == written
+        assert main(words) == 1
+        assert "me/faces is on the hub already" in capsys.readouterr().err
+        assert main([*words, "--overwrite"]) == 0
+
+
+def test_a_hub_out_of_reach_is_said(run, capsys, monkeypatch):
+    with a_hub(monkeypatch):
+        pass  # its server is gone again
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_of_this_test")
+    assert main(["publish", str(run), "me/faces", "--device", "cpu"]) == 1
+    assert "the hub cannot be reached" in capsys.readouterr().err

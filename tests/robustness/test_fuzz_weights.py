@@ -22,6 +22,8 @@ from ddpm.checkpoint.diffusers import (
     scheduler_table,
     write_diffusers,
 )
+from ddpm.checkpoint.foreign import Recipe, read_foreign
+from ddpm.checkpoint.layouts import IMPROVED_DIFFUSION, to_layout
 from ddpm.checkpoint.tensors import VERSION, digest
 from ddpm.config import Config, DataInfo
 from ddpm.core.ema import EMA
@@ -269,3 +271,37 @@ def test_folders_with_code_of_their_own(place, net, in_net, in_index, changes):
         save_file(altered(tensors, changes), folder / WEIGHTS)
         with promised():
             used(read_diffusers(folder))
+
+
+@pytest.fixture(scope="module")
+def openai(place):
+    """A .pt file of improved-diffusion's layout, its bytes, and its tensors."""
+    torch.manual_seed(0)
+    config = replace(Config().unet, channels=32, mults=(1,), blocks=1, attention=(), heads=4)
+    config = replace(config, conventions="improved-diffusion")
+    data = DataInfo("noise", 9, 3, 8, 8, (), "f")
+    net, _ = build(replace(Config(), unet=config), data)
+    tensors = to_layout(net.state_dict(), config, IMPROVED_DIFFUSION)
+    with place() as folder:
+        torch.save(tensors, folder / "x.pt")
+        yield (folder / "x.pt").read_bytes(), tensors
+
+
+@fuzz
+@given(wounds)
+def test_damaged_files_of_other_programs(place, openai, wounds):
+    whole, _ = openai
+    with place() as folder:
+        (folder / "x.pt").write_bytes(damaged(whole, wounds))
+        with promised():
+            used(read_foreign(folder / "x.pt", Recipe((8,))))
+
+
+@fuzz
+@given(changes)
+def test_odd_tensors_of_other_programs(place, openai, changes):
+    _, tensors = openai
+    with place() as folder:
+        torch.save(altered(tensors, changes), folder / "x.pt")
+        with promised():
+            used(read_foreign(folder / "x.pt", Recipe((8,))))

@@ -21,7 +21,7 @@ from .tensors import VERSION, Version, load_tensors, require_real, save_tensors
 
 Weights = Literal["ema", "as given"]  # averaged in training; or from elsewhere, with no such claim
 WEIGHTS = Path(__file__).parents[1] / "weights"
-FOREIGN = (".pt", ".pth", ".ckpt", ".bin", ".tar")  # what other programs call theirs
+FOREIGN = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl")  # what other programs call theirs
 PRETRAINED = ("mnist", "cifar10", "celeba64")
 
 

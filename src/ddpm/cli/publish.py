@@ -10,7 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction
 from ..config import option, write_toml
 from ..utils.errors import UserError, first_line
 from ..utils.files import atomic_write
-from .common import Device, Overwrite, device_for, say
+from .common import Device, device_for, say
 
 if TYPE_CHECKING:
     from ..checkpoint.checkpoint import Checkpoint
@@ -41,7 +41,8 @@ class PublishOptions:
     """What the images that it learned may be used for."""
     private: Annotated[FlagCreatePairsOff[bool], option()] = False
     """Show the repository to its owner alone."""
-    overwrite: Overwrite = False
+    overwrite: Annotated[FlagCreatePairsOff[bool], option()] = False
+    """Change a repository that is there already."""
     device: Device = None
 
 
@@ -109,7 +110,7 @@ def upload(folder: Path, options: PublishOptions) -> str:
 
     hub = HfApi()
     try:
-        hub.create_repo(options.name, private=options.private, exist_ok=options.overwrite)
+        address = hub.create_repo(options.name, private=options.private, exist_ok=options.overwrite)
         hub.upload_folder(
             repo_id=options.name, folder_path=folder, commit_message="Published by ddpm"
         )
@@ -119,8 +120,8 @@ def upload(folder: Path, options: PublishOptions) -> str:
                 f"{options.name} is on the hub already: give another name, or add --overwrite"
             ) from None
         raise UserError(f"the hub did not take {options.name}: {first_line(error)}") from None
-    except Exception as error:  # of whichever library speaks to it
-        if "onnect" in type(error).__name__ or "imeout" in type(error).__name__:
+    except Exception as error:
+        if type(error).__module__.startswith(("http", "requests")):
             raise UserError(f"the hub cannot be reached: {first_line(error)}") from None
         raise
-    return f"https://huggingface.co/{options.name}"
+    return str(address)
