@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -328,6 +329,9 @@ def test_what_is_not_read_is_told_what_it_is(tmp_path, capsys):
         path.write_bytes(data)
         with pytest.raises(UserError, match=says):
             read_foreign(path)
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match="a safetensors file: end its name in .safetensors"):
+        read_foreign(path)
     assert "this ran" not in capsys.readouterr().out
 
 

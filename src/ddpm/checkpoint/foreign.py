@@ -7,7 +7,7 @@ taken, or a Recipe says it.
 """
 
 import re
-import zipfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +32,9 @@ from ..core.unet import UNet
 from ..utils.errors import UserError
 from .checkpoint import FOREIGN, Checkpoint, rebuild
 from .layouts import IMPROVED_DIFFUSION, LABELS, PYTORCH_DDPM, Layout, from_layout
+from .tensors import is_whole, require_real
 
+ZIP = b"PK\x03\x04"  # how a file of torch.save begins, since torch 1.6
 MAX_BLOCKS = 500
 GROUPS = 32  # of both programs' norms
 SIDES = {(1, 2, 2, 2): 32, (1, 2, 3, 4): 64, (1, 1, 2, 2, 4, 4): 256}  # improved-diffusion's
@@ -73,7 +75,7 @@ class Recipe:
 def is_foreign(path: Path) -> bool:
     """Return whether this is a file, by its ending or its contents, that torch.save may have
     written."""
-    return path.is_file() and (path.suffix.lower() in FOREIGN or zipfile.is_zipfile(path))
+    return path.is_file() and (path.suffix.lower() in FOREIGN or first_bytes(path) == ZIP)
 
 
 def read_foreign(path: Path, recipe: Recipe = Recipe()) -> Checkpoint:
@@ -102,7 +104,7 @@ def read_foreign(path: Path, recipe: Recipe = Recipe()) -> Checkpoint:
         raise unread(path, what_it_is(stored))
     try:
         return checkpoint_of(path, tensors, layout, heads, side, recipe)
-    except (LookupError, RuntimeError, ValueError, ArithmeticError):
+    except (LookupError, RuntimeError, TypeError, ValueError, ArithmeticError):
         raise unread(path, f"its names are those of {name_of(layout)}, but not all") from None
 
 
@@ -116,6 +118,7 @@ def checkpoint_of(
 ) -> Checkpoint:  # fmt: skip
     """Return the network of these weights. Raise LookupError or RuntimeError where they are not all
     of one network of this layout."""
+    tensors = dict(require_real(tensors))
     unet = validated(UNetConfig, unet_settings(tensors, layout, heads), str(path))
     last = f"{layout.others['conv_out']}.weight"
     colours = tensors[f"{layout.others['conv_in']}.weight"].shape[1]
@@ -202,16 +205,23 @@ def unet_settings(tensors: Mapping[str, Tensor], layout: Layout, heads: int) -> 
     }  # fmt: skip
 
 
+def first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
+
+
 def read_pickle(path: Path) -> Any:
     """Return what torch.save wrote, of tensors and plain tables alone. Raise UserError for what is
     not that."""
-    zipped = zipfile.is_zipfile(path)
-    with path.open("rb") as file:
-        pickled = file.read(1) == b"\x80"
-    if not zipped and not pickled:
+    start = first_bytes(path)
+    zipped = start == ZIP
+    if is_whole(path):
+        raise unread(path, "it is a safetensors file: end its name in .safetensors")
+    if not zipped and start[:1] != b"\x80":
         raise unread(path, "it is no file of PyTorch's")
     try:
-        return torch.load(path, "cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings(action="ignore"):  # on what the file may be
+            return torch.load(path, "cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # of any kind: the file says what is done with it
         text = str(error)
         if "TorchScript" in text:
