@@ -330,7 +330,7 @@ def test_what_is_not_read_is_told_what_it_is(tmp_path, capsys):
         with pytest.raises(UserError, match=says):
             read_foreign(path)
     save_file({"a": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match="a safetensors file: end its name in .safetensors"):
+    with pytest.raises(UserError, match="a safetensors file: end its name in"):
         read_foreign(path)
     assert "this ran" not in capsys.readouterr().out
 
