@@ -9,6 +9,7 @@ a program that scores an .npz and prints NAME=NUMBER; the first row is that of t
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -64,9 +65,8 @@ def main(options: Options) -> None:
             y = None if labels is None else labels[i : i + options.batch]
             x_t = diffusion.q_sample(x0, torch.full((len(x0),), t), torch.randn_like(x0))
             denoise = diffusion.denoiser(checkpoint.net, y)
-            *_, last = sample(
-                diffusion, denoise, lambda x=x_t: torch.randn_like(x), times, ddim, x_t
-            )
+            noise = partial(torch.randn, x_t.shape)  # of which DDIM with η = 0 takes none
+            *_, last = sample(diffusion, denoise, noise, times, ddim, x_t)
             out.append(((last.x.clamp(-1, 1) + 1) * 127.5).round().byte())
         return torch.cat(out)
 

@@ -80,8 +80,10 @@ def test_images(say, tmp_path):
     say(train("--data", "nothing", out="d"), "ddpm: there is no data at")
     (tmp_path / "torn.zip").write_bytes(b"PK\x03\x04 and no more")
     say(train("--data", "torn.zip", out="e"), "ddpm: … is not a folder, a zip")
-    np.savez("floats.npz", images=np.zeros((4, 8, 8)))
-    say(train("--data", "floats.npz", out="f"), "ddpm: … must hold images as")
+    np.savez("other.npz", pictures=np.zeros((4, 8, 8)))
+    say(train("--data", "other.npz", out="f"), "ddpm: … must hold images as")
+    np.savez("floats.npz", images=np.full((4, 8, 8), 7.5))
+    say(train("--data", "floats.npz", out="f"), "ddpm: …: images must be uint8, or numbers in")
 
 
 def test_a_named_set_that_cannot_be_had(say, tmp_path, monkeypatch):

@@ -107,8 +107,9 @@ def test_a_report_on_a_folder(mess, tmp_path):
 
 
 def test_a_report_on_a_named_set(tmp_path):
-    line, classes = inspect_images(load_images("mnist5k"), "mnist5k")
+    line, levels, classes = inspect_images(load_images("mnist5k"), "mnist5k")
     assert classes.startswith("note: 10 classes: 0 (500)")
+    assert levels == "values of pixels: 256 of 256 levels, from 0 to 255"
     assert line == "to be learned: 5,000 images of 28x28 in 1 channel, 10 classes, 4 MB"
     with pytest.raises(UserError, match="a contact sheet is of files"):
         inspect_images(load_images("mnist5k"), "mnist5k", sheet=tmp_path / "sheet.png")

@@ -29,16 +29,14 @@ def test_an_npz_with_any_number_of_channels(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"arr_0": np.zeros((4, 8, 8, 3))}, "uint8"),
+        ({"arr_0": np.full((4, 8, 8, 3), 7.5)}, r"uint8.*\(4, 8, 8, 3\)"),
         ({"other": np.zeros((4, 8, 8), np.uint8)}, "must hold images"),
-        ({"arr_0": np.zeros((4, 3, 32, 32), np.uint8)}, "looks like"),
         ({"arr_0": np.zeros((4, 1, 1), np.uint8)}, "too small"),
         ({"arr_0": np.zeros((0, 8, 8), np.uint8)}, "must hold images"),
         ({"arr_0": np.zeros((4, 8, 8), np.uint8), "arr_1": np.zeros(3, int)}, "labels must"),
-        ({"arr_0": np.zeros((4, 8, 8), np.uint8), "arr_1": np.ones(4)}, "labels must"),
+        ({"arr_0": np.zeros((4, 8, 8), np.uint8), "arr_1": np.full(4, 0.5)}, "labels must"),
         ({"arr_0": np.zeros((1, 8, 8), np.uint8), "y": [1], "classes": ["cat"]}, "`classes`"),
         ({"arr_0": np.zeros((1, 8, 8), np.uint8), "y": [0], "classes": [1.5]}, "`classes`"),
-        ({"arr_0": np.zeros((4, 2, 16, 16), np.uint8)}, "looks like"),
         ({"arr_0": np.array([{}], dtype=object)}, "cannot be read"),
     ],
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..config import ClassesFrom, DataInfo
 from ..utils.errors import UserError, printable
 from .limits import MIN_SIDE
+from .values import as_bytes, label_names
 
 MAX_CHANNELS = 4  # by which (N, C, H, W) is told from (N, H, W, C)
 
@@ -67,25 +68,29 @@ class ImageDataset:
     ) -> "ImageDataset":
         """Return a data set of the images in an array.
 
-        images   uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W), with C from 1 to 4
-        labels   integers (N,): indices into `classes`; without `classes`, any integers, whose
-                 values become the names of the classes
+        images   uint8, or numbers as in `values.as_bytes`, of shape (N, H, W), (N, H, W, C) or
+                 (N, C, H, W), with C from 1 to 4
+        labels   integers (N,) or (N, 1), or one-hot: indices into `classes`; without `classes`, any
+                 integers or names, which become the names of the classes
         classes  names of the classes
 
         Raises UserError for arrays of another type or shape, and for labels that do not fit.
         """
-        pixels = torch.as_tensor(images).cpu()
-        if pixels.dtype != torch.uint8:
-            kind = str(pixels.dtype).removeprefix("torch.")
-            raise UserError(f"images must be uint8, from 0 to 255, and these are {kind}")
-        x = channels_first(pixels).contiguous()
+        if isinstance(images, Tensor):
+            images = images.detach().cpu()
+            images = (images.float() if images.is_floating_point() else images).numpy()
+        array = np.asarray(images)
+        if not array.size:
+            raise UserError(f"there are no images in an array of shape {array.shape}")
+        array, notes = as_bytes(array)
+        x = channels_first(torch.from_numpy(array)).contiguous()
         y, names = None, tuple(map(str, classes))
         if labels is not None:
             values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
             y, names = index_labels(values, len(x), names)
         elif names:
             raise UserError("classes need labels: give the label of each image")
-        return cls(x, y, names, source, fingerprint(x, y, names))
+        return cls(x, y, names, source, fingerprint(x, y, names), tuple(notes))
 
 
 def channels_first(images: Tensor) -> Tensor:
@@ -108,11 +113,9 @@ def index_labels(
     labels: np.ndarray, n: int, classes: tuple[str, ...]
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Return labels as indices, int64 (n,), and the names of the classes that they index."""
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise UserError(
-            f"labels must be {n:,} integers, one for each image, not {labels.dtype} of shape "
-            f"{labels.shape}"
-        )
+    labels = np.asarray(label_names(labels, n))
+    if classes and labels.dtype.kind == "U":
+        raise UserError("labels must be indices into `classes`, and these are names")
     if not classes:
         values, labels = np.unique(labels, return_inverse=True)
         classes = tuple(map(str, values))

@@ -26,6 +26,7 @@ from .limits import (
     MAX_SLOW_PIXELS,
     MIN_SIDE,
 )
+from .values import Scale, choose_scale, format_scale, is_deep, value_range
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of images with so many channels
 UPRIGHT = {  # what undoes an orientation
@@ -45,12 +46,14 @@ T = TypeVar("T")
 
 class ImageHeader(NamedTuple):
     """What a file says of its image: height and width once it is upright, whether it has colour,
-    and whether it has several frames or pages."""
+    whether it has several frames or pages, and the least and the greatest of its numbers where they
+    have no scale of their own."""
 
     height: int
     width: int
     colour: bool
     several: bool = False
+    numbers: tuple[float, float] | None = None
 
 
 class OpenImage(NamedTuple):
@@ -148,12 +151,15 @@ def decoding_memory(image: ImageFile) -> int:
 
 
 def read_header(data: bytes, background: str = "white") -> ImageHeader:
-    """Return what an image file says of its image, without decoding it."""
-    file = open_image(data)
+    """Return what an image file says of its image, without decoding it but for its numbers."""
+    file, numbers = open_image(data), None
+    if is_deep(file.image) and not format_scale(file.image):
+        with DECODING.reserve(file.memory):
+            numbers = value_range(np.asarray(file.image, np.float32))
     gray = file.image.mode in ("1", "L", "LA", "F") or file.image.mode.startswith("I")
     if gray and file.image.has_transparency_data:
         gray = is_gray(background)
-    return ImageHeader(*file.upright_size, not gray, file.frames > 1)
+    return ImageHeader(*file.upright_size, not gray, file.frames > 1, numbers)
 
 
 @contextmanager
@@ -180,14 +186,16 @@ def decode(
         return turn(to_pixels(file.image, background), file.orientation)
 
 
-def to_pixels(image: Image.Image, background: str | None) -> Image.Image:
-    """Decode an open image to mode "L", "RGB" or "RGBA", as `decoded` says."""
+def to_pixels(
+    image: Image.Image, background: str | None, scale: Scale | None = None
+) -> Image.Image:
+    """Decode an open image to mode "L", "RGB" or "RGBA", as `decoded` says. More than 8 bits become
+    8 by the scale of the format, else by the set's, else by one for this image."""
     image.load()
-    if image.mode.startswith("I") or image.mode == "F":
-        pixels = np.nan_to_num(np.asarray(image, np.float32))
-        known = 65535 if image.mode.startswith("I;16") else None
-        white = known or (1 if pixels.max() <= 1 else 255 if pixels.max() <= 255 else 65535)
-        return Image.fromarray((pixels.clip(0, white) * (255 / white)).round().astype(np.uint8))
+    if is_deep(image):
+        known, numbers = format_scale(image), np.asarray(image, np.float32)
+        scale = known or scale or choose_scale([value_range(numbers)])[0]
+        return Image.fromarray(scale.to_bytes(numbers))
     gray = image.mode in ("1", "L", "LA")
     if not image.has_transparency_data:
         return to_mode(image, "L" if gray else "RGB")
@@ -224,7 +232,11 @@ def crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def decode_to_fit(
-    data: bytes, mode: str, size: tuple[int, int], background: str = "white"
+    data: bytes,
+    mode: str,
+    size: tuple[int, int],
+    background: str = "white",
+    scale: Scale | None = None,
 ) -> np.ndarray:
     """Decode an image file, crop and resize it, and lay it over the background, unless the mode is
     "RGBA": uint8 (H, W) for "L", else (H, W, channels). What cannot be seen has the background's
@@ -232,7 +244,7 @@ def decode_to_fit(
     file = open_image(data, size)
     lying = size[::-1] if file.orientation >= 5 else size
     with DECODING.reserve(file.memory):
-        image = to_pixels(file.image, None if mode == "RGBA" else background)
+        image = to_pixels(file.image, None if mode == "RGBA" else background, scale)
         pixels = np.array(to_mode(turn(crop(image, lying), file.orientation), mode))
     if mode == "RGBA":
         pixels[pixels[..., 3] == 0, :3] = ImageColor.getrgb(background)[:3]

@@ -15,6 +15,7 @@ from .decode import MODES, ImageHeader, decode_to_fit, read_header
 from .labels import label_images
 from .limits import DEFAULT_SIDE, MAX_CHUNK, MAX_DEFAULT_SIDE, MAX_THREADS
 from .listing import CHUNK, ImageFiles, holds_files, in_order, list_files, named
+from .values import choose_scale, scale_notes
 
 
 def open_files(request: Request) -> Source | None:
@@ -47,14 +48,15 @@ def decode_files(
     Transparent ones are laid on the background, unless four `channels` are asked for. Raises
     UserError where none is usable.
     """
-    notes, headers, several = [*files.notes], set(), []
+    notes, headers, several, ranges = [*files.notes], set(), [], []
     read = partial(read_header, background=background)
     with ThreadPoolExecutor(MAX_THREADS) as pool:
         results = in_order(pool, lambda name: files.attempt(read, name), files.names)
         for name, header in zip(files.names, results, strict=True):
             if isinstance(header, ImageHeader):
-                headers.add(header)
+                headers.add(header._replace(numbers=None))
                 several += [name] * header.several
+                ranges += [header.numbers] if header.numbers else []
         colour = any(header.colour for header in headers)
         if size is None:
             size = shared_size(headers, keep_size, files.where)
@@ -65,7 +67,13 @@ def decode_files(
                 f"{size[0]}x{size[1]} (choose with --size)"
             )
         channels = channels or (3 if colour else 1)
-        decode = partial(decode_to_fit, mode=MODES[channels], size=size, background=background)
+        scale = None
+        if ranges:
+            scale, usual = choose_scale(ranges)
+            notes += scale_notes(scale, usual, ranges, f"pixels of {len(ranges):,} images")
+        decode = partial(
+            decode_to_fit, mode=MODES[channels], size=size, background=background, scale=scale
+        )
         good, bad = decode_each(files, decode, size, out, pool)
     if several:
         notes.append(

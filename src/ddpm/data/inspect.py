@@ -26,6 +26,7 @@ from .listing import ImageFiles, holds_files, in_order, list_files
 logger = logging.getLogger(__name__)
 
 FEW_IMAGES = 1000  # a network memorizes fewer
+FEW_LEVELS, NARROW = 32, 64  # of 256 that may be used, or lie between darkest and brightest
 IMBALANCE = 10  # how many times larger than the smallest the largest class may be
 MAX_CLASSES = 20  # that a note names
 MAX_SHOWN = 12  # images on the contact sheet
@@ -65,6 +66,8 @@ def inspect_images(
         f"to be learned: {len(data):,} images of {info.width}x{info.height} in {info.channels} "
         f"channel{'s' * (info.channels > 1)}, {classes}, {data.images.nbytes / 1e6:,.0f} MB"
     )
+    low, high, used = byte_levels(data.images)
+    lines.append(f"values of pixels: {used} of 256 levels, from {low} to {high}")
     return lines + [f"note: {note}" for note in (*data.notes, *inspection_notes(data, flip))]
 
 
@@ -78,7 +81,7 @@ def inspection_notes(data: ImageDataset, flip: bool) -> list[str]:
     whatever goes wrong here, the images can be learned.
     """
     lines = []
-    for advice in (class_notes, balance_notes, mirror_notes, number_notes):
+    for advice in (class_notes, balance_notes, value_notes, mirror_notes, number_notes):
         try:
             lines += advice(data, flip)
         except Exception as error:
@@ -110,6 +113,40 @@ def balance_notes(data: ImageDataset, flip: bool) -> list[str]:
                 f"be learned badly"
             )
     return lines
+
+
+def value_notes(data: ImageDataset, flip: bool) -> list[str]:
+    """Return notes where the pixels have few values, and where images are of one colour."""
+    lines, (low, high, used) = [], byte_levels(data.images)
+    if used <= FEW_LEVELS or high - low < NARROW:
+        lines.append(
+            f"the pixels have {used} of 256 levels, from {low} to {high}: is this so in the files? "
+            f"12 bits stored in 16, for one, come out nearly black"
+        )
+    looked = sample(data.images)
+    flat = sum(int((p.amax((2, 3)) == p.amin((2, 3))).all(1).sum()) for p in looked)
+    if flat:
+        n = sum(map(len, looked))
+        lines.append(
+            f"{flat:,} of {n:,} images that were looked at are of one colour; transparent ones can "
+            f"be laid on another --background, or learned with --channels 4"
+        )
+    return lines
+
+
+def byte_levels(images: Tensor) -> tuple[int, int, int]:
+    """Return the least and the greatest value in some of the images, and how many there are."""
+    counts = sum(part.flatten().int().bincount(minlength=256) for part in sample(images))
+    used = torch.as_tensor(counts).nonzero().flatten()
+    return int(used[0]), int(used[-1]), len(used)
+
+
+def sample(images: Tensor, limit: int = 4000) -> list[Tensor]:
+    """Return some of the images, as many as can be looked at in a part of a second, in parts."""
+    few = max(1, MAX_PIXELS_AT_ONCE // images[0].numel())
+    limit = min(limit, 4 * few)
+    stride = max(1, len(images) // limit)
+    return list(images[::stride][:limit].split(few))
 
 
 def mirror_notes(data: ImageDataset, flip: bool) -> list[str]:

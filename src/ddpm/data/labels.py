@@ -66,7 +66,7 @@ def index_classes(
     found = sorted({value for value in values if value is not None})
     if len(found) < 2:
         return None, ()
-    if by_number and all(re.fullmatch(r"-?\d{1,18}", value) for value in found):
+    if by_number and all(re.fullmatch(r"-?\d{1,20}", value) for value in found):
         found.sort(key=int)
     classes: dict[str, None] = {}
     for value in found:

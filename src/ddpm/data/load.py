@@ -7,11 +7,12 @@ from pathlib import Path
 from ..config import ClassesFrom
 from ..utils.errors import UserError, plain
 from ..utils.images import background_colour
+from .arrays import open_npz
 from .cache import cache_path, read_cache, write_cache
 from .dataset import ImageDataset, Request, Source
 from .folder import open_files
 from .hub import HUB_PREFIX, open_hub
-from .sources import NAMED_SETS, open_mnist5k, open_npz, open_torchvision
+from .sources import NAMED_SETS, open_mnist5k, open_torchvision
 
 # Each returns the source that a request asks for, or None where that is of another kind.
 SOURCES: tuple[Callable[[Request], Source | None], ...] = (
@@ -22,7 +23,7 @@ SOURCES: tuple[Callable[[Request], Source | None], ...] = (
     open_files,
 )
 
-DECODER = 5  # raised when decoding changes, so that images cached by older code are not used
+DECODER = 6  # raised when decoding changes, so that images cached by older code are not used
 
 
 def load_images(

@@ -1,23 +1,20 @@
-"""Named sets and npz files.
+"""Named sets.
 
 A source is a function from a Request to a Source, listed in `load.SOURCES`.
 """
 
 import importlib.metadata
-import math
-import os
-import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from ..utils.errors import UserError, first_line
+from .arrays import write_array
 from .dataset import Decoded, Request, Source
-from .decode import fit, read_bytes
+from .decode import read_bytes
 from .folder import decode_files
-from .limits import DEFAULT_SIDE, MIN_SIDE, check_entry
+from .limits import DEFAULT_SIDE
 from .listing import ImageFiles, file_versions
 
 TORCHVISION_SETS = {  # name -> torchvision's class, and its folder under the root
@@ -114,92 +111,3 @@ def decode_celeba(request: Request, out: BinaryIO) -> Decoded:
     names = list(torchvision_set(request).filename)
     files = ImageFiles(str(faces.parent), names, lambda name: read_bytes(faces / name))
     return decode_files(files, request.size or (DEFAULT_SIDE, DEFAULT_SIDE), out)
-
-
-# ---- npz -------------------------------------------------------------------------------------
-
-
-def open_npz(request: Request) -> Source | None:
-    """Return the source for the path of an npz file."""
-    path = Path(request.source)
-    if path.suffix.lower() != ".npz" or not os.path.isfile(path):
-        return None
-
-    def decode(out: BinaryIO) -> Decoded:
-        array, labels, classes = read_npz(path)
-        return write_array(array, labels, classes, request, out)
-
-    return Source(file_versions(path), decode)
-
-
-def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """Return the arrays of an npz file.
-
-    images   under `images`, `arr_0` or `x`: uint8 (N, H, W) or (N, H, W, C)
-    labels   under `labels`, `arr_1` or `y`: integers (N,), whose values are the classes; or None
-    classes  under `classes`: the name of each label, from 0 on
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-            array, labels, known = (
-                next((read_array(archive, f"{k}.npy") for k in keys if k in names), None)
-                for keys in (("images", "arr_0", "x"), ("labels", "arr_1", "y"), ("classes",))
-            )
-    except Exception as error:  # not an archive, cut, encrypted, of objects, of absurd shapes
-        raise UserError(f"{path} cannot be read as an npz file: {first_line(error)}") from None
-    if array is None or array.dtype != np.uint8 or array.ndim not in (3, 4) or not array.size:
-        found = f"{array.dtype} of {array.shape}" if array is not None else names
-        raise UserError(
-            f"{path} must hold images as `images` or `arr_0`, uint8 of shape (N, H, W) or "
-            f"(N, H, W, C); it holds {found}"
-        )
-    if array.ndim == 4 and array.shape[1] <= 4 < array.shape[3]:
-        raise UserError(f"{path}: shape {array.shape} looks like (N, C, H, W); save (N, H, W, C)")
-    if labels is None:
-        return array, None, ()
-    if np.shape(labels) != (len(array),) or labels.dtype.kind not in "iu":
-        raise UserError(f"{path}: labels must be {len(array)} integers, one for each image")
-    values, labels = np.unique(labels, return_inverse=True)
-    if known is not None:
-        named = known.dtype.kind == "U" and known.ndim == 1
-        if not named or not 0 <= values[0] <= values[-1] < len(known):
-            raise UserError(f"{path}: `classes` must be the name of each label, from 0 on")
-        values = known[values]
-    return array, labels, tuple(map(str, values))
-
-
-def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Return an array of an npz. Raises an exception of any kind where it is damaged, before more
-    memory is taken than the file has bytes to fill."""
-    info, headers = check_entry(archive.getinfo(name)), np.lib.format
-    with archive.open(info) as file:
-        versions = {(1, 0): headers.read_array_header_1_0, (2, 0): headers.read_array_header_2_0}
-        shape, _, dtype = versions[headers.read_magic(file)](file)
-    if math.prod(shape) * dtype.itemsize > info.file_size:
-        raise ValueError(f"{name} is cut short")
-    with archive.open(info) as file:
-        return headers.read_array(file, allow_pickle=False)
-
-
-def write_array(
-    array: np.ndarray,
-    labels: np.ndarray | None,
-    classes: tuple[str, ...],
-    request: Request,
-    out: BinaryIO,
-) -> Decoded:
-    """Write the images of an array, uint8 (N, H, W) or (N, H, W, C), resized where asked."""
-    if array.ndim == 3:
-        array = array[..., None]
-    if request.size and request.size != array.shape[1:3]:
-        planes = np.moveaxis(array, -1, 0)
-        fitted = [[fit(Image.fromarray(image), request.size) for image in p] for p in planes]
-        array = np.moveaxis(np.asarray(fitted), 0, -1)
-    n, h, w, c = array.shape
-    if min(h, w) < MIN_SIDE:
-        raise UserError(
-            f"{request.source}: images of {h}x{w} are too small; {MIN_SIDE}x{MIN_SIDE} at least"
-        )
-    out.write(np.ascontiguousarray(np.moveaxis(array, -1, 1)).data)
-    return Decoded((n, c, h, w), labels, classes)

@@ -1,0 +1,145 @@
+"""What the numbers in images mean: one scale for a set, and a note of all that is cut or odd."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm import ImageDataset, UserError, load_images
+from ddpm.data.inspect import inspect_images, inspection_notes
+
+RAMP = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+
+
+def folder(path, arrays, ending="tiff"):
+    path.mkdir()
+    for i, array in enumerate(arrays):
+        Image.fromarray(array).save(path / f"{i:02}.{ending}")
+    return path
+
+
+def about(data):
+    return "; ".join([*data.notes, *inspection_notes(data, False)])
+
+
+def test_one_bright_pixel_darkens_no_image(tmp_path):
+    bright = RAMP.copy()
+    bright[0, 0] = 1.01
+    data = load_images(folder(tmp_path / "a", [RAMP] * 5 + [bright]))
+    whole = (RAMP * 255).round()
+    assert (data.images[:5].numpy() == whole).all()
+    assert (data.images[5].numpy().flatten()[1:] == whole.flatten()[1:]).all()
+    assert "0 is learned as black and 1 as white" in about(data)
+    assert "values above 1 were cut in 1 images" in about(data)
+
+
+def test_a_dark_image_stays_darker_than_the_others(tmp_path):
+    data = load_images(folder(tmp_path / "a", [RAMP * 1000, RAMP * 250, RAMP * 1000]))
+    assert data.images.amax((1, 2, 3)).tolist() == [255, 64, 255]
+    assert "stretched" in about(data)
+
+
+def test_a_set_that_spans_minus_one_to_one(tmp_path):
+    data = load_images(folder(tmp_path / "a", [2 * RAMP - 1] * 4))
+    assert (data.images.numpy() == (RAMP * 255).round()).all()
+    assert "lie in -1 … 1" in about(data)
+
+
+def test_negatives_are_counted(tmp_path):
+    wrong = RAMP.copy()
+    wrong[0] = -0.3
+    data = load_images(folder(tmp_path / "a", [RAMP] * 4 + [wrong] * 2))
+    assert "values below 0 were cut in 2 images" in about(data)
+
+
+@pytest.mark.parametrize("top", [255, 65535])
+def test_integers_have_the_scale_of_all(tmp_path, top):
+    data = load_images(folder(tmp_path / "a", [(RAMP * top).astype(np.int32)] * 3))
+    assert abs(data.images.numpy().astype(int) - (RAMP * 255)).max() <= 1
+
+
+def test_no_number_is_black(tmp_path):
+    odd = RAMP.copy()
+    odd[3, 3], odd[4, 4] = np.nan, np.inf
+    data = load_images(folder(tmp_path / "a", [RAMP, odd]))
+    assert (data.images[1, 0, 3, 3], data.images[1, 0, 4, 4]) == (0, 255)
+
+
+def test_twelve_bits_in_sixteen_are_told(tmp_path):
+    path = folder(tmp_path / "a", [(RAMP * 4095).astype(np.uint16)] * 3, "png")
+    assert "17 of 256 levels, from 0 to 16" in about(load_images(path))
+    lines = inspect_images(load_images(path), path)
+    assert any("values of pixels: 17 of 256 levels" in line for line in lines)
+
+
+def test_images_that_become_one_colour_are_told(tmp_path):
+    white = np.full((8, 8, 4), 255, np.uint8)
+    white[2:5] = (255, 255, 255, 0)
+    photo = np.random.default_rng(0).integers(0, 255, (8, 8, 4), np.uint8)
+    data = load_images(folder(tmp_path / "a", [white, white, photo], "png"))
+    assert "2 of 3 images that were looked at are of one colour" in about(data)
+    kept = load_images(tmp_path / "a", background="black")
+    assert "of one colour" not in about(kept)
+
+
+COLOUR = np.random.default_rng(1).integers(0, 256, (6, 8, 9, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (COLOUR.astype(np.float32) / 255, "1 as white"),
+        (COLOUR / 127.5 - 1, "-1 … 1"),
+        (COLOUR.astype(np.int64), "255 as white"),
+        (COLOUR.astype(np.uint16) * 257, "65535 as white"),
+        (np.moveaxis(COLOUR, -1, 1), "(N, C, H, W)"),
+    ],
+)
+def test_arrays_are_understood_and_told(tmp_path, array, told):
+    np.savez(tmp_path / "a.npz", images=array)
+    data = load_images(tmp_path / "a.npz")
+    assert (data.images.numpy() == np.moveaxis(COLOUR, -1, 1)).all()
+    assert told in about(data)
+    handed = ImageDataset.from_array(array)
+    assert (handed.images == data.images).all()
+    assert (
+        ImageDataset.from_array(torch.from_numpy(np.ascontiguousarray(array))).images == data.images
+    ).all()
+
+
+def test_arrays_that_could_mean_anything_are_refused(tmp_path):
+    for odd in (COLOUR * 0.02, COLOUR.astype(np.float32) * 9, np.full((6, 8, 9), "a")):
+        np.savez(tmp_path / "a.npz", images=odd)
+        with pytest.raises(UserError, match="images must be"):
+            load_images(tmp_path / "a.npz")
+        with pytest.raises(UserError, match="images must be"):
+            ImageDataset.from_array(odd)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "wanted"),
+    [
+        ([[3], [5], [3], [5], [3], [5]], ("3", "5"), [0, 1, 0, 1, 0, 1]),
+        (list("abacba"), ("a", "b", "c"), [0, 1, 0, 2, 1, 0]),
+        (np.eye(6, dtype=np.float32)[[2, 0, 2, 0, 1, 1]], ("0", "1", "2"), [2, 0, 2, 0, 1, 1]),
+        ([0.0, 1.0, 0.0, 1.0, 1.0, 1.0], ("0", "1"), [0, 1, 0, 1, 1, 1]),
+        ([0, 1, -1, 1, 0, -1], ("0", "1"), [0, 1, 2, 1, 0, 2]),
+    ],
+)
+def test_labels_of_every_shape(tmp_path, labels, classes, wanted):
+    np.savez(tmp_path / "a.npz", images=COLOUR, labels=labels)
+    data = load_images(tmp_path / "a.npz")
+    assert (data.classes, data.labels.tolist()) == (classes, wanted)
+
+
+@pytest.mark.parametrize("names", [("x_{}", "y_{}"), ("{}_images", "{}_labels")])
+def test_layouts_of_keras_and_medmnist(tmp_path, names):
+    parts = {}
+    for split, images in (("train", COLOUR), ("test", COLOUR[:4])):
+        parts[names[0].format(split)] = images
+        parts[names[1].format(split)] = np.arange(len(images))[:, None] % 2
+    np.savez(tmp_path / "a.npz", **parts)
+    data = load_images(tmp_path / "a.npz")
+    assert (len(data), data.classes) == (6, ("0", "1"))
+    assert f"not used: {names[0].format('test')}" in about(data)
+    assert len(load_images(tmp_path / "a.npz", split="test")) == 4
