@@ -7,6 +7,7 @@ import pytest
 
 from ddpm import UserError, train
 from ddpm.checkpoint.run_dir import RunDir, check_trainable, find_runs, inspect_run
+from ddpm.config import Config
 
 
 def test_nothing(tmp_path):
@@ -69,11 +70,13 @@ def test_where_a_run_can_begin_and_where_it_can_go_on(tmp_path):
     assert check_trainable(tmp_path / "new", resume=False).kind == "nothing"
     assert (tmp_path / "new").is_dir()
     with pytest.raises(UserError, match="there is no run to go on with"):
-        check_trainable(tmp_path / "new", resume=True)
-    (tmp_path / "new" / "config.toml").write_text("")
+        check_trainable(tmp_path / "none", resume=True)
+    assert check_trainable(tmp_path / "new", resume=True).kind == "nothing"
+    (tmp_path / "new" / "config.toml").write_text("steps = 3")
     assert check_trainable(tmp_path / "new", resume=True).kind == "begun"
+    check_trainable(tmp_path / "new", resume=False, config=Config(steps=3))
     with pytest.raises(UserError, match="is in use"):
-        check_trainable(tmp_path / "new", resume=False)
+        check_trainable(tmp_path / "new", resume=False, config=Config(steps=4))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write to"):
         check_trainable(tmp_path / "file" / "run", resume=False)

@@ -29,7 +29,8 @@ def poisoned(monkeypatch):
 
     def poisoned_loss(self, *args, **kwargs):
         loss = honest(self, *args, **kwargs)
-        return loss * float("nan") if seen["step"] in steps else loss
+        bad = seen["step"] in steps and torch.is_grad_enabled()  # of the step, and no other look
+        return loss * float("nan") if bad else loss
 
     monkeypatch.setattr(module, "derive_seed", derive_seed)
     monkeypatch.setattr(Loss, "__call__", poisoned_loss)

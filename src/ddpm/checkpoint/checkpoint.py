@@ -17,7 +17,14 @@ from ..core.schedule import SCHEDULES
 from ..core.unet import UNet
 from ..utils.errors import UserError
 from .run_dir import inspect_run
-from .tensors import VERSION, Version, load_tensors, require_real, save_tensors
+from .tensors import (
+    VERSION,
+    Version,
+    load_tensors,
+    require_finite,
+    require_real,
+    save_tensors,
+)
 
 Weights = Literal["ema", "as given"]  # averaged in training; or from elsewhere, with no such claim
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -119,7 +126,7 @@ def load(path: str | Path) -> Checkpoint:
     path = WEIGHTS / f"{path}.safetensors" if path in PRETRAINED else Path(path)
     if path.is_dir():
         run = inspect_run(path)
-        if run.kind == "begun":
+        if run.is_run and run.model is None:
             raise UserError(f"the run in {path} has written no checkpoint yet: wait for its first")
         path = run.model or run.dir.model
     if not path.is_file():
@@ -131,6 +138,7 @@ def load(path: str | Path) -> Checkpoint:
         raise UserError(f"{path} is a file of PyTorch's: ddpm convert {path} x.safetensors")
     tensors, header = load_tensors(path, Header)
     net, diffusion = rebuild(path, header.config, header.data, tensors)
+    require_finite(path, net.state_dict())
     return Checkpoint(
         net.eval().requires_grad_(False),
         diffusion,

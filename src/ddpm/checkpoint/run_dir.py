@@ -1,18 +1,29 @@
 """What lies in a run's folder: one answer for all that read it or write to it."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from ..config import Config, read_toml
 from ..utils.errors import UserError
-from ..utils.files import is_temporary, require_writable
+from ..utils.files import is_temporary, make_folder, require_writable
 from .tensors import is_whole
 
 Contents = Literal["nothing", "begun", "saved", "other"]
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+# What a run leaves where it is killed while it writes, and safetensors under it.
+LEFTOVERS = (
+    ".tmp??????", ".part-*-config.toml", ".part-*-metrics.jsonl", ".part-*-held-out.jsonl",
+    ".part-*-model.safetensors", ".part-*-guide.safetensors", ".part-*-probe",
+    "state/.tmp??????", "state/.part-*", "bad/.tmp??????", "bad/.part-*",
+    "samples/.part-*-ema.png", "samples/.part-*-raw.png",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,6 +31,7 @@ class RunDir:
     """The names of the files in a run's folder, whether they are there or not."""
 
     path: Path
+    held: list[os.stat_result] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def config(self) -> Path:
@@ -68,24 +80,41 @@ class RunDir:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep every other process from training in this folder, until the block or the process
-        ends. Raises UserError where another one is.
+        ends, and remove what killed ones left half-written. Raises UserError where another one is.
 
-        On a disk that has no locks, as some on a network, it keeps nobody out.
+        On a disk that has no locks, as some on a network, it keeps nobody out, and removes nothing.
         """
-        self.lock.parent.mkdir(exist_ok=True)
+        make_folder(self.lock.parent)
         lock = FileLock(self.lock, fallback_to_soft=False)
         try:
             lock.acquire(timeout=0)
+            for path in (path for name in LEFTOVERS for path in self.path.glob(name)):
+                path.unlink(missing_ok=True)
         except Timeout:
             raise UserError(
                 f"another process is training in {self.path}: let it end, or stop it"
             ) from None
-        except (OSError, NotImplementedError):
+        except NotImplementedError:
             pass
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         try:
-            yield
+            with self.lock.open("ab") as file:  # while it is open, no other file is taken for it
+                self.held[:] = [os.fstat(file.fileno())]
+                yield
         finally:
+            self.held.clear()
             lock.release()
+
+    def require_held(self) -> None:
+        """Raise UserError where, since it was `locked`, another folder has taken this one's place,
+        and OSError where there is none any more. To be asked before anything is written."""
+        if self.held and not os.path.samestat(self.held[0], self.lock.stat()):
+            raise UserError(
+                f"{self.path} was removed or moved while this run trained in it, and another has "
+                f"taken its place: nothing more is written there"
+            )
 
 
 @dataclass(frozen=True)
@@ -93,8 +122,9 @@ class RunContents:
     """What lies in a folder.
 
     kind     "nothing"; a run that has "begun" but has no checkpoint yet; a run that has "saved"
-             one; or files of some "other" program
+             one, or has learned anything; or files of some "other" program
     states   what the run can be resumed from, newest first
+    learned  what shows that steps were taken: weights, lines of logs, samples
     model    its weights for use, None where there are none; they may lie in any folder
     guide    its early weights for autoguidance, None where there are none
     damaged  those of these files that are cut short or not safetensors files at all
@@ -103,6 +133,7 @@ class RunContents:
     dir: RunDir
     kind: Contents
     states: tuple[Path, ...] = ()
+    learned: tuple[Path, ...] = ()
     model: Path | None = None
     guide: Path | None = None
     damaged: tuple[Path, ...] = ()
@@ -120,12 +151,14 @@ def inspect_run(path: str | Path) -> RunContents:
     guide = run.guide if run.guide.is_file() else None
     files = [*states, *(file for file in (model, guide) if file)]
     damaged = tuple(file for file in files if not is_whole(file))
+    logs = (run.model, run.guide, run.metrics, run.held_out, *run.samples.glob("[!.]*"))
+    learned = tuple(file for file in logs if file.is_file() and file.stat().st_size)
     kind: Contents
     if run.config.is_file():
-        kind = "saved" if states or model else "begun"
+        kind = "saved" if states or learned else "begun"
     else:
         kind = "nothing" if is_unused(run) else "other"
-    return RunContents(run, kind, states, model, guide, damaged)
+    return RunContents(run, kind, states, learned, model, guide, damaged)
 
 
 def find_runs(folder: str | Path) -> list[RunDir]:
@@ -145,12 +178,33 @@ def is_unused(run: RunDir) -> bool:
     return all(is_temporary(p) for p in files)
 
 
-def check_trainable(path: str | Path, resume: bool) -> RunContents:
-    """Refuse, before any work is done, a folder that is in use or cannot be written."""
+def check_trainable(path: str | Path, resume: bool, config: Config | None = None) -> RunContents:
+    """Refuse, before any work is done, a folder that is in use or cannot be written, and one whose
+    state is lost.
+
+    A run that has learned nothing may be begun again: with `resume`, or with the same `config`.
+    """
     run = inspect_run(path)
-    if resume and not run.is_run:
+    if resume and (run.kind == "other" or not run.dir.path.is_dir()):
         raise UserError(f"there is no run to go on with in {path}")
-    if not resume and run.kind != "nothing":
+    begun = run.kind == "begun" and (config is None or has_settings(run.dir, config))
+    if not resume and run.kind != "nothing" and not begun:
         raise UserError(f"{path} is in use: go on with it by --resume, or give another --out")
+    folder = run.dir.state.parent
+    if not run.states and (run.learned or folder.is_symlink() and not folder.exists()):
+        there = ", ".join(sorted({file.relative_to(path).parts[0] for file in run.learned}))
+        raise UserError(
+            f"the run in {path} cannot go on: {run.dir.state} is missing, and so is the one before "
+            f"it; there are {there or 'no other files'}. Bring back {folder} (is its disk there?), "
+            f"or begin another run from the weights: --init {run.model or 'WEIGHTS'}"
+        )
     require_writable(run.dir.path)
     return run
+
+
+def has_settings(run: RunDir, config: Config) -> bool:
+    """Return whether these are the settings in a run's config.toml."""
+    try:
+        return read_toml(run.config) == config
+    except UserError:
+        return False

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +30,10 @@ MAX_HEADER = 4_000_000  # bytes of a file's header: the names of a great many cl
 
 Version = Annotated[int, Field(strict=True, ge=1)]
 T = TypeVar("T")
+
+
+class NewerVersion(UserError):
+    """The file is sound, and not for this version to read."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:
@@ -72,7 +76,7 @@ def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(f"{path} is a safetensors file, but not a checkpoint of ddpm") from None
     if isinstance(version, int) and version > VERSION:
-        raise UserError(
+        raise NewerVersion(
             f"{path} was written by a newer ddpm (format {version}; this one reads up to "
             f"{VERSION}): upgrade ddpm to use it"
         )
@@ -147,6 +151,21 @@ def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return those tensors whose names begin with `prefix`, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Return whether all numbers in the tensors, of any device, are finite."""
+    return all(bool(t.isfinite().all()) for t in tensors)
+
+
+def require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise UserError where what a file holds is NaN or infinite."""
+    bad = [name for name, tensor in tensors.items() if not all_finite([tensor])]
+    if bad:
+        raise UserError(
+            f"{path} holds no weights to use: {len(bad):,} of its {len(tensors):,} tensors are "
+            f"NaN or infinite, {bad[0]} for one; take an earlier checkpoint"
+        )
 
 
 def require_real(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

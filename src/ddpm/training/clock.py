@@ -28,6 +28,11 @@ class Due(NamedTuple):
     preview: bool
 
     @property
+    def writes(self) -> bool:
+        """Whether weights may be written."""
+        return self.over or self.save or self.guide
+
+    @property
     def finished(self) -> bool:
         """Whether the budget is spent."""
         return self.progress >= 1

@@ -30,7 +30,7 @@ class MetricsLog:
     """
 
     def __init__(self, run: RunDir, config: Config, processes: Processes):
-        self.path, self.config, self.processes = run.metrics, config, processes
+        self.run, self.config, self.processes = run, config, processes
         self.began, self.images_seen = time.monotonic(), 0
         self.pending: list[Tensor] = []
         self.loss = self.lr = math.nan
@@ -65,7 +65,8 @@ class MetricsLog:
             "loss": self.loss, "lr": self.lr, "grad_norm": norm if math.isfinite(norm) else None,
         }  # fmt: skip
         if self.processes.is_main:
-            append_line(self.path, line | ({"skipped": skipped} if skipped else {}))
+            self.run.require_held()
+            append_line(self.run.metrics, line | ({"skipped": skipped} if skipped else {}))
             self.show(state)
 
     def show(self, state: TrainState) -> None:

@@ -1,4 +1,4 @@
-"""What a run does about losses and gradients that are not finite."""
+"""What a run does about losses and gradients that are not finite, and weights that explode."""
 
 import logging
 import math
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ..checkpoint.run_dir import RunDir
 from ..checkpoint.tensors import VERSION, Version, save_tensors, with_prefix
 from ..config import Config, DataInfo, Whole
+from ..core.diffusion import Diffusion
+from ..core.loss import Loss
 from ..data.batches import Batches
 from ..utils.distributed import Processes
 from ..utils.errors import UserError
@@ -21,6 +23,8 @@ from .state import TrainState, restore_latest
 
 MAX_NONFINITE_STEPS = 20  # since the last checkpoint, after which the run goes back to it
 MAX_ROLLBACKS = 3  # in a row, before it gives up
+MAX_LOSS = 5  # on a fixed batch, where a network that says 0 has at most 1: beyond, it has exploded
+FIXED_BATCH = 16  # images
 MAX_BATCHES = 10  # that are written in a run
 MAX_BATCHES_AT_ONCE = 3
 JUMP = 3  # times its lowest, and the loss has jumped
@@ -43,13 +47,14 @@ class NonFiniteGuard:
     """Counts the steps that were skipped because a number in them was not finite, writes their
     batches for `ddpm replay`, and takes the run back where they persist.
 
-    After MAX_NONFINITE_STEPS since the last checkpoint the run goes back to it with half of the
-    learning rate; after MAX_ROLLBACKS in a row it gives up.
+    After MAX_NONFINITE_STEPS since the last checkpoint, or where there is nothing sound to save,
+    the run goes back to it with half of the learning rate; where that does not help, to the one
+    before. After MAX_ROLLBACKS in a row it gives up.
     """
 
     def __init__(self, run: RunDir, processes: Processes, batches: Batches):
         self.run, self.processes, self.batches = run, processes, batches
-        self.nonfinite_steps = self.rollbacks = self.dumped = 0
+        self.nonfinite_steps = self.rollbacks = self.dumped = self.failed_at = 0
         self.all_finite = True  # no step was skipped between the last two checks
         self.lowest, self.noted_jump = math.inf, False
 
@@ -81,8 +86,40 @@ class NonFiniteGuard:
             self.watch_jumps(state.step, sum(loss for loss, _ in good) / len(good))
         return good
 
+    def is_sound(self, state: TrainState, diffusion: Diffusion) -> bool:
+        """Return whether a state may replace a sound one: all of it is finite, and on a batch that
+        is always the same neither the weights nor their average have exploded.
+
+        Every process must call it. Nothing that is random in a step depends on it.
+        """
+        loss = math.nan
+        if self.processes.is_main and state.is_finite():
+            nets = (state.net, state.ema.model)
+            loss = max(self.fixed_loss(net, Loss(diffusion)) for net in nets)
+        (loss,) = self.processes.broadcast([loss])
+        if loss <= MAX_LOSS:
+            return True
+        self.note(
+            f"the weights of step {state.step:,} have exploded (loss {loss:.3g} on a fixed batch) "
+            f"and are not saved"
+        )
+        return False
+
+    @torch.no_grad()
+    def fixed_loss(self, net: nn.Module, loss: Loss) -> float:
+        """Return the loss at times from 1 to T, on images and in noise that are always the same."""
+        torch.manual_seed(0)
+        x0, y = (None if a is None else a[:FIXED_BATCH] for a in self.batches(0))
+        t = torch.linspace(1, loss.diffusion.T, len(x0), device=x0.device).long()
+        training = net.training
+        net.eval()
+        value = loss(net, x0, t, torch.randn_like(x0), y).mean().item()
+        net.train(training)
+        return value if math.isfinite(value) else math.nan
+
     def dump_batch(self, state: TrainState, step: int) -> None:
         """Write the batch of a step, and the weights as they are now."""
+        self.run.require_held()
         self.dumped += 1
         torch.manual_seed(derive_seed(state.config.seed, STEP, step))
         rank = self.processes.rank if self.processes.world_size > 1 else None
@@ -91,15 +128,19 @@ class NonFiniteGuard:
         save_batch(self.run.bad_batch(step, rank), *self.batches(step), state.net, header)
 
     def rollback(self, state: TrainState) -> None:
-        """Restore the last checkpoint, and halve the learning rate. Raises UserError where that has
-        not helped so far."""
+        """Restore the last checkpoint, or the one before where the last has not helped, and halve
+        the learning rate. Raises UserError where neither has helped so far."""
         if self.rollbacks == MAX_ROLLBACKS:
             raise UserError(
-                f"the loss is not a number at step {state.step}, even at {state.lr_scale:g} of the "
-                f"learning rate: try a lower --train.lr (the last checkpoint is kept)"
+                f"the loss is not a number, or far too large, at step {state.step}, even at "
+                f"{state.lr_scale:g} of the learning rate: try a lower --train.lr (the last "
+                f"checkpoint is kept)"
             )
-        lr_scale = state.lr_scale
-        restore_latest(self.run, state, repair=self.processes.is_main)
+        self.run.require_held()
+        self.failed_at = max(self.failed_at, state.step)
+        lr_scale, main, further = state.lr_scale, self.processes.is_main, self.rollbacks > 0
+        if not restore_latest(self.run, state, repair=main, further=further):
+            raise UserError(f"there is no checkpoint left in {self.run.path} to go back to")
         state.lr_scale = min(lr_scale, state.lr_scale) / 2
         if self.processes.is_main:
             rewind_logs(self.run, state.step)
@@ -108,9 +149,11 @@ class NonFiniteGuard:
             f"back to step {state.step:,}, and on with {state.lr_scale:g} of the learning rate"
         )
 
-    def saved(self) -> None:
-        """Begin to count anew: there is a checkpoint of finite weights."""
-        self.nonfinite_steps = self.rollbacks = 0
+    def saved(self, step: int) -> None:
+        """Begin to count anew: there is a sound checkpoint of that step."""
+        self.nonfinite_steps = 0
+        if step > self.failed_at:
+            self.rollbacks = 0
 
     def watch_jumps(self, step: int, loss: float) -> None:
         """Say once where the loss is finite and yet far above what it was."""

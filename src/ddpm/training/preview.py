@@ -10,7 +10,7 @@ from ..checkpoint.run_dir import RunDir
 from ..config import Config, DataInfo
 from ..core.diffusion import Diffusion
 from ..generation.generate import cycle_labels, denoise_trajectory
-from ..utils.files import atomic_write
+from ..utils.files import atomic_write, make_folder
 from ..utils.images import grid, to_uint8, zoom_for
 from ..utils.random import ImageNoise
 from .state import TrainState
@@ -31,11 +31,12 @@ def preview(
 
     Ends early once `stop` is not empty.
     """
-    run.samples.mkdir(exist_ok=True)
     for name, net in (("ema", state.ema.model), ("raw", state.net)):
         image = sample_grid(net, diffusion, state.config, state.data, stop)
         if image is None:
             return
+        run.require_held()
+        make_folder(run.samples)
         with atomic_write(run.samples / f"{state.step:07}-{name}.png") as beside:
             image.save(beside)
     validation.measure(state)

@@ -13,8 +13,11 @@ from ..checkpoint.checkpoint import save
 from ..checkpoint.run_dir import RunDir, inspect_run
 from ..checkpoint.tensors import (
     VERSION,
+    NewerVersion,
     Version,
+    all_finite,
     load_tensors,
+    require_finite,
     require_real,
     save_tensors,
     under_prefix,
@@ -24,7 +27,7 @@ from ..config import Config, DataInfo, NonNegative, Positive, Whole
 from ..core.ema import EMA
 from ..core.unet import UNet
 from ..utils.errors import UserError
-from ..utils.files import link_or_copy
+from ..utils.files import link_or_copy, sync_file, sync_folder
 
 FIXED = (  # settings that a run keeps for its whole life
     "size", "flip", "labels", "held_out", "seed", "unet", "train.batch",
@@ -68,18 +71,26 @@ class TrainState:
     def images_seen(self) -> int:
         return self.step * self.config.train.batch
 
-    def save(self, path: Path) -> None:
-        """Write the state, whole or not at all."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the weights, their average and the optimizer's moments, by name."""
         moments = self.optimizer.state_dict()["state"]
         tensors = with_prefix("raw.", self.net.state_dict())
         tensors |= with_prefix("ema.", self.ema.model.state_dict())
         for i, values in moments.items():
             tensors |= with_prefix(f"optimizer.{i}.", values)
+        return tensors
+
+    def is_finite(self) -> bool:
+        """Return whether it holds numbers, and no NaN or infinity."""
+        return all_finite(self.tensors().values())
+
+    def save(self, path: Path) -> None:
+        """Write the state, whole or not at all."""
         header = StateHeader(
             VERSION, self.step, self.seconds, self.ema.updates, self.data, self.config,
             self.lr_scale,
         )  # fmt: skip
-        save_tensors(path, tensors, header)
+        save_tensors(path, self.tensors(), header)
 
     def save_average(self, path: Path) -> None:
         """Write the averaged weights as a checkpoint, for use."""
@@ -128,29 +139,54 @@ def load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
+def save_guide(run: RunDir, state: TrainState) -> None:
+    """Write the averaged weights as the run's early ones, where there are none yet."""
+    run.require_held()
+    if not run.guide.exists():
+        state.save_average(run.guide)
+
+
 def save_checkpoint(run: RunDir, state: TrainState) -> None:
     """Write what the run needs to be resumed, keep the state before it, and write the averaged
-    weights."""
+    weights. The logs up to here are on disk before."""
+    run.require_held()
+    for log in (run.metrics, run.held_out):
+        if log.exists():
+            sync_file(log)
+    sync_folder(run.path)
     save_state(run, state)
+    run.require_held()
     state.save_average(run.model)
 
 
 def save_state(run: RunDir, state: TrainState) -> None:
+    run.require_held()
     link_or_copy(run.state, run.previous_state)
     state.save(run.state)
 
 
-def restore_latest(run: RunDir, state: TrainState, repair: bool = True) -> bool:
-    """Restore the newest state that is whole; return False where there is none to restore.
+def restore_latest(
+    run: RunDir, state: TrainState, repair: bool = True, further: bool = False
+) -> bool:
+    """Restore the newest state that is whole; return False where there is none to restore. With
+    `further`, the one before the newest, where there is one.
 
-    Where the newest is damaged the one before it serves, with a note. With `repair` that takes its
-    place too: the next to be written must not replace the only one that is whole. Raises UserError
-    where all are damaged, or of another run.
+    Where the newest is missing, damaged or not of finite numbers the one before it serves, with a
+    note. With `repair` that takes its place too: the next to be written must not replace the only
+    one that is whole. Raises UserError where all are damaged, or of another run or a newer version,
+    and OSError where one cannot be read.
     """
     states = inspect_run(run.path).states
-    for path in states:
+    if repair and states == (run.previous_state,):
+        logger.warning("%s is missing; going on from the checkpoint before it", run.state)
+    for path in states[1:] if further and len(states) > 1 else states:
+        with path.open("rb"):  # what may not be read is not for that damaged
+            pass
         try:
             loaded = load_tensors(path, StateHeader)
+            require_finite(path, loaded[0])
+        except NewerVersion:
+            raise
         except UserError as error:
             if path == states[-1]:
                 raise

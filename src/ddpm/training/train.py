@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from ..checkpoint.checkpoint import build, build_loss, load_initial
-from ..checkpoint.run_dir import RunDir, check_trainable
+from ..checkpoint.run_dir import RunDir, check_trainable, inspect_run
 from ..config import Config, DataInfo, checked, write_toml
 from ..core.diffusion import Diffusion
 from ..core.ema import EMA
@@ -31,7 +31,7 @@ from .log import MetricsLog, rewind_logs
 from .nonfinite import NonFiniteGuard
 from .optimizers import build_optimizer
 from .preview import preview
-from .state import TrainState, restore_latest, save_checkpoint, save_state
+from .state import TrainState, restore_latest, save_checkpoint, save_guide, save_state
 from .step import learning_rate, train_step
 from .validation import Validation, split_held_out
 
@@ -71,13 +71,12 @@ def train(
     part = processes.part(config.train.batch, config.train.accumulate)
     main = processes.is_main  # of several processes one writes
     if main:
-        check_trainable(out, resume)
+        check_trainable(out, resume, None if images is not None else config)
     config, data = load_data(config, images, processes)
     learned, held_out = split_held_out(len(data), config.held_out)
     batches = training_batches(config, data, learned, part, accelerator.device)
-    net, diffusion, state = initial_state(config, data.info, accelerator, resume)
-    loss = build_loss(config, diffusion)
-    take_step = partial(train_step, accelerator, net, loss, state.optimizer)
+    net, diffusion, state = initial_state(config, data.info, accelerator, run, resume)
+    take_step = partial(train_step, accelerator, net, build_loss(config, diffusion), state.optimizer)
     validation = Validation(run, data, learned, held_out, diffusion, config.seed)
     guard, log = NonFiniteGuard(run, processes, batches), MetricsLog(run, config, processes)
 
@@ -91,16 +90,17 @@ def train(
             if due.line and (losses := log.read()):
                 finite = guard.check(state, losses)
                 log.write(state, finite, skipped=len(losses) - len(finite))
-            if guard.exhausted:
+            if guard.exhausted or due.writes and not guard.is_sound(state, diffusion):
                 guard.rollback(state)
+                clock.saved()
                 continue
-            if main and due.guide and not run.guide.exists():
-                state.save_average(run.guide)
+            if main and due.guide:
+                save_guide(run, state)
             if due.over or due.save and guard.all_finite:
                 if main:
                     save_checkpoint(run, state)
                 clock.saved()
-                guard.saved()
+                guard.saved(state.step)
             if due.over:
                 break
             if due.preview:
@@ -123,13 +123,14 @@ def train(
 
 
 def initial_state(
-    config: Config, data: DataInfo, accelerator: Accelerator, resume: bool
+    config: Config, data: DataInfo, accelerator: Accelerator, run: RunDir, resume: bool
 ) -> tuple[nn.Module, Diffusion, TrainState]:
     """Return the network as it is trained, the diffusion, and the state at step 0, which shares the
-    network's weights. They are random, or those that `config.init` names."""
+    network's weights. They are random, or those that `config.init` names where the run has none of
+    its own to `resume` from."""
     torch.manual_seed(derive_seed(config.seed, INIT))
     raw, diffusion = build(config, data)
-    if config.init and not resume:
+    if config.init and not (resume and inspect_run(run.path).states):
         load_initial(raw, data, config.init)
     place(raw, accelerator.device)
     ema = EMA(raw, config.train.ema)
@@ -143,11 +144,16 @@ def initial_state(
 
 def begin(run: RunDir, state: TrainState, resume: bool, write: bool) -> None:
     """Restore the last checkpoint, or write a first one to return to; write the config, and drop
-    what was logged beyond the checkpoint. One process may `write`."""
-    resumed = resume and restore_latest(run, state, repair=write)
+    what was logged beyond the checkpoint. One process may `write`: it looks at the folder once
+    more, as another run may have been there while the images were read."""
+    if write:
+        check_trainable(run.path, resume, state.config)
+    restored = resume and restore_latest(run, state, repair=write)
     if write:
         write_toml(state.config, run.config)
-        if not resumed:
+        if not restored:
+            if resume:
+                logger.info("nothing was learned in %s as yet: the run begins anew", run.path)
             save_state(run, state)
         rewind_logs(run, state.step)
 

@@ -51,7 +51,7 @@ class Validation:
         diffusion: Diffusion,
         seed: int,
     ):
-        self.path, self.loss, self.seed = run.held_out, Loss(diffusion), seed
+        self.run, self.loss, self.seed = run, Loss(diffusion), seed
         few = learned[torch.arange(len(held_out)) * len(learned) // max(len(held_out), 1)]
         self.sets = {
             name: (data.images[at], None if data.labels is None else data.labels[at])
@@ -60,12 +60,18 @@ class Validation:
         self.warned = False
 
     def measure(self, state: TrainState) -> None:
-        """Append a line to held-out.jsonl, and warn once where images are memorized."""
+        """Append a line to held-out.jsonl, unless there is one of this step, and warn once where
+        images are memorized."""
+        path = self.run.held_out
+        lines = read_lines(path) if path.exists() else []
+        if lines and lines[-1]["step"] == state.step:
+            return
         losses = self.losses(state.ema.model, state.config.train.batch)
         if not losses:
             return
-        append_line(self.path, {"step": state.step, "images": state.images_seen, **losses})
-        note = overfitting_note(read_lines(self.path))
+        self.run.require_held()
+        append_line(path, {"step": state.step, "images": state.images_seen, **losses})
+        note = overfitting_note(read_lines(path))
         if note and not self.warned:
             self.warned = True
             logger.warning(note)

@@ -1,5 +1,6 @@
 """Files and folders: check that they can be written before any work is done, write them whole."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,9 +27,9 @@ def require_writable(folder: Path) -> None:
     """Make the folder if it is missing, and write to it. Raises UserError where that fails."""
     probe = temporary_name(folder / "probe")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
 
@@ -46,8 +47,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         beside.touch()
         mode = (path if path.is_file() else beside).stat().st_mode & 0o777
         yield beside
-        with open(beside, "r+b") as file:
-            os.fsync(file.fileno())
+        sync_file(beside)
         with suppress(OSError):  # a disk without permissions
             beside.chmod(mode)  # a library may have made a private one
         os.replace(beside, path)
@@ -61,14 +61,35 @@ def atomic_write(path: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it that are missing, and force their names to disk."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Force the contents of a file to disk."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Force the names in a folder to disk, where the system can, so that a new one is not lost."""
-    if hasattr(os, "O_DIRECTORY") and os.access(folder, os.R_OK):
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    except PermissionError:  # one that may be written to and not be read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some disks on a network
+            raise
+    finally:
+        os.close(handle)
 
 
 def link_or_copy(path: Path, name: Path) -> None:
@@ -76,15 +97,14 @@ def link_or_copy(path: Path, name: Path) -> None:
 
     It is a hard link, or a copy on a disk without links. `path` is there at any moment.
     """
-    beside = temporary_name(name)
-    try:
-        beside.unlink(missing_ok=True)
-        os.link(path, beside)
-    except FileNotFoundError:
+    if not path.exists():
         return
-    except OSError:  # a disk without links
-        shutil.copyfile(path, beside)
-    os.replace(beside, name)
+    with atomic_write(name) as beside:
+        beside.unlink(missing_ok=True)  # of a process that was killed: a link is not written to
+        try:
+            os.link(path, beside)
+        except OSError:  # a disk without links
+            shutil.copyfile(path, beside)
 
 
 def free_name(path: Path) -> Path:
@@ -104,5 +124,6 @@ def temporary_name(path: Path) -> Path:
 
 
 def is_temporary(path: Path) -> bool:
-    """Return whether the path is a `temporary_name`, as a process that was killed leaves one."""
-    return path.name.startswith(".part-")
+    """Return whether the path is a `temporary_name`, or one that safetensors writes to, as a
+    process that was killed leaves one."""
+    return path.name.startswith((".part-", ".tmp"))
