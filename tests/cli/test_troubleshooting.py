@@ -158,6 +158,10 @@ def test_going_on(say, tmp_path):
     state = tmp_path / "run" / "state" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:5000])
     say("train --out run --resume --steps 4", "note: … is not a whole safetensors file", code=0)
+    state.unlink()
+    say("train --out run --resume --steps 5", "note: … is missing; going on", code=0)
+    state.parent.rename(tmp_path / "away")
+    say("train --out run --resume --steps 6", "ddpm: the run in … cannot go on: … is missing")
 
 
 def start(*words, **more):
@@ -256,6 +260,10 @@ def test_files_of_weights(say, tmp_path):
         about = file.metadata()
     save_file(load_file(model), model)
     say("generate run --out b.png", "ddpm: … is a safetensors file, but not a checkpoint")
+    tensors = {name: tensor * float("nan") for name, tensor in load_file(model).items()}
+    header = re.sub(r', "sha256": "\w+"', "", about["ddpm"])
+    save_file(tensors, tmp_path / "nan.safetensors", metadata={"ddpm": header})
+    say("generate nan.safetensors --out b.png", "ddpm: … holds no weights to use")
     newer = {**about, "ddpm": re.sub(r'"version": \d+', '"version": 99', about["ddpm"])}
     save_file(load_file(model), model, metadata=newer)
     say("generate run --out b.png", "ddpm: … was written by a newer ddpm")

@@ -96,7 +96,7 @@ class NonFiniteGuard:
         if self.processes.is_main and state.is_finite():
             nets = (state.net, state.ema.model)
             loss = max(self.fixed_loss(net, Loss(diffusion)) for net in nets)
-        (loss,) = self.processes.broadcast([loss])
+        (loss,), _ = self.processes.agree([loss], False)
         if loss <= MAX_LOSS:
             return True
         self.note(
@@ -109,7 +109,8 @@ class NonFiniteGuard:
     def fixed_loss(self, net: nn.Module, loss: Loss) -> float:
         """Return the loss at times from 1 to T, on images and in noise that are always the same."""
         torch.manual_seed(0)
-        x0, y = (None if a is None else a[:FIXED_BATCH] for a in self.batches(0))
+        x0, y = self.batches(0)
+        x0, y = x0[:FIXED_BATCH], None if y is None else y[:FIXED_BATCH]
         t = torch.linspace(1, loss.diffusion.T, len(x0), device=x0.device).long()
         training = net.training
         net.eval()
@@ -138,8 +139,9 @@ class NonFiniteGuard:
             )
         self.run.require_held()
         self.failed_at = max(self.failed_at, state.step)
-        lr_scale, main, further = state.lr_scale, self.processes.is_main, self.rollbacks > 0
-        if not restore_latest(self.run, state, repair=main, further=further):
+        lr_scale, further = state.lr_scale, self.rollbacks > 0
+        repair = self.processes.is_main and not further  # both stay until a sound one is saved
+        if not restore_latest(self.run, state, repair, further):
             raise UserError(f"there is no checkpoint left in {self.run.path} to go back to")
         state.lr_scale = min(lr_scale, state.lr_scale) / 2
         if self.processes.is_main:

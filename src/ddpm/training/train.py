@@ -76,7 +76,7 @@ def train(
     learned, held_out = split_held_out(len(data), config.held_out)
     batches = training_batches(config, data, learned, part, accelerator.device)
     net, diffusion, state = initial_state(config, data.info, accelerator, run, resume)
-    take_step = partial(train_step, accelerator, net, build_loss(config, diffusion), state.optimizer)
+    step = partial(train_step, accelerator, net, build_loss(config, diffusion), state.optimizer)
     validation = Validation(run, data, learned, held_out, diffusion, config.seed)
     guard, log = NonFiniteGuard(run, processes, batches), MetricsLog(run, config, processes)
 
@@ -112,7 +112,7 @@ def train(
             torch.manual_seed(derive_seed(config.seed, STEP, state.step))
             x0, y = batches(state.step)
             lr = state.lr_scale * learning_rate(config.train, state.step, due.progress)
-            terms = take_step(x0, y, lr, config.train, part)
+            terms = step(x0, y, lr, config.train, part)
             state.ema.update(state.net)
             state.step += 1
             log.record(lr, *terms)
