@@ -70,7 +70,9 @@ def test_where_a_run_can_begin_and_where_it_can_go_on(tmp_path):
     assert check_trainable(tmp_path / "new", resume=False).kind == "nothing"
     assert (tmp_path / "new").is_dir()
     with pytest.raises(UserError, match="there is no run to go on with"):
-        check_trainable(tmp_path / "none", resume=True)
+        check_trainable(tmp_path / "new", resume=True)
+    with RunDir(tmp_path / "new").locked():  # of a run that got no further
+        pass
     assert check_trainable(tmp_path / "new", resume=True).kind == "nothing"
     (tmp_path / "new" / "config.toml").write_text("steps = 3")
     assert check_trainable(tmp_path / "new", resume=True).kind == "begun"

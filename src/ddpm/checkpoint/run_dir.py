@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ..config import Config, read_toml
 from ..utils.errors import UserError
-from ..utils.files import is_temporary, make_folder, require_writable
+from ..utils.files import is_occupied, is_temporary, make_folder, require_writable
 from .tensors import is_whole
 
 Contents = Literal["nothing", "begun", "saved", "other"]
@@ -185,7 +185,7 @@ def check_trainable(path: str | Path, resume: bool, config: Config | None = None
     A run that has learned nothing may be begun again: with `resume`, or with the same `config`.
     """
     run = inspect_run(path)
-    if resume and (run.kind == "other" or not run.dir.path.is_dir()):
+    if resume and (run.kind == "other" or not is_occupied(run.dir.path)):
         raise UserError(f"there is no run to go on with in {path}")
     begun = run.kind == "begun" and (config is None or has_settings(run.dir, config))
     if not resume and run.kind != "nothing" and not begun:

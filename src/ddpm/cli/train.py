@@ -69,13 +69,15 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
     if options.resume:
         if not options.out:
             raise UserError("--resume needs the folder of the run: --out RUN")
-        if options.preset:
-            raise UserError("--resume goes on with the run's own settings: leave out the preset")
         from ..checkpoint.run_dir import check_trainable
 
-        base = read_toml(check_trainable(options.out, resume=True).dir.config)
-        options = over(base)
-    elif options.preset and options.preset != argv[0]:
+        run = check_trainable(options.out, resume=True)
+        if options.preset and run.is_run:
+            raise UserError("--resume goes on with the run's own settings: leave out the preset")
+        if run.is_run:  # else one was stopped there before it had written its settings
+            base = read_toml(run.dir.config)
+            options = over(base)
+    if options.preset and options.preset != argv[0]:
         base = preset(options.preset)
         options = over(base)
     config = options.config
