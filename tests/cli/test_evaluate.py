@@ -94,7 +94,6 @@ def files(tmp_path):
     folder_of(photos(1), tmp_path / "one")
     folder_of(photos(4, side=8), tmp_path / "small")
     to_pil(photos(1, side=24)[0]).save(folder_of(photos(4), tmp_path / "mixed") / "x.png")
-    np.savez(tmp_path / "four.npz", images=np.zeros((4, 16, 16, 4), np.uint8))
     return tmp_path
 
 
@@ -104,7 +103,6 @@ def files(tmp_path):
         ("mixed", [], "differ in size"),
         ("small", [], "are 8x8 in 3 channels, and the reference's 16x16"),
         ("one", [], "too few samples, 1"),
-        ("four.npz", [], "in 4 channels, and the reference's 16x16: only images of one size"),
         ("real", ["--split", "test"], "--split is for named sets"),
         ("real", ["--features", "nothing"], "there is no feature network 'nothing'"),
         ("real", ["--n", "10"], "--n is for a network"),
