@@ -38,6 +38,7 @@ def take_terminal():
     import fcntl
     import termios
 
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever these tests were started by
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
@@ -54,7 +55,10 @@ def started(tmp_path, words, **streams):
 
 
 def assert_saved(tmp_path, process):
-    assert process.wait(timeout=60) == 130
+    try:
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
     logged = metrics(tmp_path / "run")  # nothing but lines of the log is in it
     assert load(tmp_path / "run").step == logged[-1]["step"] > 0
     assert RunDir(tmp_path / "run").lock.read_bytes() == b""
