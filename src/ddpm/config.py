@@ -263,6 +263,7 @@ class DataInfo:
     width: Width
     classes: tuple[str, ...]
     fingerprint: str
+    scale: tuple[float, float] | None = None  # the numbers of the files that are black and white
     preprocessing: str = "uint8 u -> u / 127.5 - 1"
 
     def __post_init__(self) -> None:  # they are shown in messages and pages

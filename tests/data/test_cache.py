@@ -59,7 +59,7 @@ def test_the_description_of_a_cached_set(folder, cache):
     (path,) = cache.glob("*.safetensors")
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["about"].split(" ", 1)[1])
-    assert about == [["cat", "dog"], "set", data.fingerprint, [], [6, 3, 12, 10]]
+    assert about == [["cat", "dog"], "set", data.fingerprint, [], None, [6, 3, 12, 10]]
     assert path.with_suffix(".images").read_bytes() == data.images.numpy().tobytes()
 
 

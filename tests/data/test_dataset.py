@@ -33,6 +33,18 @@ def test_labels_of_an_array():
     assert values.without_labels().labels is None
 
 
+def test_minus_one_is_no_class():
+    for classes in (("0", "1"), ()):
+        data = ImageDataset.from_array(COLOUR, [0, -1, 1, 0, -1, 1], classes)
+        assert (data.classes, data.labels.tolist()) == (("0", "1"), [0, 2, 1, 0, 2, 1])
+
+
+def test_labels_that_are_all_the_same_are_told():
+    data = ImageDataset.from_array(COLOUR, [3] * 6)
+    assert (data.classes, data.labels) == ((), None)
+    assert "all the same" in data.notes[0]
+
+
 def test_the_same_images_have_the_same_fingerprint(tmp_path):
     """Wherever they come from: a run is resumed by it."""
     np.savez(tmp_path / "a.npz", images=COLOUR, labels=np.arange(6) % 2)
@@ -52,7 +64,7 @@ def test_the_same_images_have_the_same_fingerprint(tmp_path):
         ((COLOUR, [0, 1]), "labels must be 6 integers"),
         ((COLOUR, [0.5] * 6), "labels must be 6 integers"),
         ((COLOUR, [0, 1, 2, 3, 0, 0], ("a", "b")), "labels must be from 0 to 1"),
-        ((COLOUR, [0, -1, 0, 0, 0, 0], ("a", "b")), "labels must be from 0 to 1"),
+        ((COLOUR, [0, -2, 0, 0, 0, 0], ("a", "b")), "labels must be from 0 to 1"),
         ((COLOUR, None, ("a", "b")), "classes need labels"),
     ],
 )

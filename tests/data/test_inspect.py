@@ -39,7 +39,7 @@ def test_what_is_in_a_folder(mess):
 def test_nothing_to_read(tmp_path):
     (tmp_path / "a.png").write_text("no")
     (line, _) = describe_files(inspect_files(list_files(tmp_path)), None)
-    assert line == "1 image files, of which 0 can be read"
+    assert line == "1 image file, of which 0 can be read"
 
 
 def test_what_is_cropped(mess):

@@ -1,11 +1,14 @@
 """What the numbers in images mean: one scale for a set, and a note of all that is cut or odd."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ddpm import ImageDataset, UserError, load_images
+from ddpm.data.decode import read_image
 from ddpm.data.inspect import inspect_images, inspection_notes
 
 RAMP = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
@@ -30,7 +33,7 @@ def test_one_bright_pixel_darkens_no_image(tmp_path):
     assert (data.images[:5].numpy() == whole).all()
     assert (data.images[5].numpy().flatten()[1:] == whole.flatten()[1:]).all()
     assert "0 is learned as black and 1 as white" in about(data)
-    assert "values above 1 were cut in 1 images" in about(data)
+    assert "values above 1 were cut in 1 image;" in about(data)
 
 
 def test_a_dark_image_stays_darker_than_the_others(tmp_path):
@@ -63,6 +66,40 @@ def test_no_number_is_black(tmp_path):
     odd[3, 3], odd[4, 4] = np.nan, np.inf
     data = load_images(folder(tmp_path / "a", [RAMP, odd]))
     assert (data.images[1, 0, 3, 3], data.images[1, 0, 4, 4]) == (0, 255)
+    assert "no numbers became black, in 1 image" in about(data)
+
+
+def test_no_number_is_black_where_black_is_minus_one(tmp_path):
+    odd = 2 * RAMP - 1
+    odd[3, 3], odd[4, 4], odd[5, 5] = np.nan, np.inf, -np.inf
+    data = load_images(folder(tmp_path / "a", [2 * RAMP - 1, odd, odd, np.full_like(odd, np.nan)]))
+    assert [data.images[1, 0, i, i] for i in (3, 4, 5)] == [0, 255, 0]
+    assert not data.images[3].any()
+    assert "no numbers became black, in 3 images" in about(data)
+    handed = ImageDataset.from_array(np.stack([2 * RAMP - 1, odd]))
+    assert (handed.images == data.images[:2]).all()
+    assert "no numbers became black, in 1 image" in about(handed)
+
+
+def test_one_scale_for_floats_in_a_zip_beside_other_files(tmp_path):
+    files = folder(tmp_path / "a", [RAMP * 1000, RAMP * 250])
+    Image.fromarray((RAMP * 128).astype(np.uint8)).save(files / "eight.png")
+    Image.fromarray((RAMP * 65535).astype(np.uint16)).save(files / "sixteen.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for file in files.iterdir():
+            archive.write(file, file.name)
+    for path in (files, tmp_path / "a.zip"):
+        data = load_images(path)
+        assert data.images.amax((1, 2, 3)).tolist() == [255, 64, 128, 255]
+        assert "pixels of 2 images are numbers from 0 to 1000" in about(data)
+        assert "the other 2 images have the scale of their formats" in about(data)
+
+
+def test_an_image_for_editing_has_the_scale_of_the_set(tmp_path):
+    data = load_images(folder(tmp_path / "a", [RAMP * 1000, RAMP * 250]))
+    assert data.info.scale == (0, 1000)
+    dark = tmp_path / "a" / "01.tiff"
+    assert (read_image(dark, data.info) == data.images[1]).all()
 
 
 def test_twelve_bits_in_sixteen_are_told(tmp_path):
@@ -102,13 +139,22 @@ def test_arrays_are_understood_and_told(tmp_path, array, told):
     assert told in about(data)
     handed = ImageDataset.from_array(array)
     assert (handed.images == data.images).all()
+    assert told in about(handed)
+    np.save(tmp_path / "a.npy", array)
+    assert (load_images(tmp_path / "a.npy").images == data.images).all()
+    np.savez(tmp_path / "b.npz", photos=np.asfortranarray(array), mean=np.zeros(3))
+    other = load_images(tmp_path / "b.npz")
+    assert (other.images == data.images).all()
+    assert "images are the array photos" in about(other)
+    assert "not used: mean" in about(other)
     assert (
         ImageDataset.from_array(torch.from_numpy(np.ascontiguousarray(array))).images == data.images
     ).all()
 
 
 def test_arrays_that_could_mean_anything_are_refused(tmp_path):
-    for odd in (COLOUR * 0.02, COLOUR.astype(np.float32) * 9, np.full((6, 8, 9), "a")):
+    twelve_bits = COLOUR.astype(np.uint16) * 16
+    for odd in (COLOUR * 0.02, COLOUR.astype(np.float32) * 9, twelve_bits, np.full((6, 8, 9), "a")):
         np.savez(tmp_path / "a.npz", images=odd)
         with pytest.raises(UserError, match="images must be"):
             load_images(tmp_path / "a.npz")

@@ -129,6 +129,18 @@ def test_what_is_decoded_at_once_takes_less_than_a_gigabyte(tmp_path):
     assert "MB of memory, of" in said
 
 
+@pytest.mark.parametrize("kind", ["uint8", pytest.param("float32", marks=pytest.mark.long)])
+def test_an_array_larger_than_memory_is_read_in_parts(tmp_path, kind):
+    """A file with holes, which reads as zeros."""
+    shape, dtype = (400, 1000, 1000, 3), np.dtype(kind)
+    with (tmp_path / "a.npy").open("wb") as file:
+        about = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_2_0(file, about)
+        file.truncate(file.tell() + int(np.prod(shape)) * dtype.itemsize)
+    said, _ = decoded_in_bounds(tmp_path / "a.npy", tmp_path)
+    assert said.startswith("learned 400")
+
+
 @pytest.mark.long
 def test_every_large_file_and_a_look_at_each(tmp_path):
     folder = tmp_path / "set"

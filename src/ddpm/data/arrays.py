@@ -1,130 +1,127 @@
-"""Arrays of images, as they lie in npz files."""
+"""Arrays of images, of any layout and kind of numbers, brought to uint8 a part at a time."""
 
 import math
-import os
-import zipfile
-from collections.abc import Sequence
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ..utils.errors import UserError, first_line
-from .dataset import MAX_CHANNELS, Decoded, Request, Source
+from ..utils.errors import UserError
 from .decode import fit
-from .labels import class_name, index_classes
-from .limits import MIN_SIDE, check_entry
-from .listing import file_versions
-from .values import as_bytes, label_names
+from .limits import MAX_CHANNELS, MAX_CHUNK, MAX_MEMORY, MIN_SIDE
+from .values import Scale, choose_scale, scale_notes, value_range
 
-# What arrays are called; {} is train or test. Keras and MedMNIST have the middle ones.
-IMAGES = ("images", "arr_0", "x_{}", "{}_images", "x")
-LABELS = ("labels", "arr_1", "y_{}", "{}_labels", "y")
+LAYOUTS = f"(N, H, W), (N, H, W, C) or (N, C, H, W), with up to {MAX_CHANNELS} channels"
+RANGES = "0 … 1, -1 … 1, 0 … 255 or 0 … 65535"
 
 
-def open_npz(request: Request) -> Source | None:
-    """Return the source for the path of an npz file."""
-    path = Path(request.source)
-    if path.suffix.lower() != ".npz" or not os.path.isfile(path):
-        return None
+class StoredArray(NamedTuple):
+    """An array that need not be in memory.
 
-    def decode(out: BinaryIO) -> Decoded:
-        array, labels, classes, notes = read_npz(path, request.split)
-        return write_array(array, labels, classes, request, out, notes)
-
-    return Source(file_versions(path), decode)
-
-
-def read_npz(
-    path: Path, split: str = "train"
-) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], list[str]]:
-    """Return the images, uint8 (N, H, W) or (N, H, W, C), labels, classes and notes of an npz file.
-
-    images   under one of IMAGES: numbers as in `as_bytes`, (N, H, W), (N, H, W, C) or (N, C, H, W)
-    labels   under one of LABELS: integers or names (N,) or (N, 1), or one-hot; -1 for no class
-    classes  under `classes`: the name of each label, from 0 on
+    parts  yields it from the first row on, a few rows at a time
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-            used = [
-                next((k for key in keys if (k := key.format(split)) in names), None)
-                for keys in (IMAGES, LABELS, ("classes",))
-            ]
-            array, labels, known = (read_array(archive, f"{k}.npy") if k else None for k in used)
-    except Exception as error:  # not an archive, cut, encrypted, of objects, of absurd shapes
-        raise UserError(f"{path} cannot be read as an npz file: {first_line(error)}") from None
-    if array is None or array.ndim not in (3, 4) or not array.size:
-        found = f"{array.dtype} of {array.shape}" if array is not None else names
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    parts: Callable[[], Iterator[np.ndarray]]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} of shape {self.shape}"
+
+
+def rows_at_once(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Return how many rows of an array are read at once."""
+    return max(1, MAX_CHUNK // max(1, math.prod(shape[1:]) * dtype.itemsize))
+
+
+def in_memory(array: np.ndarray) -> StoredArray:
+    """Return an array that is in memory."""
+    step = rows_at_once(array.shape, array.dtype)
+
+    def parts() -> Iterator[np.ndarray]:
+        return (array[i : i + step] for i in range(0, len(array), step))
+
+    return StoredArray(array.shape, array.dtype, parts)
+
+
+class ArrayImages(NamedTuple):
+    """Images of an array.
+
+    shape  (N, C, H, W)
+    parts  yields them as uint8 (n, C, H, W)
+    scale  of their numbers; None for uint8
+    notes  what a person should know of how they were read
+    """
+
+    shape: tuple[int, int, int, int]
+    parts: Callable[[], Iterator[np.ndarray]]
+    scale: Scale | None
+    notes: tuple[str, ...]
+
+
+def array_images(array: StoredArray, size: tuple[int, int] | None = None) -> ArrayImages:
+    """Return the images of an array, cropped and resized to `size` (height, width) where it is
+    given.
+
+    bool and numbers in RANGES are understood, in one of LAYOUTS. Raises UserError for others.
+    """
+    (n, c, h, w), axis = find_layout(array)
+    row = c * h * w
+    if row * (array.dtype.itemsize + 2) > MAX_MEMORY:
+        raise UserError(f"images of {h}x{w} are too large: they take {row:,} numbers each")
+    scale, notes = array_scale(array)
+    if axis == 1:
+        notes.insert(0, f"images of shape {array.shape} are read as (N, C, H, W)")
+    height, width = size or (h, w)
+
+    def parts() -> Iterator[np.ndarray]:
+        for part in array.parts():
+            part = part[:, None] if axis is None else np.moveaxis(part, axis, 1)
+            part = scale.to_bytes(part) if scale else part
+            yield part if (height, width) == (h, w) else resized(part, (height, width))
+
+    return ArrayImages((n, c, height, width), parts, scale, tuple(notes))
+
+
+def find_layout(array: StoredArray) -> tuple[tuple[int, int, int, int], int | None]:
+    """Return the shape (N, C, H, W) that an array's images will have, and which axis has their
+    channels; None: none has.
+
+    Channels are few and sides long, so that none can be taken for the other. Raises UserError for
+    other arrays.
+    """
+    shape = array.shape
+    axis = None if len(shape) != 4 else 1 if shape[1] <= MAX_CHANNELS < shape[3] else 3
+    if len(shape) in (3, 4) and all(shape):
+        c = shape[axis] if axis else 1
+        h, w = shape[2:] if axis == 1 else shape[1:3]
+        if c <= MAX_CHANNELS and min(h, w) >= MIN_SIDE:
+            return (shape[0], c, h, w), axis
+    raise UserError(
+        f"images must have the shape {LAYOUTS} and {MIN_SIDE} pixels or more a side, and these are "
+        f"{array}"
+    )
+
+
+def array_scale(array: StoredArray) -> tuple[Scale | None, list[str]]:
+    """Return the scale of an array's numbers, None for uint8, and notes on it. Raises UserError
+    where they fit no usual range."""
+    if array.dtype == np.uint8:
+        return None, []
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"images must be numbers, and these are {array}")
+    ranges = [value_range(image) for part in array.parts() for image in part]
+    scale, usual = choose_scale(ranges)
+    if not usual:
+        low, high = (f(getattr(r, k) for r in ranges) for f, k in ((min, "low"), (max, "high")))
         raise UserError(
-            f"{path} must hold images as `images` or `arr_0`, uint8 of shape (N, H, W) or "
-            f"(N, H, W, C); it holds {found}"
+            f"images must be uint8, or numbers in {RANGES}, and these are {array}, from {low:g} to "
+            f"{high:g}"
         )
-    notes = []
-    if array.ndim == 4 and array.shape[1] <= MAX_CHANNELS < array.shape[3]:
-        notes.append(f"images of shape {array.shape} are read as (N, C, H, W)")
-        array = np.moveaxis(array, 1, -1)
-    try:
-        array, more = as_bytes(array)
-        indices, classes = npz_classes(labels, known, len(array))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    if others := sorted(set(names) - set(used)):
-        more.append(f"arrays that are not used: {', '.join(others)}")
-    return array, indices, classes, [*notes, *more]
+    return scale, scale_notes(scale, usual, ranges)
 
 
-def npz_classes(
-    labels: np.ndarray | None, known: np.ndarray | None, n: int
-) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Return labels as indices, and the names of the classes that they index."""
-    if labels is None:
-        return None, ()
-    values = label_names(labels, n)
-    if known is None:
-        return index_classes([class_name(value) for value in values], by_number=True)
-    whole = [value for value in values if isinstance(value, int)]
-    named = known.dtype.kind == "U" and known.ndim == 1 and len(whole) == n
-    if not named or not -1 <= min(whole) <= max(whole) < len(known):
-        raise UserError("`classes` must be the name of each label, from 0 on")
-    present = sorted({i for i in whole if i >= 0})
-    index = {i: place for place, i in enumerate(present)} | {-1: len(present)}
-    return np.array([index[i] for i in whole]), tuple(str(known[i]) for i in present)
-
-
-def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Return an array of an npz. Raises an exception of any kind where it is damaged, before more
-    memory is taken than the file has bytes to fill."""
-    info, headers = check_entry(archive.getinfo(name)), np.lib.format
-    with archive.open(info) as file:
-        versions = {(1, 0): headers.read_array_header_1_0, (2, 0): headers.read_array_header_2_0}
-        shape, _, dtype = versions[headers.read_magic(file)](file)
-    if math.prod(shape) * dtype.itemsize > info.file_size:
-        raise ValueError(f"{name} is cut short")
-    with archive.open(info) as file:
-        return headers.read_array(file, allow_pickle=False)
-
-
-def write_array(
-    array: np.ndarray,
-    labels: np.ndarray | None,
-    classes: tuple[str, ...],
-    request: Request,
-    out: BinaryIO,
-    notes: Sequence[str] = (),
-) -> Decoded:
-    """Write the images of an array, uint8 (N, H, W) or (N, H, W, C), resized where asked."""
-    if array.ndim == 3:
-        array = array[..., None]
-    if request.size and request.size != array.shape[1:3]:
-        planes = np.moveaxis(array, -1, 0)
-        fitted = [[fit(Image.fromarray(image), request.size) for image in p] for p in planes]
-        array = np.moveaxis(np.asarray(fitted), 0, -1)
-    n, h, w, c = array.shape
-    if min(h, w) < MIN_SIDE:
-        raise UserError(
-            f"{request.source}: images of {h}x{w} are too small; {MIN_SIDE}x{MIN_SIDE} at least"
-        )
-    out.write(np.ascontiguousarray(np.moveaxis(array, -1, 1)).data)
-    return Decoded((n, c, h, w), labels, classes, tuple(notes))
+def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return uint8 images (N, C, H, W) cropped and resized to `size` (height, width)."""
+    return np.array([[fit(Image.fromarray(plane), size) for plane in image] for image in images])

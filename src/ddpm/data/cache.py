@@ -20,6 +20,7 @@ from ..utils.errors import UserError
 from ..utils.files import atomic_write
 from .channels import fit_channels
 from .dataset import ImageDataset, Source, fingerprint
+from .values import Scale
 
 
 def cache_folder() -> Path:
@@ -60,7 +61,9 @@ def write_cache(
         if decoded.labels is not None:
             labels = torch.from_numpy(decoded.labels.astype(np.int64))
         digest = fingerprint(images, labels, decoded.classes)
-        dataset = ImageDataset(images, labels, decoded.classes, name, digest, decoded.notes)
+        dataset = ImageDataset(
+            images, labels, decoded.classes, name, digest, decoded.notes, decoded.scale
+        )
         with atomic_write(path) as partial:
             save_file(
                 {} if labels is None else {"labels": labels}, partial,
@@ -83,11 +86,12 @@ def read_cache(path: Path) -> ImageDataset | None:
             labels = file.get_tensor("labels") if "labels" in file.keys() else None  # noqa: SIM118
         if known != checksum(about, labels):
             return None
-        classes, source, digest, notes, shape = json.loads(about)
+        classes, source, digest, notes, scale, shape = json.loads(about)
         images = map_images(path.with_suffix(".images"), tuple(shape))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-    return ImageDataset(images, labels, tuple(classes), source, digest, tuple(notes))
+    known_scale = Scale(*scale) if scale else None
+    return ImageDataset(images, labels, tuple(classes), source, digest, tuple(notes), known_scale)
 
 
 def map_images(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -98,7 +102,9 @@ def map_images(path: Path, shape: tuple[int, ...]) -> Tensor:
 
 def describe(data: ImageDataset) -> str:
     """Return all but the pixels and labels as JSON, after a checksum of it and the labels."""
-    table = [data.classes, data.source, data.fingerprint, data.notes, data.images.shape]
+    table = [
+        data.classes, data.source, data.fingerprint, data.notes, data.scale, data.images.shape
+    ]  # fmt: skip
     about = json.dumps(table)
     return f"{checksum(about, data.labels)} {about}"
 

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ..config import ClassesFrom, DataInfo
 from ..utils.errors import UserError, printable
-from .limits import MIN_SIDE
-from .values import as_bytes, label_names
-
-MAX_CHANNELS = 4  # by which (N, C, H, W) is told from (N, H, W, C)
+from .arrays import array_images, in_memory
+from .labels import index_labels
+from .values import Scale
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,6 +28,8 @@ class ImageDataset:
     source       where the images came from, for people
     fingerprint  SHA-256 of shape, classes, pixels and labels
     notes        what a person should know of how the images were read
+    scale        the numbers that are black and white, where they had more than 8 bits and no
+                 format that says so; else None
     """
 
     images: Tensor
@@ -37,6 +38,7 @@ class ImageDataset:
     source: str
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
+    scale: Scale | None = None
 
     def __post_init__(self) -> None:  # as a checkpoint will have them
         object.__setattr__(self, "classes", tuple(map(printable, self.classes)))
@@ -53,7 +55,7 @@ class ImageDataset:
     def info(self) -> DataInfo:
         """What a checkpoint records of the data."""
         n, c, h, w = self.images.shape
-        return DataInfo(self.source, n, c, h, w, self.classes, self.fingerprint)
+        return DataInfo(self.source, n, c, h, w, self.classes, self.fingerprint, self.scale)
 
     def without_labels(self) -> "ImageDataset":
         return replace(self, labels=None, classes=())
@@ -68,63 +70,33 @@ class ImageDataset:
     ) -> "ImageDataset":
         """Return a data set of the images in an array.
 
-        images   uint8, or numbers as in `values.as_bytes`, of shape (N, H, W), (N, H, W, C) or
+        images   uint8, or numbers in `arrays.RANGES`, of shape (N, H, W), (N, H, W, C) or
                  (N, C, H, W), with C from 1 to 4
-        labels   integers (N,) or (N, 1), or one-hot: indices into `classes`; without `classes`, any
-                 integers or names, which become the names of the classes
+        labels   integers or names (N,) or (N, 1), or one-hot: indices into `classes`, or without
+                 `classes` their own names; −1 is no class
         classes  names of the classes
 
         Raises UserError for arrays of another type or shape, and for labels that do not fit.
         """
-        if isinstance(images, Tensor):
-            images = images.detach().cpu()
-            images = (images.float() if images.is_floating_point() else images).numpy()
-        array = np.asarray(images)
-        if not array.size:
-            raise UserError(f"there are no images in an array of shape {array.shape}")
-        array, notes = as_bytes(array)
-        x = channels_first(torch.from_numpy(array)).contiguous()
-        y, names = None, tuple(map(str, classes))
-        if labels is not None:
-            values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-            y, names = index_labels(values, len(x), names)
-        elif names:
+        found = array_images(in_memory(as_numpy(images)))
+        x = torch.empty(found.shape, dtype=torch.uint8)
+        start = 0
+        for part in found.parts():
+            x[start : (start := start + len(part))] = torch.from_numpy(part)
+        if classes and labels is None:
             raise UserError("classes need labels: give the label of each image")
-        return cls(x, y, names, source, fingerprint(x, y, names), tuple(notes))
+        values = None if labels is None else as_numpy(labels)
+        indices, names, notes = index_labels(values, len(x), tuple(map(str, classes)))
+        y = None if indices is None else torch.from_numpy(indices.astype(np.int64))
+        notes = [*found.notes, *notes]
+        return cls(x, y, names, source, fingerprint(x, y, names), tuple(notes), found.scale)
 
 
-def channels_first(images: Tensor) -> Tensor:
-    """Return images (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W)."""
-    shape = tuple(images.shape)
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and shape[1] > MAX_CHANNELS >= shape[3]:
-        images = images.movedim(-1, 1)
-    n, c, h, w = images.shape if images.ndim == 4 else (0, 0, 0, 0)
-    if not n or not 1 <= c <= MAX_CHANNELS or min(h, w) < MIN_SIDE:
-        raise UserError(
-            f"images must have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), with up to "
-            f"{MAX_CHANNELS} channels and {MIN_SIDE} pixels or more a side, not {shape}"
-        )
-    return images
-
-
-def index_labels(
-    labels: np.ndarray, n: int, classes: tuple[str, ...]
-) -> tuple[Tensor, tuple[str, ...]]:
-    """Return labels as indices, int64 (n,), and the names of the classes that they index."""
-    labels = np.asarray(label_names(labels, n))
-    if classes and labels.dtype.kind == "U":
-        raise UserError("labels must be indices into `classes`, and these are names")
-    if not classes:
-        values, labels = np.unique(labels, return_inverse=True)
-        classes = tuple(map(str, values))
-    if not 0 <= labels.min() <= labels.max() < len(classes):
-        raise UserError(
-            f"labels must be from 0 to {len(classes) - 1}, as there are {len(classes)} classes; "
-            f"they are from {labels.min()} to {labels.max()}"
-        )
-    return torch.from_numpy(labels.astype(np.int64)), classes
+def as_numpy(array: Any) -> np.ndarray:
+    if isinstance(array, Tensor):
+        array = array.detach().cpu()
+        return (array.float() if array.is_floating_point() else array).numpy()
+    return np.asarray(array)
 
 
 def fingerprint(images: Tensor, labels: Tensor | None, classes: tuple[str, ...]) -> str:
@@ -159,12 +131,14 @@ class Decoded:
 
     shape   (N, C, H, W)
     labels  integers (N,), indices into `classes`, their number for no class; or None
+    scale   as in ImageDataset
     """
 
     shape: tuple[int, int, int, int]
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from .limits import (
     MAX_SLOW_PIXELS,
     MIN_SIDE,
 )
-from .values import Scale, choose_scale, format_scale, is_deep, value_range
+from .values import NumberRange, Scale, choose_scale, format_scale, is_deep, value_range
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of images with so many channels
 UPRIGHT = {  # what undoes an orientation
@@ -39,7 +39,7 @@ UPRIGHT = {  # what undoes an orientation
 # the decoders that hold all pixels.
 MODE_BYTES = {"L": 1, "1": 2, "RGB": 4, "RGBA": 8, "P": 5, "LA": 9, "PA": 9}
 OTHER_BYTES, DEEP_BYTES, TRANSPARENT_BYTES = 12, 24, 8
-DECODER_BYTES = {"WEBP": 12, "AVIF": 16}
+DECODER_BYTES = {"WEBP": 12, "AVIF": 16, "HEIF": 16, "JXL": 16}
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class ImageHeader(NamedTuple):
     width: int
     colour: bool
     several: bool = False
-    numbers: tuple[float, float] | None = None
+    numbers: NumberRange | None = None
 
 
 class OpenImage(NamedTuple):
@@ -269,7 +269,8 @@ def image_to_tensor(data: bytes, info: DataInfo, background: str = "white") -> T
             f"an image has 1, 3 or 4 channels, and the data of this network {info.channels}"
         )
     size = (info.height, info.width)
-    array = decode_to_fit(data, MODES[info.channels], size, background).reshape(*size, -1)
+    scale = Scale(*info.scale) if info.scale else None
+    array = decode_to_fit(data, MODES[info.channels], size, background, scale).reshape(*size, -1)
     return torch.from_numpy(np.moveaxis(array, -1, 0).copy())
 
 

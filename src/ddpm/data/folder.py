@@ -48,12 +48,13 @@ def decode_files(
     Transparent ones are laid on the background, unless four `channels` are asked for. Raises
     UserError where none is usable.
     """
-    notes, headers, several, ranges = [*files.notes], set(), [], []
+    notes, headers, several, ranges, readable = [*files.notes], set(), [], [], 0
     read = partial(read_header, background=background)
     with ThreadPoolExecutor(MAX_THREADS) as pool:
         results = in_order(pool, lambda name: files.attempt(read, name), files.names)
         for name, header in zip(files.names, results, strict=True):
             if isinstance(header, ImageHeader):
+                readable += 1
                 headers.add(header._replace(numbers=None))
                 several += [name] * header.several
                 ranges += [header.numbers] if header.numbers else []
@@ -71,6 +72,8 @@ def decode_files(
         if ranges:
             scale, usual = choose_scale(ranges)
             notes += scale_notes(scale, usual, ranges, f"pixels of {len(ranges):,} images")
+            if others := readable - len(ranges):
+                notes.append(f"the other {others:,} images have the scale of their formats")
         decode = partial(
             decode_to_fit, mode=MODES[channels], size=size, background=background, scale=scale
         )
@@ -85,7 +88,7 @@ def decode_files(
     if not good:
         raise UserError(f"there are no usable images in {files.where}: {notes[-1]}")
     labels, classes, more = label_images(good, files.labels)
-    return Decoded((len(good), channels, *size), labels, classes, (*notes, *more))
+    return Decoded((len(good), channels, *size), labels, classes, (*notes, *more), scale)
 
 
 def shared_size(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import ClassesFrom
-from ..utils.errors import UserError, first_line
+from ..utils.errors import UserError, counted, first_line
 from ..utils.files import atomic_write
 from ..utils.images import to_float
 from .dataset import ImageDataset
@@ -26,6 +26,7 @@ from .listing import ImageFiles, holds_files, in_order, list_files
 logger = logging.getLogger(__name__)
 
 FEW_IMAGES = 1000  # a network memorizes fewer
+ENOUGH_TO_TELL = 200  # images, whether mirroring changes them
 FEW_LEVELS, NARROW = 32, 64  # of 256 that may be used, or lie between darkest and brightest
 IMBALANCE = 10  # how many times larger than the smallest the largest class may be
 MAX_CLASSES = 20  # that a note names
@@ -61,10 +62,10 @@ def inspect_images(
             lines.append(f"what is cropped most: {sheet}")
     elif sheet:
         raise UserError(f"a contact sheet is of files in a folder or a zip, and {path} is neither")
-    classes = f"{len(info.classes)} classes" if info.classes else "no classes"
+    classes = counted(len(info.classes), "class", "classes") if info.classes else "no classes"
     lines.append(
-        f"to be learned: {len(data):,} images of {info.width}x{info.height} in {info.channels} "
-        f"channel{'s' * (info.channels > 1)}, {classes}, {data.images.nbytes / 1e6:,.0f} MB"
+        f"to be learned: {counted(len(data), 'image')} of {info.width}x{info.height} in "
+        f"{counted(info.channels, 'channel')}, {classes}, {data.images.nbytes / 1e6:,.0f} MB"
     )
     low, high, used = byte_levels(data.images)
     lines.append(f"values of pixels: {used} of 256 levels, from {low} to {high}")
@@ -97,7 +98,9 @@ def class_notes(data: ImageDataset, flip: bool) -> list[str]:
     each = [f"{name} ({n:,})" for name, n in zip(data.classes, counts, strict=False)]
     more = f" and {len(each) - MAX_CLASSES:,} more" if len(each) > MAX_CLASSES else ""
     none = f"; without a class: {counts[-1]:,}" if counts[-1] else ""
-    return [f"{len(each):,} classes: {', '.join(each[:MAX_CLASSES])}{more}{none}"]
+    return [
+        f"{counted(len(each), 'class', 'classes')}: {', '.join(each[:MAX_CLASSES])}{more}{none}"
+    ]
 
 
 def balance_notes(data: ImageDataset, flip: bool) -> list[str]:
@@ -158,7 +161,7 @@ def mirror_notes(data: ImageDataset, flip: bool) -> list[str]:
             f"mirror images can be told from these images {accuracy:.0%} of the time: --flip would "
             f"teach images that do not occur; leave it out"
         )
-    elif not flip and accuracy < 0.56 and n < 100 * FEW_IMAGES:
+    elif not flip and accuracy < 0.56 and ENOUGH_TO_TELL <= n < 100 * FEW_IMAGES:
         lines.append(
             f"mirror images look like these images (a classifier is right {accuracy:.0%} of the "
             f"time): --flip would double the training images"
@@ -171,8 +174,9 @@ def number_notes(data: ImageDataset, flip: bool) -> list[str]:
     lines, n = [], len(data)
     if n < FEW_IMAGES:
         lines.append(
-            f"{n:,} images are few: a network will memorize them. Take a small one with "
-            f"--unet.dropout 0.2, stop early, and check with ddpm evaluate --memorization"
+            f"{counted(n, 'image')} {'is' if n == 1 else 'are'} few: a network will memorize them. "
+            f"Take a small one with --unet.dropout 0.2, stop early, and check with ddpm evaluate "
+            f"--memorization"
         )
     return lines
 
@@ -250,7 +254,7 @@ def describe_files(reports: list[FileReport], size: tuple[int, int] | None) -> l
     """Return lines on number, sizes, modes, aspects and duplicates of files, on those that cannot
     be read, and on what cropping to `size` (height, width) costs."""
     good = [r for r in reports if not r.error]
-    lines = [f"{len(reports):,} image files, of which {len(good):,} can be read"]
+    lines = [f"{counted(len(reports), 'image file')}, of which {len(good):,} can be read"]
     for error, names in grouped([r for r in reports if r.error], lambda r: r.error).items():
         lines.append(f"  {len(names):,} cannot: {error} ({first_names(names)})")
     if not good:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..config import ClassesFrom
-from ..utils.errors import first_line, plain
+from ..utils.errors import UserError, counted, first_line, plain
 from .formats import SUFFIXES, ending
 from .limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS
 
@@ -87,6 +87,56 @@ def class_name(value: Any) -> str | None:
         value = int(value)
     text = "" if value is None or value != value else str(value)
     return None if text in ("", "-1") else text
+
+
+def index_labels(
+    labels: np.ndarray | None, n: int, classes: tuple[str, ...] = ()
+) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
+    """Return the labels of the n images of an array as indices, the names of the classes that they
+    index, and notes.
+
+    labels   integers or names of shape (n,) or (n, 1), or one-hot, (n, classes); −1 is no class
+    classes  names of the integers, from 0 on; without them, integers and names name themselves
+
+    Raises UserError for others.
+    """
+    if labels is None:
+        return None, (), []
+    values = label_names(labels, n)
+    if not classes:
+        indices, classes = index_classes([class_name(value) for value in values], by_number=True)
+        notes = [] if classes else ["the labels are all the same: classes are not learned"]
+        return indices, classes, notes
+    array = np.array(values)
+    if array.dtype.kind not in "iu":
+        raise UserError("labels must be indices into `classes`, and these are names")
+    if not -1 <= array.min() <= array.max() < len(classes):
+        raise UserError(
+            f"labels must be from 0 to {len(classes) - 1}, as `classes` names "
+            f"{counted(len(classes), 'class', 'classes')}, or -1 for none; they are from "
+            f"{array.min()} to {array.max()}"
+        )
+    return np.where(array < 0, len(classes), array), classes, []
+
+
+def label_names(labels: np.ndarray, n: int) -> list[str | int]:
+    """Return the labels of n images of an array as integers or names."""
+    found = f"{labels.dtype} of shape {labels.shape}"
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    one_hot = labels.ndim == 2 and labels.dtype.kind in "biuf" and np.isin(labels, (0, 1)).all()
+    if one_hot and (labels.sum(1) == 1).all():
+        labels = labels.argmax(1)
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
+    if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == labels.round()).all():
+        labels = labels.astype(np.int64)
+    if labels.shape != (n,) or labels.dtype.kind not in "biuU":
+        raise UserError(
+            f"labels must be {n:,} integers or names, one for each image, or one-hot, and these "
+            f"are {found}; leave them out to learn without classes"
+        )
+    return (labels.astype(np.int64) if labels.dtype.kind == "b" else labels).tolist()
 
 
 # ---- folders and names -----------------------------------------------------------------------

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from threading import Condition
 
 MIN_SIDE = 8  # of an image, in pixels
+MAX_CHANNELS = 4  # of an image
 MAX_PIXELS = 250_000_000  # of an image: the largest cameras of phones have 200 million
 MAX_BYTES = 250_000_000  # of all image files that are read at once
 MAX_MEMORY = 550_000_000  # bytes that all images take which are decoded at once

@@ -7,11 +7,11 @@ from pathlib import Path
 from ..config import ClassesFrom
 from ..utils.errors import UserError, plain
 from ..utils.images import background_colour
-from .arrays import open_npz
 from .cache import cache_path, read_cache, write_cache
 from .dataset import ImageDataset, Request, Source
 from .folder import open_files
 from .hub import HUB_PREFIX, open_hub
+from .npz import open_arrays
 from .sources import NAMED_SETS, open_mnist5k, open_torchvision
 
 # Each returns the source that a request asks for, or None where that is of another kind.
@@ -19,11 +19,11 @@ SOURCES: tuple[Callable[[Request], Source | None], ...] = (
     open_mnist5k,
     open_torchvision,
     open_hub,
-    open_npz,
+    open_arrays,
     open_files,
 )
 
-DECODER = 6  # raised when decoding changes, so that images cached by older code are not used
+DECODER = 7  # raised when decoding changes, so that images cached by older code are not used
 
 
 def load_images(
@@ -36,7 +36,7 @@ def load_images(
     background: str = "white",
     classes_from: ClassesFrom = "auto",
 ) -> ImageDataset:
-    """Return the images of a named set, a folder, a zip, an npz or a set on the hub.
+    """Return the images of a named set, a folder, a zip, an array or a set on the hub.
 
     source     a name such as "cifar10" or "hf:OWNER/NAME", or a path
     size       (side,) or (height, width): images are cropped to its aspect about their middle and
@@ -78,4 +78,4 @@ def find_source(request: Request) -> Source:
     if not os.path.exists(request.source):  # False even for names that no file can have
         names = ", ".join([*NAMED_SETS, f"{HUB_PREFIX}OWNER/NAME"])
         raise UserError(f"there is no data at {request.source}; name a file or folder, or {names}")
-    raise UserError(f"{request.source} is not a folder, a zip or an npz of images")
+    raise UserError(f"{request.source} is not a folder, a zip or an npz or npy file of images")

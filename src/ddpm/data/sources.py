@@ -10,12 +10,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..utils.errors import UserError, first_line
-from .arrays import write_array
 from .dataset import Decoded, Request, Source
 from .decode import read_bytes
 from .folder import decode_files
 from .limits import DEFAULT_SIDE
 from .listing import ImageFiles, file_versions
+from .npz import write_array
 
 TORCHVISION_SETS = {  # name -> torchvision's class, and its folder under the root
     "mnist": ("MNIST", "MNIST/raw"),

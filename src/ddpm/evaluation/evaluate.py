@@ -186,7 +186,7 @@ def reference_for(
         data = config.data if data is None else data
         return load_reference(
             data, root=root or config.root, size=size or config.size,
-            background=config.background, **options,
+            background=config.background, classes_from=config.classes_from, **options,
         )  # fmt: skip
     if data is None and tuple(subject.images.shape[1:]) != DigitNet.SHAPE:
         raise UserError(

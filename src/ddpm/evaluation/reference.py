@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from ..config import ClassesFrom
 from ..data.cache import cache_folder
 from ..data.dataset import ImageDataset, fingerprint
 from ..data.hub import HUB_PREFIX
@@ -76,6 +77,7 @@ def load_reference(
     features: str | None = None,
     device: torch.device | str = "cpu",
     background: str = "white",
+    classes_from: ClassesFrom = "auto",
 ) -> Reference:
     """Return real images to compare samples with, and the network that compares them.
 
@@ -84,7 +86,7 @@ def load_reference(
     held_out  other real images, for the floor; of a named set its test split
     size      crop and resize real images to it; () keeps images of one size as they are
     features  a name or a file, see `load_feature_extractor`; None: what suits the images
-    background  what transparent images are laid on
+    background, classes_from  as in `load_images`
 
     Raise UserError where the images or the network are not available or do not fit together.
     """
@@ -97,7 +99,9 @@ def load_reference(
     def read(what: str | Path | ImageDataset, split: str) -> ImageDataset:
         if isinstance(what, ImageDataset):  # the fingerprint is the key of the cache
             return what if what.fingerprint else with_fingerprint(what)
-        return load_images(what, size, root, split, background=background)
+        return load_images(
+            what, size, root, split, background=background, classes_from=classes_from
+        )
 
     real, others = read(source, split), None
     if held_out is not None:

@@ -40,6 +40,11 @@ def shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 image", "2,000 images", "3 classes"."""
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, or its type where it has none."""
     return str(error).split("\n")[0] or type(error).__name__
