@@ -228,6 +228,8 @@ def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
 
 def crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    if image.size == size[::-1]:
+        return image
     return ImageOps.fit(image, (size[1], size[0]), Image.Resampling.LANCZOS)
 
 
@@ -295,9 +297,9 @@ def read_file(path: Path, use: Callable[[bytes], T]) -> T:
         raise UserError(f"{path} cannot be read as an image: {first_line(error)}") from None
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
     """Return the bytes of a file. Raises ValueError for more than MAX_BYTES, or without an end."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"the file has more than {MAX_BYTES:,} bytes")

@@ -20,7 +20,7 @@ from ..utils.errors import UserError, first_line, plain
 from .decode import read_bytes
 from .formats import ADVICE_FOR, SUFFIXES, count_endings, ending, known
 from .labels import Labels, read_labels
-from .limits import MAX_BYTES, READING, check_archive, check_entry
+from .limits import MAX_BYTES, MAX_THREADS, READING, check_archive, check_entry
 from .splits import choose_split
 
 MAX_VISITS = 100  # of a folder, by links that lead to it
@@ -97,8 +97,16 @@ def in_order(
 ) -> Iterator[U]:
     """Yield do(item) for each item, done by threads; no more than `chunk` are under way, so that
     memory does not grow with the number of items."""
+
+    def do_some(some: Sequence[T]) -> list[U]:
+        return [do(item) for item in some]
+
     for first in range(0, len(items), chunk):
-        yield from pool.map(do, items[first : first + chunk])
+        under_way = items[first : first + chunk]
+        step = max(1, len(under_way) // (8 * MAX_THREADS))  # few tasks: each costs some time
+        some = [under_way[i : i + step] for i in range(0, len(under_way), step)]
+        for done in pool.map(do_some, some):
+            yield from done
 
 
 def named(names: Iterable[str], limit: int = 200) -> str:
@@ -242,10 +250,10 @@ def list_folder(root: Path) -> Listing:
     def read(name: str) -> bytes:
         if name in faults:
             raise ValueError(faults[name])
-        return read_bytes(root / name)
+        return read_bytes(os.path.join(root, name))
 
     def size(name: str) -> int:
-        return 0 if name in faults else os.path.getsize(root / name)
+        return 0 if name in faults else os.path.getsize(os.path.join(root, name))
 
     version = digest.hexdigest()
     return Listing(sorted(names), read, version, faults, hidden, +links, size=size)
