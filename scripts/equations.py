@@ -54,6 +54,8 @@ PAPERS = {
     "Distribution Quality in Diffusion Models (arXiv 2404.07724)",
     "Hang et al. 2023": "Efficient Diffusion Training via Min-SNR Weighting Strategy "
     "(arXiv 2303.09556)",
+    "Lin et al. 2024": "Common Diffusion Noise Schedules and Sample Steps are Flawed "
+    "(arXiv 2305.08891)",
     "Esser et al. 2024": "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis "
     "(arXiv 2403.03206)",
     "Vaswani et al. 2017": "Attention Is All You Need (arXiv 1706.03762)",

@@ -110,6 +110,9 @@ class DiffusionConfig:
     noisiest times count too, at which a network that is given no class decides for one."""
     time_sampling: TimeSampling = "uniform"
     """How training draws its times."""
+    zero_snr: bool = False
+    """Leave nothing of the image at time T (zero terminal SNR), as in the noise that sampling
+    begins with; for every target but eps."""
 
 
 @dataclass(frozen=True)

@@ -206,10 +206,11 @@ def test_exported_code_stands_alone():
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
 @pytest.mark.parametrize(
-    ("T", "target", "variance"), [(1000, "v", "beta"), (50, "x0", "beta-tilde")]
+    ("T", "target", "variance", "zero_snr"),
+    [(1000, "v", "beta", False), (50, "x0", "beta-tilde", False), (1000, "v", "beta", True)],
 )
-def test_the_process_is_the_same(schedule, T, target, variance, tmp_path):
-    diffusion = DiffusionConfig(schedule, T, target)
+def test_the_process_is_the_same(schedule, T, target, variance, zero_snr, tmp_path):
+    diffusion = DiffusionConfig(schedule, T, target, zero_snr=zero_snr)
     sample = SampleConfig(steps=10, variance=variance)
     checkpoint = random_checkpoint(diffusion=diffusion, sample=sample)
     write_diffusers(checkpoint, tmp_path)
@@ -217,6 +218,7 @@ def test_the_process_is_the_same(schedule, T, target, variance, tmp_path):
     assert_same(checkpoint.diffusion.schedule.alpha_bar[1:], theirs.alphas_cumprod)
     assert theirs.config.prediction_type == {"v": "v_prediction", "x0": "sample"}[target]
     assert theirs.config.variance_type == {"beta": "fixed_large"}.get(variance, "fixed_small")
+    assert read_diffusers(tmp_path).config == checkpoint.config
 
 
 def test_their_pipeline_makes_images(tmp_path):
@@ -271,6 +273,16 @@ def test_theirs_is_read(options, tmp_path):
     assert ours.config.diffusion.target == "eps"
     assert ours.config.sample.variance == "beta"
     assert len(ours.data.classes) == options.get("num_class_embeds", 0)
+
+
+def test_their_schedule_that_ends_in_noise_is_read(tmp_path):
+    their_pipeline(tmp_path)
+    file = tmp_path / "scheduler" / "scheduler_config.json"
+    change(file, rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    ours = read_diffusers(tmp_path)
+    assert ours.config.diffusion.zero_snr
+    theirs = diffusers.DDPMScheduler.from_pretrained(tmp_path, subfolder="scheduler")
+    assert_same(ours.diffusion.schedule.alpha_bar[1:], theirs.alphas_cumprod)
 
 
 @torch.inference_mode()
@@ -379,7 +391,7 @@ def change(path, **values):
         ("unet/config.json", {"out_channels": 6}, "out_channels = 6"),
         ("scheduler/scheduler_config.json", {"beta_end": 0.5}, "is none of ours"),
         ("scheduler/scheduler_config.json", {"_class_name": "FlowMatch"}, "_class_name = 'Flow"),
-        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "zero_snr = True"),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "predict v or x0"),
         ("scheduler/scheduler_config.json", {"clip_sample": False}, "clip_sample = False"),
         ("scheduler/scheduler_config.json", {"clip_sample_range": 2.0}, "sample_range = 2.0"),
         ("scheduler/scheduler_config.json", {"thresholding": True}, "thresholding = True"),

@@ -7,6 +7,7 @@ from ddpm import Diffusion, UNet, cosine, ddim_step, ddpm_step, linear, preset
 from ddpm.checkpoint.checkpoint import build_net
 from ddpm.config import DataInfo
 from ddpm.core.layers import ResBlock
+from ddpm.core.schedule import zero_terminal_snr
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -25,6 +26,22 @@ def scheduler(kind="DDPMScheduler", schedule="linear", **options):
 def test_schedules(ours, theirs):
     torch.testing.assert_close(
         ours.alpha_bar[1:], scheduler(schedule=theirs).alphas_cumprod, **CLOSE
+    )
+
+
+def test_a_schedule_that_ends_in_noise(generator):
+    theirs = scheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    schedule = zero_terminal_snr(linear())
+    torch.testing.assert_close(schedule.alpha_bar[1:], theirs.alphas_cumprod, **CLOSE)
+    x_t, out = torch.randn(2, 4, 3, 8, 8, generator=generator)
+    diffusion = Diffusion(schedule, "v")
+    pred = diffusion.predict(lambda x, t, y: out, x_t, 1000)
+    ours = diffusion.q_posterior(pred.x0, x_t, 999, 1000)
+    expected = theirs.step(out, 999, x_t, generator=torch.Generator().manual_seed(1))
+    z = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(pred.x0, expected.pred_original_sample, **CLOSE)
+    torch.testing.assert_close(
+        ours.mean + ours.beta_tilde.sqrt() * z, expected.prev_sample, **CLOSE
     )
 
 

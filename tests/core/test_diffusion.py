@@ -49,7 +49,7 @@ def test_any_number_of_steps_makes_a_schedule(name, T):
 
 
 @pytest.mark.parametrize(
-    "alpha_bar", [[1.0], [0.9, 0.5], [1.0, 0.5, 0.5], [1.0, 0.0], [[1.0, 0.5]]]
+    "alpha_bar", [[1.0], [0.9, 0.5], [1.0, 0.5, 0.5], [1.0, -0.1], [[1.0, 0.5]]]
 )
 def test_what_is_no_schedule_is_refused(alpha_bar):
     with pytest.raises(ValueError, match="alpha_bar must"):

@@ -24,8 +24,8 @@ from ddpm import (
 )
 from ddpm.core.likelihood import closed_form_gaussian
 from ddpm.core.sampling import SAMPLERS, named_step
-from ddpm.core.schedule import SCHEDULES
-from ddpm.core.types import SamplerName, ScheduleName
+from ddpm.core.schedule import SCHEDULES, zero_terminal_snr
+from ddpm.core.types import SamplerName, ScheduleName, Spacing
 
 STEPS = {
     "ddpm": ddpm_step,
@@ -182,10 +182,10 @@ def test_more_steps_than_T_or_none_are_refused(steps):
         timesteps(linear(100), steps)
 
 
-@pytest.mark.parametrize("spacing", ["even", "quadratic", "root", "log-snr"])
+@pytest.mark.parametrize("spacing", get_args(Spacing))
 def test_every_number_of_steps_gives_times_that_fall(spacing):
     for steps in range(1, 101):
-        for schedule in (linear(100), cosine(100), sigmoid(100)):
+        for schedule in (linear(100), cosine(100), sigmoid(100), zero_terminal_snr(linear(100))):
             times = timesteps(schedule, steps, spacing)
             assert len(times) == steps + 1
             assert times[0] == 100
@@ -203,6 +203,8 @@ def test_spacings_are_what_they_are_called():
     assert times[-2] == 1
     gaps = torch.stack([schedule.snr(t).log() for t in times[:-1]]).diff()
     assert gaps.std() < 0.1 * gaps.mean()
+    roots = torch.stack([schedule.snr(t) ** (-1 / 14) for t in timesteps(schedule, 10, "rho")[:-1]])
+    assert roots.diff().std() < 0.1 * roots.diff().mean().abs()
 
 
 def test_images_have_noise_of_their_own_in_any_batch():

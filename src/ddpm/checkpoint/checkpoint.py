@@ -1,7 +1,8 @@
 """Trained networks on disk, and the only place where a config meets a class."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from ..config import Config, DataInfo, Whole
 from ..core.diffusion import Diffusion
 from ..core.ema import warm_decay
 from ..core.loss import Loss
-from ..core.schedule import SCHEDULES
+from ..core.schedule import named_schedule
 from ..core.unet import UNet
 from ..utils.errors import UserError
 from .run_dir import inspect_run
@@ -81,10 +82,18 @@ def build(config: Config, data: DataInfo) -> tuple[UNet, Diffusion]:
 
     Raises UserError where its settings do not fit together.
     """
-    try:
+    with fitting():
         return build_net(config, data), build_diffusion(config)
+
+
+@contextmanager
+def fitting(where: str = "") -> Iterator[None]:
+    """Raise UserError where settings, of the file `where`, turn out not to fit together."""
+    try:
+        yield
     except ValueError as error:
-        raise UserError(f"the settings do not fit together: {error}") from None
+        of = f" of {where}" if where else ""
+        raise UserError(f"the settings{of} do not fit together: {error}") from None
 
 
 def build_net(config: Config, data: DataInfo) -> UNet:
@@ -93,7 +102,7 @@ def build_net(config: Config, data: DataInfo) -> UNet:
 
 def build_diffusion(config: Config) -> Diffusion:
     d = config.diffusion
-    return Diffusion(SCHEDULES[d.schedule](d.T), d.target)
+    return Diffusion(named_schedule(d.schedule, d.T, d.zero_snr), d.target)
 
 
 def build_loss(config: Config, diffusion: Diffusion) -> Loss:
@@ -155,8 +164,9 @@ def rebuild(
 ) -> tuple[UNet, Diffusion]:
     """Return the network with the weights of the file at `path`, and the diffusion. Raises
     UserError where the weights are not those that the config describes."""
-    try:
+    with fitting(str(path)):
         diffusion = build_diffusion(config)
+    try:
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
             net = build_net(config, data)
         net.load_state_dict(require_real(tensors), assign=True)

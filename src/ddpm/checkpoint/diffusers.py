@@ -69,7 +69,7 @@ FIXED_UNET: Fixed = {
 # The same of a scheduler; a DDIMScheduler has the same process as a DDPMScheduler.
 FIXED_SCHEDULER: Fixed = {
     "_class_name": ("DDPMScheduler", ("DDPMScheduler", "DDIMScheduler")),
-    "rescale_betas_zero_snr": (False, (False,)), "clip_sample": (True, (True,)),
+    "clip_sample": (True, (True,)),
     "clip_sample_range": (1.0, (1.0,)), "thresholding": (False, (False,)),
 }  # fmt: skip
 # The attention layers' names before diffusers 0.18.
@@ -112,6 +112,7 @@ class SchedulerConfig:
     beta_schedule: str = "linear"
     trained_betas: tuple[float, ...] | None = None
     prediction_type: str = "epsilon"
+    rescale_betas_zero_snr: bool = False
     variance_type: str = "fixed_small"
 
 
@@ -212,7 +213,7 @@ def scheduler_table(checkpoint: Checkpoint) -> dict[str, Any]:
         "_diffusers_version": DIFFUSERS,
         "num_train_timesteps": d.T, "beta_start": 1e-4, "beta_end": 0.02,
         "beta_schedule": SCHEDULE_NAMES.get(d.schedule, "linear"), "trained_betas": betas,
-        "prediction_type": TARGETS[d.target],
+        "prediction_type": TARGETS[d.target], "rescale_betas_zero_snr": d.zero_snr,
         "variance_type": VARIANCES[checkpoint.config.sample.variance],
     }  # fmt: skip
 
@@ -380,7 +381,8 @@ def read_diffusion(process: SchedulerConfig, name: str) -> DiffusionConfig:
         else:
             continue
         if theirs.shape == alpha_bar.shape and (theirs - alpha_bar).abs().max() < 1e-4:
-            return validated(DiffusionConfig, {"schedule": ours, "T": T, "target": target}, name)
+            given = {"schedule": ours, "T": T, "target": target}
+            return validated(DiffusionConfig, given | {"zero_snr": process.rescale_betas_zero_snr})
     raise UserError(f"{name}: its schedule, {kind} from {first} to {last}, is none of ours")
 
 

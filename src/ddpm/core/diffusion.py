@@ -27,11 +27,19 @@ class Diffusion:
     """A schedule, and what the network predicts.
 
     `clip`: predictions of x_0 are held within [−clip, clip]; None for data without a range.
+    Raises ValueError for ε where ᾱ_T is 0: there x_T is ε, and tells nothing of x_0.
     """
 
     schedule: Schedule
     target: Target = "eps"
     clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if self.target == "eps" and self.schedule.alpha_bar[-1] == 0:
+            raise ValueError(
+                "with a terminal SNR of zero the last x_t is noise alone, which a network need "
+                "only copy to predict eps: let it predict v or x0"
+            )
 
     @property
     def T(self) -> int:

@@ -45,7 +45,7 @@ class Step(Protocol):
     ) -> Tensor: ...
 
 
-SIGMA_MAX = 80.0  # EDM, Table 1
+SIGMA_MAX, RHO = 80.0, 7.0  # EDM, Table 1
 
 
 def ddpm_step(
@@ -158,16 +158,22 @@ def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list
     quadratic  τ_i = T (i/S)²                                         [DDIM, App. D.2]
     root       τ_i = T √(i/S), its mirror: most steps where the noise is most
     log-snr    λ_τ falls evenly from τ_1 = 1 to τ_S = T,  λ = ½ log SNR  [DPM-Solver, Sec. 3.3]
+    rho        σ_τ^{1/ρ} rises evenly from τ_1 = 1 to τ_S = T,  σ = 1/√SNR,  ρ = 7  [EDM, Eq. 5]
 
-    Times are whole and differ. 1 ≤ steps ≤ T, else ValueError.
+    Times are whole and differ. Where the SNR at T is zero, the last two rise to τ_{S−1} = T − 1.
+    1 ≤ steps ≤ T, else ValueError.
     """
     T = schedule.T
     if not 1 <= steps <= T:
         raise ValueError(f"steps must be between 1 and T = {T}, not {steps}")
-    if spacing == "log-snr":
-        levels = -schedule.snr(torch.arange(1, T + 1)).log().cpu()  # rising with t
-        even = torch.linspace(float(levels[0]), float(levels[-1]), steps)
-        wanted = [0.0, *(torch.searchsorted(levels, even) + 1.0).tolist()]
+    if steps == 1:
+        return [T, 0]
+    if spacing in ("log-snr", "rho"):
+        snr = schedule.snr(torch.arange(1, T + 1)).cpu()
+        snr = snr[snr > 0]
+        levels = -snr.log() if spacing == "log-snr" else snr ** (-0.5 / RHO)  # rising with t
+        even = torch.linspace(float(levels[0]), float(levels[-1]), steps - (T - len(snr)))
+        wanted = [0.0, *(torch.searchsorted(levels, even) + 1.0).tolist(), float(T)][: steps + 1]
     else:
         power = {"even": 1.0, "quadratic": 2.0, "root": 0.5}[spacing]
         wanted = [T * (i / steps) ** power for i in range(steps + 1)]

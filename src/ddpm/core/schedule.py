@@ -14,10 +14,10 @@ MAX_BETA = 0.999  # Improved DDPM, Sec. 3.2: no single step may destroy everythi
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """ᾱ_t = ∏_{i=1…t} α_i,  α_i = 1 − β_i,  1 = ᾱ_0 > ᾱ_1 > … > ᾱ_T > 0   [DDPM, Sec. 2]
+    """ᾱ_t = ∏_{i=1…t} α_i,  α_i = 1 − β_i,  1 = ᾱ_0 > ᾱ_1 > … > ᾱ_T ≥ 0   [DDPM, Sec. 2]
 
-    Time 0 is clean data and time T is noise. `alpha_bar` has shape (T + 1,).
-    Raises ValueError where the array does not fall strictly from 1 to above 0.
+    Time 0 is clean data and time T is noise: nothing but noise, where ᾱ_T is 0. `alpha_bar` has
+    shape (T + 1,). Raises ValueError where it does not fall strictly from 1 to 0 or above.
     """
 
     alpha_bar: Tensor
@@ -26,8 +26,11 @@ class Schedule:
         a = self.alpha_bar
         if a.ndim != 1 or len(a) < 2:
             raise ValueError(f"alpha_bar must have shape (T + 1,) with T ≥ 1, not {tuple(a.shape)}")
-        if not (a[0] == 1 and a[-1] > 0 and (a[1:] < a[:-1]).all()):
-            raise ValueError("alpha_bar must start at 1 and fall strictly, staying above 0")
+        if not (a[0] == 1 and a[-1] >= 0 and (a[1:] < a[:-1]).all()):
+            raise ValueError(
+                f"alpha_bar must start at 1 and fall strictly, to 0 or above; if it does but for "
+                f"rounding, T = {len(a) - 1} is too many steps"
+            )
 
     @property
     def T(self) -> int:
@@ -44,7 +47,7 @@ class Schedule:
     def snr(self, t: Time, ndim: int = 1) -> Tensor:
         """SNR(t) = ᾱ_t / (1 − ᾱ_t)   [Kingma et al. 2021, Eq. 2]
 
-        The signal-to-noise ratio, infinite at t = 0.
+        The signal-to-noise ratio, infinite at t = 0, and 0 where nothing but noise is left.
         """
         alpha_bar = self.at(t, ndim)
         return alpha_bar / (1 - alpha_bar)
@@ -81,6 +84,19 @@ def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1
     return from_function(lambda u: sig(end) - sig(start + (end - start) * u), T)
 
 
+def zero_terminal_snr(schedule: Schedule) -> Schedule:
+    """√ᾱ′_t = (√ᾱ_t − √ᾱ_T) √ᾱ_1 / (√ᾱ_1 − √ᾱ_T)   [Lin et al. 2024, Algorithm 1]
+
+    Nothing of the image is left at time T, as in the noise that sampling begins with; the first
+    step stays as it is. T is 2 or more.
+    """
+    if schedule.T < 2:
+        raise ValueError("zero terminal SNR needs two steps of the forward process, T = 2, or more")
+    root = schedule.alpha_bar.sqrt()
+    scaled = (root[1:] - root[-1]) * (root[1] / (root[1] - root[-1]))
+    return Schedule(torch.cat([root[:1], scaled]).square())
+
+
 def from_betas(betas: list[float]) -> Schedule:
     """ᾱ_t = ∏_{i=1…t} (1 − β_i)   [DDPM, Sec. 2], each β_i at most 0.999"""
     alpha = 1 - torch.tensor([0.0, *betas], dtype=torch.float32).clamp(max=MAX_BETA)
@@ -100,3 +116,9 @@ SCHEDULES: dict[ScheduleName, Callable[[int], Schedule]] = {
     "cosine": cosine,
     "sigmoid": sigmoid,
 }
+
+
+def named_schedule(name: ScheduleName, T: int, zero_snr: bool = False) -> Schedule:
+    """The schedule called so in SCHEDULES; `zero_snr`: with zero terminal SNR."""
+    schedule = SCHEDULES[name](T)
+    return zero_terminal_snr(schedule) if zero_snr else schedule

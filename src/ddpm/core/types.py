@@ -16,7 +16,7 @@ Target = Literal["eps", "x0", "v"]
 Weight = Literal["simple", "min-snr"]
 TimeSampling = Literal["uniform", "stratified", "by-weight", "logit-normal"]
 SamplerName = Literal["ddpm", "ddim", "dpm++", "heun"]
-Spacing = Literal["even", "quadratic", "root", "log-snr"]
+Spacing = Literal["even", "quadratic", "root", "log-snr", "rho"]
 Variance = Literal["beta", "beta-tilde"]
 Conventions = Literal["ddpm", "improved-diffusion"]
 

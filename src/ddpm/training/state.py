@@ -31,7 +31,7 @@ from ..utils.files import link_or_copy, sync_file, sync_folder
 
 FIXED = (  # settings that a run keeps for its whole life
     "size", "flip", "labels", "held_out", "seed", "unet", "train.batch",
-    "diffusion.schedule", "diffusion.T", "diffusion.target",
+    "diffusion.schedule", "diffusion.T", "diffusion.zero_snr", "diffusion.target",
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)

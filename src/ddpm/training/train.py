@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from ..checkpoint.checkpoint import build, build_loss, load_initial
+from ..checkpoint.checkpoint import build, build_diffusion, build_loss, fitting, load_initial
 from ..checkpoint.run_dir import RunDir, check_trainable, inspect_run
 from ..config import Config, DataInfo, checked, write_toml
 from ..core.diffusion import Diffusion
@@ -169,6 +169,8 @@ def check(config: Config) -> Config:
     """Refuse, before any work is done, settings that cannot work together."""
     config = checked(config)
     _ = config.budget  # there is exactly one
+    with fitting():
+        build_diffusion(config)
     d = config.diffusion
     if d.min_weight and d.weight == "min-snr" and d.target == "eps":
         raise UserError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...core.diffusion import Diffusion
 from ...core.guidance import guided, in_interval
 from ...core.sampling import named_step, sample, timesteps
-from ...core.schedule import SCHEDULES
+from ...core.schedule import named_schedule
 
 
 class DDPMFromScratchPipeline(DiffusionPipeline):
@@ -50,7 +50,7 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
         def noise() -> Tensor:
             return randn_tensor(shape, generator=generator, device=device)
 
-        diffusion = Diffusion(SCHEDULES[d["schedule"]](d["T"]), d["target"])
+        diffusion = Diffusion(named_schedule(d["schedule"], d["T"], d["zero_snr"]), d["target"])
         times = timesteps(diffusion.schedule, num_inference_steps or s["steps"], s["spacing"])
         diffusion = diffusion.to(device)
         strong = diffusion.denoiser(guided(net, scale, null), y)

@@ -1,0 +1,73 @@
+"""Zero terminal SNR: a schedule that ends in noise alone, as sampling begins."""
+
+from typing import get_args
+
+import pytest
+import torch
+
+from ddpm import Diffusion, Loss, Schedule, UserError, cosine, linear, sample, timesteps
+from ddpm.config import Config, DiffusionConfig
+from ddpm.core.likelihood import closed_form_gaussian, variational_bound
+from ddpm.core.sampling import SAMPLERS
+from ddpm.core.schedule import SCHEDULES, zero_terminal_snr
+from ddpm.core.types import Spacing
+from ddpm.training.train import check
+
+
+def test_the_last_step_is_noise_and_the_first_stays():
+    for plain in (linear(), cosine()):
+        ended = zero_terminal_snr(plain).alpha_bar
+        assert ended[-1] == 0
+        assert ended[0] == 1
+        torch.testing.assert_close(ended[1], plain.alpha_bar[1])
+    x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    diffusion = Diffusion(zero_terminal_snr(linear()), "v")
+    assert torch.equal(diffusion.q_sample(x, 1000, 2 * x), 2 * x)
+    assert diffusion.schedule.snr(1000) == 0
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("T", [2, 10, 1000, 4000])
+def test_every_schedule_can_end_in_noise(name, T):
+    assert zero_terminal_snr(SCHEDULES[name](T)).alpha_bar[-1] == 0
+
+
+def test_what_cannot_end_in_noise_is_told():
+    with pytest.raises(ValueError, match="T = 2, or more"):
+        zero_terminal_snr(linear(1))
+    with pytest.raises(ValueError, match="predict v or x0"):
+        Diffusion(zero_terminal_snr(linear()), "eps")
+    with pytest.raises(UserError, match=r"do not fit together.* predict v or x0"):
+        check(Config(steps=1, diffusion=DiffusionConfig(target="eps", zero_snr=True)))
+
+
+@pytest.mark.parametrize("spacing", get_args(Spacing))
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 50])
+def test_every_sampler_begins_there(sampler, steps, spacing):
+    schedule = zero_terminal_snr(Schedule(linear().alpha_bar.double()))
+    diffusion = Diffusion(schedule, "v", clip=None)
+    draws = torch.Generator().manual_seed(0)
+    noise = lambda: torch.randn(20_000, 1, 1, 1, generator=draws, dtype=torch.float64)  # noqa: E731
+    denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.25)
+    times = timesteps(schedule, steps, spacing)
+    *_, last = sample(diffusion, denoise, noise, times, SAMPLERS[sampler])
+    assert last.x.isfinite().all()
+    assert last.x.mean().item() == pytest.approx(0.3, abs=0.03)
+    if steps == 50 and spacing == "even":
+        assert last.x.std().item() == pytest.approx(0.5, rel=0.15)
+
+
+@pytest.mark.parametrize("target", ["v", "x0"])
+@pytest.mark.parametrize("weight", ["simple", "min-snr"])
+def test_the_loss_and_the_bound_are_finite_at_the_last_time(target, weight):
+    diffusion = Diffusion(zero_terminal_snr(linear(100)), target)
+    x0, eps = torch.randn(2, 100, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    net = lambda x, t, y: 0.1 * x  # noqa: E731
+    assert Loss(diffusion, weight)(net, x0, torch.arange(1, 101), eps).isfinite().all()
+    times = list(range(100, -1, -1))
+    bound = variational_bound(
+        diffusion, diffusion.denoiser(net), x0[:4], lambda: torch.randn(4, 1, 4, 4), times
+    )
+    assert bound.total.isfinite().all()
+    assert (bound.prior == 0).all()
