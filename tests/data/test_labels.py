@@ -227,3 +227,15 @@ def test_training_names_the_classes_and_learns_images_without(make, tiny, tmp_pa
     result = train(config, tmp_path / "run", device="cpu")
     assert "2 classes: a (3), b (3); without a class: 2" in caplog.text
     assert torch.isfinite(torch.tensor(result.loss))
+
+
+def test_a_table_of_another_name_is_told(tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(png(noise_image(16, 16, seed=i)))
+    (tmp_path / "train.csv").write_text(
+        "file,label\n" + "".join(f"{i},{i % 2}\n" for i in range(4))
+    )
+    told = "; ".join(load_images(tmp_path).notes)
+    assert "not used: train.csv (call the one that has classes labels.csv)" in told
+    (tmp_path / "train.csv").rename(tmp_path / "labels.csv")
+    assert load_images(tmp_path).classes == ("0", "1")

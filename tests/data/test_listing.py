@@ -92,8 +92,8 @@ def test_other_formats_are_counted_with_what_to_do(folder):
     if ".heic" not in known():
         assert "20 .heic files are left out: pip install pillow-heif" in notes
     if ".jxl" not in known():
-        assert "1 .jxl files are left out: pip install pillow-jxl-plugin" in notes
-    assert "1 .dng files are left out: develop them to PNG or JPEG" in notes
+        assert "1 .jxl file is left out: pip install pillow-jxl-plugin" in notes
+    assert "1 .dng file is left out: develop them to PNG or JPEG" in notes
     others = list_files(folder).others
     assert "1 without an ending" in others[0]
     assert "1 .txt" in others[0]
@@ -102,7 +102,7 @@ def test_other_formats_are_counted_with_what_to_do(folder):
 
 def test_only_other_formats(tmp_path):
     (tmp_path / "a.cr2").write_bytes(b"raw")
-    with pytest.raises(UserError, match=r"no images .* 1 .cr2 files are left out: develop them"):
+    with pytest.raises(UserError, match=r"no images .* 1 .cr2 file is left out: develop them"):
         load_images(tmp_path)
 
 
@@ -207,7 +207,7 @@ def test_doctor_shows_all_at_once(tmp_path, capsys):
         "test/ (4)", "val/ (2)",
         "1 files have several frames or pages, of which the first is learned: train/cat/moves.gif",
         "other files: 1 .cr2, 1 .txt",
-        "1 .cr2 files are left out: develop them",
+        "1 .cr2 file is left out: develop them",
         "links: 1 to folders, 1 to a folder that holds them, not followed",
         "hidden, and left out: 1 (train/dog/.hidden.png)",
         "1 cannot: not an image (train/cat/broken.png)",

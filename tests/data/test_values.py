@@ -170,12 +170,21 @@ def test_arrays_that_could_mean_anything_are_refused(tmp_path):
         (np.eye(6, dtype=np.float32)[[2, 0, 2, 0, 1, 1]], ("0", "1", "2"), [2, 0, 2, 0, 1, 1]),
         ([0.0, 1.0, 0.0, 1.0, 1.0, 1.0], ("0", "1"), [0, 1, 0, 1, 1, 1]),
         ([0, 1, -1, 1, 0, -1], ("0", "1"), [0, 1, 2, 1, 0, 2]),
+        ([0, 1, np.nan, 1, 0, np.nan], ("0", "1"), [0, 1, 2, 1, 0, 2]),
+        (["a", "b", "", "b", "a", ""], ("a", "b"), [0, 1, 2, 1, 0, 2]),
     ],
 )
 def test_labels_of_every_shape(tmp_path, labels, classes, wanted):
     np.savez(tmp_path / "a.npz", images=COLOUR, labels=labels)
     data = load_images(tmp_path / "a.npz")
     assert (data.classes, data.labels.tolist()) == (classes, wanted)
+    handed = ImageDataset.from_array(COLOUR, labels)
+    assert (handed.classes, handed.labels.tolist()) == (classes, wanted)
+
+
+@pytest.mark.parametrize("labels", [["a", None, "b", "a", "b", "b"], [1, None, 2, 1, 2, 2]])
+def test_none_is_no_class(labels):
+    assert ImageDataset.from_array(COLOUR, labels).labels.tolist() == [0, 2, 1, 0, 1, 1]
 
 
 @pytest.mark.parametrize("names", [("x_{}", "y_{}"), ("{}_images", "{}_labels")])

@@ -107,7 +107,7 @@ def index_labels(
         indices, classes = index_classes([class_name(value) for value in values], by_number=True)
         notes = [] if classes else ["the labels are all the same: classes are not learned"]
         return indices, classes, notes
-    array = np.array(values)
+    array = np.array([-1 if value is None else value for value in values])
     if array.dtype.kind not in "iu":
         raise UserError("labels must be indices into `classes`, and these are names")
     if not -1 <= array.min() <= array.max() < len(classes):
@@ -119,24 +119,23 @@ def index_labels(
     return np.where(array < 0, len(classes), array), classes, []
 
 
-def label_names(labels: np.ndarray, n: int) -> list[str | int]:
-    """Return the labels of n images of an array as integers or names."""
-    found = f"{labels.dtype} of shape {labels.shape}"
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    one_hot = labels.ndim == 2 and labels.dtype.kind in "biuf" and np.isin(labels, (0, 1)).all()
-    if one_hot and (labels.sum(1) == 1).all():
-        labels = labels.argmax(1)
-    if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8", "replace")
-    if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == labels.round()).all():
-        labels = labels.astype(np.int64)
-    if labels.shape != (n,) or labels.dtype.kind not in "biuU":
+def label_names(labels: np.ndarray, n: int) -> list[int | str | None]:
+    """Return the labels of n images of an array as integers or names; None where there is none."""
+    values = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    one_hot = values.ndim == 2 and values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all()
+    if one_hot and (values.sum(1) == 1).all():
+        values = values.argmax(1)
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    names = values.tolist() if values.shape == (n,) and values.dtype.kind in "biufUO" else [{}]
+    names = [None if name is None or name != name else name for name in names]  # NaN: none
+    names = [int(name) if isinstance(name, float) and name.is_integer() else name for name in names]
+    if not all(name is None or isinstance(name, int | str) for name in names):
         raise UserError(
             f"labels must be {n:,} integers or names, one for each image, or one-hot, and these "
-            f"are {found}; leave them out to learn without classes"
+            f"are {labels.dtype} of shape {labels.shape}; leave them out to learn without classes"
         )
-    return (labels.astype(np.int64) if labels.dtype.kind == "b" else labels).tolist()
+    return [int(name) if isinstance(name, bool) else name for name in names]
 
 
 # ---- folders and names -----------------------------------------------------------------------
@@ -217,17 +216,28 @@ def read_labels(
         if len(found) < len(rows):
             notes.append(f"{len(rows) - len(found):,} of its rows name no image here")
         return {name: found.get(name) for name in chosen}, notes
+    if unknown := [name for name in beside(names, chosen) if ending(name) in (".csv", ".tsv")]:
+        text = (
+            f"tables that are not used: {', '.join(unknown)} (call the one of classes labels.csv)"
+        )
+        notes.append(plain(text, 300))
     return None, notes
+
+
+def beside(names: Sequence[str], images: Sequence[str]) -> list[str]:
+    """Return the files in the folder that holds all images and in those above it."""
+    folder = shared_folder(images)
+    return [name for name in names if folder.startswith(name[: name.rfind("/") + 1])]
 
 
 def find_tables(names: Sequence[str], images: Sequence[str]) -> list[str]:
     """Return the tables in the folder that holds all images and in those above it, the nearest
     first."""
-    folder, found = shared_folder(images), []
-    for name in names:
-        base, slash, file = name.rpartition("/")
-        if file.lower() in TABLES and folder.startswith(base + slash):
-            found.append((-name.count("/"), TABLES.index(file.lower()), name))
+    found = []
+    for name in beside(names, images):
+        file = name.rpartition("/")[2].lower()
+        if file in TABLES:
+            found.append((-name.count("/"), TABLES.index(file), name))
     return [name for _, _, name in sorted(found)]
 
 

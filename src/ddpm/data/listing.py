@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from PIL import UnidentifiedImageError
 
 from ..config import ClassesFrom
-from ..utils.errors import UserError, first_line, plain
+from ..utils.errors import UserError, counted, first_line, plain
 from .decode import read_bytes
 from .formats import ADVICE_FOR, SUFFIXES, count_endings, ending, known
 from .labels import Labels, read_labels
@@ -140,7 +140,7 @@ def list_files(path: Path, split: str = "train", classes_from: ClassesFrom = "au
     images = sorted([*(n for n in listing.names if ending(n) in readable), *broken])
     other = count_endings(n for n in listing.names if ending(n) not in readable)
     notes += [
-        f"{n:,} {kind} files are left out: {ADVICE_FOR[kind]}"
+        f"{counted(n, f'{kind} file')} {'is' if n == 1 else 'are'} left out: {ADVICE_FOR[kind]}"
         for kind, n in other.items()
         if kind in ADVICE_FOR
     ]
