@@ -236,6 +236,6 @@ def test_a_table_of_another_name_is_told(tmp_path):
         "file,label\n" + "".join(f"{i},{i % 2}\n" for i in range(4))
     )
     told = "; ".join(load_images(tmp_path).notes)
-    assert "not used: train.csv (call the one that has classes labels.csv)" in told
+    assert "not used: train.csv (call the one of classes labels.csv)" in told
     (tmp_path / "train.csv").rename(tmp_path / "labels.csv")
     assert load_images(tmp_path).classes == ("0", "1")
