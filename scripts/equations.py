@@ -14,6 +14,7 @@ TARGET = ROOT / "docs" / "equations.md"
 MODULES = {
     "core/schedule": "The noise schedule",
     "core/diffusion": "The forward process and its posterior",
+    "core/process": "The process in general form: DDPM, EDM and flow",
     "core/loss": "The loss",
     "core/likelihood": "The variational bound",
     "core/sampling": "The reverse process",
@@ -54,6 +55,9 @@ PAPERS = {
     "Distribution Quality in Diffusion Models (arXiv 2404.07724)",
     "Hang et al. 2023": "Efficient Diffusion Training via Min-SNR Weighting Strategy "
     "(arXiv 2303.09556)",
+    "Liu et al. 2023": "Flow Straight and Fast: Learning to Generate and Transfer Data with "
+    "Rectified Flow (arXiv 2209.03003)",
+    "Lipman et al. 2023": "Flow Matching for Generative Modeling (arXiv 2210.02747)",
     "Lin et al. 2024": "Common Diffusion Noise Schedules and Sample Steps are Flawed "
     "(arXiv 2305.08891)",
     "Esser et al. 2024": "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis "

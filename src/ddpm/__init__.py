@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from .core.guidance import autoguided, drop_labels, guided
     from .core.likelihood import variational_bound
     from .core.loss import Loss
+    from .core.process import Process
     from .core.sampling import ddim_step, ddpm_step, dpmpp_step, heun_step, sample, timesteps
-    from .core.schedule import Schedule, cosine, linear, sigmoid
+    from .core.schedule import Schedule, cosine, edm, flow, linear, sigmoid, zero_terminal_snr
     from .core.types import Prediction
     from .core.unet import UNet
     from .data.batches import Batches
@@ -40,6 +41,10 @@ _MODULES = {
     "linear": "core.schedule",
     "cosine": "core.schedule",
     "sigmoid": "core.schedule",
+    "edm": "core.schedule",
+    "flow": "core.schedule",
+    "zero_terminal_snr": "core.schedule",
+    "Process": "core.process",
     "Diffusion": "core.diffusion",
     "Prediction": "core.types",
     "Loss": "core.loss",
@@ -84,7 +89,7 @@ _MODULES = {
 }
 
 __all__ = [  # noqa: RUF022  (in the order of the papers)
-    "Schedule", "linear", "cosine", "sigmoid",
+    "Schedule", "linear", "cosine", "sigmoid", "edm", "flow", "zero_terminal_snr", "Process",
     "Diffusion", "Prediction", "Loss", "UNet", "drop_labels", "guided", "autoguided",
     "sample", "timesteps", "ddpm_step", "ddim_step", "dpmpp_step", "heun_step", "ImageNoise",
     "slerp", "inpaint",

@@ -112,7 +112,9 @@ class DiffusionConfig:
     """How training draws its times."""
     zero_snr: bool = False
     """Leave nothing of the image at time T (zero terminal SNR), as in the noise that sampling
-    begins with; for every target but eps."""
+    begins with; for the targets v, x0 and u."""
+    sigma_data: Positive = 0.5
+    """Standard deviation of the images, which F is scaled by."""
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,27 @@ def test_bundled_weights_are_the_same_function_and_images(name, tmp_path):
     assert_same(ours, torch.from_numpy(theirs), 1e-3)
 
 
+@pytest.mark.parametrize("unet", ["film", "folded"])
+@pytest.mark.parametrize(
+    "diffusion",
+    [DiffusionConfig("flow", 100, "u"), DiffusionConfig("edm", 100, "F"),
+     DiffusionConfig("edm", 100, "x0"), DiffusionConfig("cosine", 100, "F", sigma_data=0.7)],
+)  # fmt: skip
+@torch.inference_mode()
+def test_other_processes_carry_their_code(diffusion, unet, tmp_path):
+    sample = SampleConfig("heun", steps=5, spacing="log-snr")
+    checkpoint = random_checkpoint({**NETWORKS, **OTHERS}[unet], diffusion=diffusion, sample=sample)
+    assert write_diffusers(checkpoint, tmp_path)
+    assert read_diffusers(tmp_path).config == checkpoint.config
+    theirs = loaded(tmp_path)(2, generator=torch.manual_seed(3), output_type="np").images
+    torch.manual_seed(3)
+    *_, last = denoise_trajectory(
+        checkpoint.net, checkpoint.diffusion, lambda: torch.randn(2, 3, 16, 16), None, sample
+    )
+    assert last.x.std() > 0.1
+    assert_same((last.x / 2 + 0.5).permute(0, 2, 3, 1), torch.from_numpy(theirs), 1e-3)
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "heun"])
 def test_the_pipeline_asks_for_classes(sampler, tmp_path):
     """Settings of every sampler pass, and names, numbers and no class do."""
@@ -391,7 +412,11 @@ def change(path, **values):
         ("unet/config.json", {"out_channels": 6}, "out_channels = 6"),
         ("scheduler/scheduler_config.json", {"beta_end": 0.5}, "is none of ours"),
         ("scheduler/scheduler_config.json", {"_class_name": "FlowMatch"}, "_class_name = 'Flow"),
-        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "predict v or x0"),
+        (
+            "scheduler/scheduler_config.json",
+            {"rescale_betas_zero_snr": True},
+            "choose the target v",
+        ),
         ("scheduler/scheduler_config.json", {"clip_sample": False}, "clip_sample = False"),
         ("scheduler/scheduler_config.json", {"clip_sample_range": 2.0}, "sample_range = 2.0"),
         ("scheduler/scheduler_config.json", {"thresholding": True}, "thresholding = True"),

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from ddpm import Diffusion, Schedule, cosine, linear, sigmoid
 from ddpm.core.schedule import SCHEDULES
 
-TARGETS = ("eps", "x0", "v")
+VP = ("linear", "cosine", "sigmoid")
+TARGETS = ("eps", "x0", "v", "u", "F")
 
 
-def exact(schedule, target="eps"):
+def exact(schedule, target="v"):
     """A diffusion in float64 without clipping, for comparisons to many digits."""
     return Diffusion(Schedule(schedule.alpha_bar.double()), target, clip=None)
 
@@ -39,8 +40,12 @@ def test_sigmoid_runs_from_data_to_noise_symmetrically():
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("T", [1, 2, 10, 100, 1000, 4000])
+@pytest.mark.parametrize("T", [1, 2, 10, 100, 1000, 2000, 4000])
 def test_any_number_of_steps_makes_a_schedule(name, T):
+    if name == "edm" and T == 4000:  # one step of σ is less than float32 can tell
+        with pytest.raises(ValueError, match="T = 4000 is too many"):
+            SCHEDULES[name](T)
+        return
     schedule = SCHEDULES[name](T)
     assert schedule.T == T
     assert schedule.alpha_bar[0] == 1
@@ -115,7 +120,7 @@ def test_single_steps_have_the_papers_variances():
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", VP)
 def test_every_target_is_turned_back_into_x0_and_eps(name, target, generator):
     diffusion = exact(SCHEDULES[name](), target)
     x0 = torch.randn(8, 1, 4, 4, generator=generator, dtype=torch.float64)
@@ -123,7 +128,9 @@ def test_every_target_is_turned_back_into_x0_and_eps(name, target, generator):
     t = torch.tensor([1, 2, 10, 100, 500, 900, 990, 999])
     x_t = diffusion.q_sample(x0, t, eps)
     a = diffusion.schedule.at(t, 4)
-    truth = {"eps": eps, "x0": x0, "v": a.sqrt() * eps - (1 - a).sqrt() * x0}[target]
+    known = {"eps": eps, "x0": x0, "v": a.sqrt() * eps - (1 - a).sqrt() * x0, "u": eps - x0}
+    truth = diffusion.target_of(x0, eps, t)
+    torch.testing.assert_close(truth, known.get(target, truth))
     prediction = diffusion.predict(lambda x, t, y: truth, x_t, t)
     torch.testing.assert_close(prediction.x0, x0, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(prediction.eps, eps, rtol=1e-6, atol=1e-6)

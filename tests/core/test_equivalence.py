@@ -18,7 +18,7 @@ def no_noise() -> Tensor:
 @pytest.mark.parametrize(("s", "t"), [(0, 1), (0, 300), (1, 2), (250, 500), (499, 500), (300, 900)])
 @pytest.mark.parametrize("variables", ["edm", "flow"])
 def test_ddim_is_euler(name, s, t, variables):
-    diffusion = Diffusion(Schedule(SCHEDULES[name](1000).alpha_bar.double()))
+    diffusion = Diffusion(Schedule(SCHEDULES[name](1000).alpha_bar.double()), "v")
     draws = torch.Generator().manual_seed(0)
     x0, eps = torch.randn(2, 4, 3, generator=draws, dtype=torch.float64)
     (a_s, n_s), (a_t, n_t) = (

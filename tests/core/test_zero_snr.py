@@ -26,19 +26,23 @@ def test_the_last_step_is_noise_and_the_first_stays():
     assert diffusion.schedule.snr(1000) == 0
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", ["linear", "cosine", "sigmoid"])
 @pytest.mark.parametrize("T", [2, 10, 1000, 4000])
 def test_every_schedule_can_end_in_noise(name, T):
     assert zero_terminal_snr(SCHEDULES[name](T)).alpha_bar[-1] == 0
 
 
 def test_what_cannot_end_in_noise_is_told():
-    with pytest.raises(ValueError, match="T = 2, or more"):
-        zero_terminal_snr(linear(1))
-    with pytest.raises(ValueError, match="predict v or x0"):
-        Diffusion(zero_terminal_snr(linear()), "eps")
-    with pytest.raises(UserError, match=r"do not fit together.* predict v or x0"):
-        check(Config(steps=1, diffusion=DiffusionConfig(target="eps", zero_snr=True)))
+    for schedule in (linear(1), SCHEDULES["edm"](10)):
+        with pytest.raises(ValueError, match="for linear, cosine and sigmoid, and T = 2 or more"):
+            zero_terminal_snr(schedule)
+    for target in ("eps", "F"):
+        with pytest.raises(ValueError, match="choose the target v, x0 or u"):
+            Diffusion(zero_terminal_snr(linear()), target)
+    for settings in ({"target": "eps", "zero_snr": True}, {"target": "F", "schedule": "flow"}):
+        with pytest.raises(UserError, match=r"do not fit together.* choose the target v, x0 or u"):
+            check(Config(steps=1, diffusion=DiffusionConfig(**settings)))
+    assert check(Config(steps=1, diffusion=DiffusionConfig("flow", target="u", zero_snr=True)))
 
 
 @pytest.mark.parametrize("spacing", get_args(Spacing))
@@ -58,7 +62,7 @@ def test_every_sampler_begins_there(sampler, steps, spacing):
         assert last.x.std().item() == pytest.approx(0.5, rel=0.15)
 
 
-@pytest.mark.parametrize("target", ["v", "x0"])
+@pytest.mark.parametrize("target", ["v", "x0", "u"])
 @pytest.mark.parametrize("weight", ["simple", "min-snr"])
 def test_the_loss_and_the_bound_are_finite_at_the_last_time(target, weight):
     diffusion = Diffusion(zero_terminal_snr(linear(100)), target)

@@ -102,7 +102,8 @@ def build_net(config: Config, data: DataInfo) -> UNet:
 
 def build_diffusion(config: Config) -> Diffusion:
     d = config.diffusion
-    return Diffusion(named_schedule(d.schedule, d.T, d.zero_snr), d.target)
+    schedule = named_schedule(d.schedule, d.T, d.zero_snr)
+    return Diffusion(schedule, d.target, sigma_data=d.sigma_data)
 
 
 def build_loss(config: Config, diffusion: Diffusion) -> Loss:

@@ -132,7 +132,7 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> bool:
     index: dict[str, Any] = {"_diffusers_version": DIFFUSERS, "unet": [library, kind]}
     texts: dict[str, str] = {}
     tables = {"unet/config": unet_table(c) if plain else own_table(c), "model_index": index}
-    if custom := not plain or c.conditional:
+    if custom := not plain or c.conditional or not is_ddpm(c):
         index |= {"_class_name": ["pipeline", "DDPMFromScratchPipeline"], "header": header}
         texts["pipeline.py"] = bundle(EXPORTED / "pipeline.py")
     else:
@@ -165,6 +165,12 @@ def is_plain(checkpoint: Checkpoint) -> bool:
     widths = {m for i, m in enumerate(c.mults) if 2**i in c.attention} | {c.mults[-1]}
     one_width = c.heads == 1 or len(widths) == 1
     return c.patch == 1 and not c.fine and even and c.mults[0] == 1 and one_width
+
+
+def is_ddpm(checkpoint: Checkpoint) -> bool:
+    """Return whether a DDPMScheduler can be this process."""
+    diffusion = checkpoint.diffusion
+    return diffusion.target in TARGETS and diffusion.schedule.scale is None
 
 
 def own_table(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -370,8 +376,8 @@ def read_diffusion(process: SchedulerConfig, name: str) -> DiffusionConfig:
     T, kind = process.num_train_timesteps, process.beta_schedule
     first, last = process.beta_start, process.beta_end
     target = look_up(TARGETS, process.prediction_type, name)
-    for ours, make in SCHEDULES.items():
-        alpha_bar = make(T).alpha_bar[1:]
+    for ours in ("linear", "cosine", "sigmoid"):
+        alpha_bar = SCHEDULES[ours](T).alpha_bar[1:]
         if process.trained_betas is not None:
             theirs = (1 - torch.tensor(process.trained_betas)).cumprod(0)
         elif kind == "linear":

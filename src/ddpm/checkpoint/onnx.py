@@ -26,7 +26,8 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 def write_onnx(checkpoint: Checkpoint, path: Path) -> None:
     """Write the network as an ONNX file, of any batch, that has been run and compared.
 
-    Inputs: x_t, float (B, C, H, W); t, int64 (B,), 1 … T; and where there are classes their labels
+    Inputs: x_t, float (B, C, H, W); t, int64 (B,), 1 … T (for the target F, c_in x and c_noise,
+    float); and where there are classes their labels
     y, int64 (B,), the last for no class. The output is what the network predicts. The metadata
     "ddpm" are the header of our checkpoints: classes, schedule, target and settings of the sampler.
 
@@ -61,6 +62,8 @@ def example(checkpoint: Checkpoint, n: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, *checkpoint.data.shape, generator=generator)
     t = torch.linspace(1, checkpoint.diffusion.T, n).long()
+    if checkpoint.diffusion.target == "F":
+        *_, t = checkpoint.diffusion.preconditioning(t, 1)
     y = torch.arange(n) % (len(checkpoint.data.classes) + 1)
     return (x, t, y) if checkpoint.conditional else (x, t)
 

@@ -90,6 +90,6 @@ def give(checkpoint: "Checkpoint", out: Path) -> None:
     say(f"{out}: try diffusers.DiffusionPipeline.from_pretrained({str(out)!r}{trust})")
     if trust:
         say(
-            "its network or its classes are not among those of diffusers, so that the folder has "
+            "its network, classes or process are not among those of diffusers: the folder has "
             "code of its own, pipeline.py, with its sampler's settings"
         )

@@ -27,18 +27,20 @@ class Diffusion:
     """A schedule, and what the network predicts.
 
     `clip`: predictions of x_0 are held within [−clip, clip]; None for data without a range.
-    Raises ValueError for ε where ᾱ_T is 0: there x_T is ε, and tells nothing of x_0.
+    `sigma_data`: the standard deviation of the data, for F. Raises ValueError for ε and F where
+    ᾱ_T is 0: there x_T is ε, and tells nothing of x_0, and σ is infinite.
     """
 
     schedule: Schedule
     target: Target = "eps"
     clip: float | None = 1.0
+    sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.target == "eps" and self.schedule.alpha_bar[-1] == 0:
+        if self.target in ("eps", "F") and self.schedule.alpha_bar[-1] == 0:
             raise ValueError(
-                "with a terminal SNR of zero the last x_t is noise alone, which a network need "
-                "only copy to predict eps: let it predict v or x0"
+                f"this schedule ends in noise alone (a terminal SNR of zero), of which "
+                f"{self.target} tells nothing: choose the target v, x0 or u"
             )
 
     @property
@@ -75,22 +77,69 @@ class Diffusion:
 
         ε:  x_0 = (x_t − √(1−ᾱ_t) ε) / √ᾱ_t     [DDPM, Eq. 15]
         v:  x_0 = √ᾱ_t x_t − √(1−ᾱ_t) v         [Salimans and Ho 2022, App. D]
+        u:  x_0 = (x_t − √(1−ᾱ_t) u) / (√ᾱ_t + √(1−ᾱ_t))
+        F:  x_0 = c_skip x + c_out F,  x = x_t/√ᾱ_t                       [EDM, Eq. 7]
         ε̂ = (x_t − √ᾱ_t x̂_0) / √(1−ᾱ_t), so that the two always agree on x_t.
 
         `t` is 1 … T: at t = 0 there is no noise to predict.
         """
-        out = net(x_t, self._times(t, x_t), y)
+        out = self.output(net, x_t, t, y)
         alpha_bar = self.schedule.at(t, x_t.ndim)
         signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         if self.target == "eps":
             x0 = (x_t - noise * out) / signal
         elif self.target == "v":
             x0 = signal * x_t - noise * out
+        elif self.target == "u":
+            x0 = (x_t - noise * out) / (signal + noise)
+        elif self.target == "F":
+            c_skip, c_out, _, _ = self.preconditioning(t, x_t.ndim)
+            x0 = c_skip * x_t / signal + c_out * out
         else:
             x0 = out
         if self.clip is not None:
             x0 = x0.clamp(-self.clip, self.clip)
         return Prediction(x0, eps=(x_t - signal * x0) / noise)
+
+    def target_of(self, x0: Tensor, eps: Tensor, t: Time) -> Tensor:
+        """What the network is to say of x_t: ε, x_0,
+        v = √ᾱ_t ε − √(1−ᾱ_t) x_0             [Salimans and Ho 2022, App. D],
+        u = ε − x_0, the flow's velocity       [Lipman et al. 2023, Ex. II; Liu et al. 2023, Eq. 1]
+        or F = (x_0 − c_skip x) / c_out,  x = x_0 + σ ε                     [EDM, Eq. 8]
+        """
+        alpha_bar = self.schedule.at(t, x0.ndim)
+        if self.target == "eps":
+            return eps
+        if self.target == "v":
+            return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
+        if self.target == "u":
+            return eps - x0
+        if self.target == "F":
+            c_skip, c_out, _, _ = self.preconditioning(t, x0.ndim)
+            return (x0 - c_skip * (x0 + ((1 - alpha_bar) / alpha_bar).sqrt() * eps)) / c_out
+        return x0
+
+    def output(self, net: Net, x_t: Tensor, t: Time, y: Tensor | None = None) -> Tensor:
+        """net(x_t, t, y); with the x_t of its own process, a_t x_0 + s_t ε, where that is another
+        than DDPM's; for the target F net(c_in x, c_noise, y), x = x_t/√ᾱ_t   [EDM, Eq. 7]
+        """
+        t = self._times(t, x_t)
+        if self.target == "F":
+            _, _, c_in, c_noise = self.preconditioning(t, x_t.ndim)
+            return net(c_in * x_t / self.schedule.at(t, x_t.ndim).sqrt(), c_noise.flatten(), y)
+        if self.schedule.scale is not None:
+            x_t = self.schedule.scale[t].view(-1, *[1] * (x_t.ndim - 1)) * x_t
+        return net(x_t, t, y)
+
+    def preconditioning(self, t: Time, ndim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """c_skip = σ_d²/(σ² + σ_d²),  c_out = σ σ_d/√(σ² + σ_d²),  c_in = 1/√(σ² + σ_d²),
+        c_noise = ¼ ln σ,  for F = (D(x; σ) − c_skip x)/c_out, of c_in x   [EDM, Eq. 7, Table 1]
+
+        σ_d is `sigma_data`; where it is 1, F is −v.
+        """
+        sigma, d = self.schedule.snr(t, ndim) ** -0.5, self.sigma_data
+        norm = (sigma**2 + d**2).sqrt()
+        return (d / norm) ** 2, sigma * d / norm, 1 / norm, sigma.log() / 4
 
     def denoiser(self, net: Net, y: Tensor | None = None) -> Denoiser:
         """denoise(x_t, t) = predict(net, x_t, t, y): a network as samplers and the bound see it."""

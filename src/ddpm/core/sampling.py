@@ -7,7 +7,7 @@ trained to predict, whether it was guided, or how many steps there are.
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,40 +25,29 @@ class State(NamedTuple):
     x0: Tensor | None
 
 
+Before: TypeAlias = tuple[int, Prediction] | None
+"""The time and the prediction of the step before; None at the first."""
+
+
 class Step(Protocol):
     """step(diffusion, x_t, prediction, s, t, noise, previous, denoise) -> x_s
 
-    `previous` is the pair (time, prediction) of the step before, None at the first. `denoise` is
-    for steps that evaluate the network again.
+    `denoise` is for steps that evaluate the network again.
     """
 
     def __call__(
-        self,
-        diffusion: Diffusion,
-        x_t: Tensor,
-        pred: Prediction,
-        s: int,
-        t: int,
-        noise: Noise,
-        previous: tuple[int, Prediction] | None = None,
-        denoise: Denoiser | None = None,
-    ) -> Tensor: ...
+        self, diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
+        previous: Before = None, denoise: Denoiser | None = None,
+    ) -> Tensor: ...  # fmt: skip
 
 
 SIGMA_MAX, RHO = 80.0, 7.0  # EDM, Table 1
 
 
 def ddpm_step(
-    diffusion: Diffusion,
-    x_t: Tensor,
-    pred: Prediction,
-    s: int,
-    t: int,
-    noise: Noise,
-    previous: tuple[int, Prediction] | None = None,
-    denoise: Denoiser | None = None,
-    variance: Variance = "beta-tilde",
-) -> Tensor:
+    diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
+    previous: Before = None, denoise: Denoiser | None = None, variance: Variance = "beta-tilde",
+) -> Tensor:  # fmt: skip
     """x_s = μ̃(x_t, x̂_0) + σ z,  z ~ N(0, I), and z = 0 if s = 0   [DDPM, Algorithm 2]
 
     σ² is β̃, or β, which the paper used for CIFAR-10 [DDPM, Sec. 3.2]. Any stride will do.
@@ -71,16 +60,9 @@ def ddpm_step(
 
 
 def ddim_step(
-    diffusion: Diffusion,
-    x_t: Tensor,
-    pred: Prediction,
-    s: int,
-    t: int,
-    noise: Noise,
-    previous: tuple[int, Prediction] | None = None,
-    denoise: Denoiser | None = None,
-    eta: float = 0.0,
-) -> Tensor:
+    diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
+    previous: Before = None, denoise: Denoiser | None = None, eta: float = 0.0,
+) -> Tensor:  # fmt: skip
     """x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z   [DDIM, Eq. 12]
 
     σ = η √((1−ᾱ_s)/(1−ᾱ_t)) √(1 − ᾱ_t/ᾱ_s) = η √β̃   [DDIM, Eq. 16; its α is DDPM's ᾱ]
@@ -94,15 +76,9 @@ def ddim_step(
 
 
 def dpmpp_step(
-    diffusion: Diffusion,
-    x_t: Tensor,
-    pred: Prediction,
-    s: int,
-    t: int,
-    noise: Noise,
-    previous: tuple[int, Prediction] | None = None,
-    denoise: Denoiser | None = None,
-) -> Tensor:
+    diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
+    previous: Before = None, denoise: Denoiser | None = None,
+) -> Tensor:  # fmt: skip
     """x_s = σ_s/σ_t x_t − √ᾱ_s (e^{−h} − 1) D,  h = λ_s − λ_t   [DPM-Solver++, Algorithm 2 (2M)]
 
     D = x̂_0(t) + (x̂_0(t) − x̂_0(r)) / (2k),  k = (λ_t − λ_r)/h,  r the time before t,
@@ -123,15 +99,9 @@ def dpmpp_step(
 
 
 def heun_step(
-    diffusion: Diffusion,
-    x_t: Tensor,
-    pred: Prediction,
-    s: int,
-    t: int,
-    noise: Noise,
-    previous: tuple[int, Prediction] | None = None,
-    denoise: Denoiser | None = None,
-) -> Tensor:
+    diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
+    previous: Before = None, denoise: Denoiser | None = None,
+) -> Tensor:  # fmt: skip
     """x̄_s = x̄_t + (σ_s − σ_t) (ε̂(x_t) + ε̂(x_s′)) / 2,  x̄ = x/√ᾱ,  σ = √((1 − ᾱ)/ᾱ)
     [EDM, Karras et al. 2022, Algorithm 1, without churn]
 

@@ -1,4 +1,8 @@
-"""The noise schedule: one array, ᾱ. Everything else is derived from it where it is used."""
+"""The noise schedule: one array, ᾱ. Everything else is derived from it where it is used.
+
+Any process x_t = a_t x_0 + s_t ε is the one of ᾱ = a²/(a² + s²), times √(a² + s²): a second array,
+which the network alone has to know of. See `core/process`.
+"""
 
 import math
 from collections.abc import Callable
@@ -18,9 +22,11 @@ class Schedule:
 
     Time 0 is clean data and time T is noise: nothing but noise, where ᾱ_T is 0. `alpha_bar` has
     shape (T + 1,). Raises ValueError where it does not fall strictly from 1 to 0 or above.
+    `scale`: the network sees scale_t x_t; None for 1.
     """
 
     alpha_bar: Tensor
+    scale: Tensor | None = None
 
     def __post_init__(self) -> None:
         a = self.alpha_bar
@@ -53,7 +59,8 @@ class Schedule:
         return alpha_bar / (1 - alpha_bar)
 
     def to(self, device: torch.device | str) -> "Schedule":
-        return Schedule(self.alpha_bar.to(device))
+        scale = None if self.scale is None else self.scale.to(device)
+        return Schedule(self.alpha_bar.to(device), scale)
 
 
 def linear(T: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
@@ -90,8 +97,10 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
     Nothing of the image is left at time T, as in the noise that sampling begins with; the first
     step stays as it is. T is 2 or more.
     """
-    if schedule.T < 2:
-        raise ValueError("zero terminal SNR needs two steps of the forward process, T = 2, or more")
+    if schedule.alpha_bar[-1] == 0:
+        return schedule
+    if schedule.T < 2 or schedule.scale is not None:
+        raise ValueError("zero terminal SNR is for linear, cosine and sigmoid, and T = 2 or more")
     root = schedule.alpha_bar.sqrt()
     scaled = (root[1:] - root[-1]) * (root[1] / (root[1] - root[-1]))
     return Schedule(torch.cat([root[:1], scaled]).square())
@@ -111,10 +120,34 @@ def from_function(f: Callable[[float], float], T: int) -> Schedule:
     return from_betas([1 - f(t / T) / f((t - 1) / T) for t in range(1, T + 1)])
 
 
+def edm(
+    T: int = 1000, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> Schedule:
+    """x_t = x_0 + σ_t ε,  σ_t^{1/ρ} rises evenly from σ_min at 1 to σ_max at T   [EDM, Eq. 5]"""
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    ramp = [high - (high - low) * (T - t) / max(T - 1, 1) for t in range(1, T + 1)]
+    sigma = torch.tensor([0.0, *(r**rho for r in ramp)], dtype=torch.float64)
+    return from_pair(torch.ones_like(sigma), sigma)
+
+
+def flow(T: int = 1000) -> Schedule:
+    """x_t = (1 − τ) x_0 + τ ε,  τ = t/T   [Liu et al. 2023, Eq. 1; Lipman et al. 2023, Ex. II]"""
+    tau = torch.arange(T + 1, dtype=torch.float64) / T
+    return from_pair(1 - tau, tau)
+
+
+def from_pair(a: Tensor, s: Tensor) -> Schedule:
+    """x_t = a_t x_0 + s_t ε, of shape (T + 1,) each:  ᾱ = a²/(a² + s²),  scale = √(a² + s²)"""
+    square = a**2 + s**2
+    return Schedule((a**2 / square).float(), square.sqrt().float())
+
+
 SCHEDULES: dict[ScheduleName, Callable[[int], Schedule]] = {
     "linear": linear,
     "cosine": cosine,
     "sigmoid": sigmoid,
+    "edm": edm,
+    "flow": flow,
 }
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, Union
 if TYPE_CHECKING:
     from torch import Tensor
 
-ScheduleName = Literal["linear", "cosine", "sigmoid"]
-Target = Literal["eps", "x0", "v"]
+ScheduleName = Literal["linear", "cosine", "sigmoid", "edm", "flow"]
+Target = Literal["eps", "x0", "v", "u", "F"]
 Weight = Literal["simple", "min-snr"]
-TimeSampling = Literal["uniform", "stratified", "by-weight", "logit-normal"]
+TimeSampling = Literal["uniform", "stratified", "by-weight", "logit-normal", "log-normal"]
 SamplerName = Literal["ddpm", "ddim", "dpm++", "heun"]
 Spacing = Literal["even", "quadratic", "root", "log-snr", "rho"]
 Variance = Literal["beta", "beta-tilde"]

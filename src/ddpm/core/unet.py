@@ -176,7 +176,7 @@ class UNet(nn.Module):
         H, W = x.shape[-2:]
         e = self.time(timestep_embedding(t, self.channels, self.max_period))  # (B, E)
         if self.label is not None:
-            y = torch.full_like(t, self.num_classes) if y is None else y
+            y = torch.full_like(t, self.num_classes, dtype=torch.long) if y is None else y
             e = e + self.label(y)
 
         x = F.pad(x, (0, -W % self.patch, 0, -H % self.patch))

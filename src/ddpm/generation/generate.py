@@ -270,7 +270,7 @@ def check_guide(guide: Checkpoint, checkpoint: Checkpoint) -> None:
         return {
             "shape of images": (c.data.channels, c.data.height, c.data.width),
             "classes": c.data.classes,
-            "target": c.diffusion.target,
+            "target": (c.diffusion.target, c.diffusion.sigma_data),
             "noise schedule": c.diffusion.schedule.alpha_bar.tolist(),
         }
 

@@ -50,7 +50,8 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
         def noise() -> Tensor:
             return randn_tensor(shape, generator=generator, device=device)
 
-        diffusion = Diffusion(named_schedule(d["schedule"], d["T"], d["zero_snr"]), d["target"])
+        schedule = named_schedule(d["schedule"], d["T"], d["zero_snr"])
+        diffusion = Diffusion(schedule, d["target"], sigma_data=d["sigma_data"])
         times = timesteps(diffusion.schedule, num_inference_steps or s["steps"], s["spacing"])
         diffusion = diffusion.to(device)
         strong = diffusion.denoiser(guided(net, scale, null), y)
