@@ -2,6 +2,7 @@
 are generated, and errors as messages in the page."""
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
@@ -12,17 +13,20 @@ import gradio as gr
 from torch import Tensor
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..utils.errors import UserError
+from ..utils.errors import UserError, plain
 from . import uploads
 from .models import NUM_EXAMPLES, ModelStore
+from .queue import NETWORK, SLOTS
 from .stream import ALL_CLASSES, NO_CLASS
 
 STATIC = Path(__file__).parent / "static"
 WAITING = '<div class="waiting">Press the button, and images come out of static here.</div>'
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-# One visitor's images are sampled at a time; the others see their place in the queue.
-ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network"}
+# The images of so many visitors are under way at once; the others see their place in the queue.
+IN_TURNS: dict[str, Any] = {"concurrency_limit": SLOTS, "concurrency_id": NETWORK}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -100,6 +104,20 @@ def show_errors(fn: Callable[..., Any]) -> Callable[..., Any]:
     return yielding if inspect.isgeneratorfunction(fn) else returning
 
 
+class DemoBlocks(gr.Blocks):
+    """A page whose failures are one line in the log and a sentence in the page."""
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return await super().process_api(*args, **kwargs)
+        except Exception as error:  # whatever an odd request holds
+            if isinstance(error, gr.Error) and not error.print_exception:
+                raise  # a sentence of ours
+            logger.warning("a request failed: %s", plain(repr(error), 300))
+            sentence = "This request could not be understood: load the page anew"
+            raise gr.Error(sentence, print_exception=False) from None
+
+
 # ---- a stage for images ----------------------------------------------------------------------
 
 
@@ -117,7 +135,7 @@ class Stage(NamedTuple):
         tuple of HTML and theirs."""
         event = self.start.click(
             show_errors(fn), inputs, [self.output, *outputs], show_progress_on=self.output,
-            api_visibility="private", **ONE_AT_A_TIME,
+            api_visibility="private", **IN_TURNS,
         )  # fmt: skip
         self.stop.click(None, cancels=event, api_visibility="private")
 

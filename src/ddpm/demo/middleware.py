@@ -1,36 +1,169 @@
-"""Refuse requests that the page never sends."""
+"""What stands before the page: who may see it, and which requests are none of its own."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterable
+from contextlib import nullcontext
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..utils.errors import plain
+from .queue import FairQueue
 from .uploads import MAX_BYTES
 
 MAX_REQUEST = 3 * MAX_BYTES // 2  # bytes; base64 makes an upload longer by a third
+MAX_RECEIVING = 8 * MAX_REQUEST  # bytes of all requests that are arriving
+GUESS_SECONDS = 1.0  # that a wrong password costs, while nobody else can guess
+MAX_GUESSING = 20  # who wait to be told whether theirs is right
+
+# What the page that asks for the password is made of. All else is for those who have given it.
+OPEN_PATHS = ("/", "/login", "/login/", "/theme.css", "/favicon.ico", "/robots.txt")
+OPEN_FOLDERS = ("/static/", "/assets/", "/_app/", "/svelte/", "/gradio_api/startup-events")
+
+logger = logging.getLogger(__name__)
 
 
 class RequestFilter:
-    """ASGI middleware that refuses two kinds of request.
+    """ASGI middleware that refuses what the page never sends, with a status and a sentence.
 
-    Bodies of more than MAX_REQUEST bytes: with status 413, as they arrive, before the whole of one
-    is in memory. Gradio's deep links, which store a visitor's page on disk for everyone: with 404.
+    hosts   names under which the page may be asked for, beside addresses in numbers: another
+            site's name that points here is not among them
+    gated   whether a password is asked for: without it 401, but for the page that asks
+
+    Bodies of more than MAX_REQUEST bytes are refused as they arrive, before the whole of one is in
+    memory; wrong passwords cost time; gradio's deep links, which store a visitor's page on disk for
+    everyone, are not there. What fails in any other way is one line in the log.
     """
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    def __init__(self, app: ASGIApp, hosts: Iterable[str] = (), gated: bool = False):
+        self.app, self.hosts, self.gated = app, frozenset(hosts), gated
+        self.receiving = self.guessing = 0
+        self.one_guess = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received = 0
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sent: list[Message] = []
+        scope["bytes"] = 0
 
         async def limited_receive() -> Message:
-            nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
-            if received > MAX_REQUEST:
+            n = len(message.get("body", b""))
+            scope["bytes"] += n
+            self.receiving += n
+            if scope["bytes"] > MAX_REQUEST:
                 raise HTTPException(413, f"requests may have {MAX_REQUEST:,} bytes at most")
+            if self.receiving > MAX_RECEIVING:
+                raise HTTPException(503, "too much is arriving at once: try again in a minute")
             return message
 
-        if scope["type"] == "http" and scope["path"].endswith("/deep_link"):
-            await PlainTextResponse("this page has no deep links", 404)(scope, receive, send)
-        else:
-            await self.app(scope, limited_receive, send)
+        async def noting_send(message: Message) -> None:
+            sent[:] = [message]
+            await send(message)
+
+        try:
+            if refused := self.refusal(scope):
+                await refused(scope, receive, send)
+            elif scope["method"] == "POST" and scope["path"].rstrip("/") == "/login":
+                await self.guess(scope, limited_receive, noting_send)
+            else:
+                with self.listening(scope):
+                    await self.app(scope, limited_receive, noting_send)
+        except Exception as error:  # whatever an odd request does
+            path = plain(f"{scope['method']} {scope['path']}", 200)
+            logger.warning("%s failed: %s", path, plain(repr(error), 300))
+            if not sent:
+                answer = {"detail": "this request could not be understood"}
+                await JSONResponse(answer, 400)(scope, receive, send)
+            elif sent[-1]["type"] == "http.response.start" or sent[-1].get("more_body"):
+                await send({"type": "http.response.body"})
+        finally:
+            self.receiving -= scope["bytes"]
+
+    def refusal(self, scope: Scope) -> ASGIApp | None:
+        """Return the answer to a request that goes no further."""
+        if not is_own_host(header(scope, b"host"), self.hosts):
+            return told(421, "this page is not at that address: open it by the one it told")
+        if self.gated and not is_open(scope["path"]) and not has_logged_in(scope):
+            return told(401, "this page asks for a password: open / to give it")
+        if scope["path"].endswith("/deep_link"):
+            return told(404, "this page has no deep links")
+        return None
+
+    async def guess(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one who gives a password: of all who do, one after the other, and the later where
+        it is wrong."""
+
+        async def slow_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                await asyncio.sleep(GUESS_SECONDS)
+            await send(message)
+
+        if self.guessing >= MAX_GUESSING:
+            await told(429, "too many are giving passwords: try again in a minute")(
+                scope, receive, send
+            )
+            return
+        self.guessing += 1
+        try:
+            async with self.one_guess:
+                await self.app(scope, receive, slow_send)
+        finally:
+            self.guessing -= 1
+
+    def listening(self, scope: Scope) -> Any:
+        """Return a context in which the queue knows that the visitor listens, where this is what
+        the request is for."""
+        queue = scope["app"].get_blocks()._queue if hasattr(scope["app"], "get_blocks") else None
+        if not isinstance(queue, FairQueue) or not scope["path"].endswith("/queue/data"):
+            return nullcontext()
+        asked = parse_qs(scope["query_string"].decode("latin-1"))
+        return queue.listening(asked.get("session_hash", [""])[0])
+
+
+def told(status: int, detail: str) -> ASGIApp:
+    return JSONResponse({"detail": detail}, status)
+
+
+def header(scope: Scope, name: bytes) -> str:
+    return next((v.decode("latin-1") for k, v in scope["headers"] if k == name), "")
+
+
+def own_hosts(host: str) -> set[str]:
+    """Return the names of this machine, and that at which the page listens."""
+    names = {host, "localhost", socket.gethostname(), socket.getfqdn()}
+    return {name.lower() for name in names | {f"{socket.gethostname()}.local"}}
+
+
+def is_own_host(host: str, own: frozenset[str]) -> bool:
+    """Return whether a Host header is one of these names, or an address in numbers, which no other
+    site can have point here."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        ipaddress.ip_address(name)
+    except ValueError:
+        return bool(name := host.rpartition(":")[0] or host) and name.lower().rstrip(".") in own
+    return True
+
+
+def is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDERS)
+
+
+def has_logged_in(scope: Scope) -> bool:
+    """Return whether a request has the cookie that the login gives."""
+    app = scope["app"]
+    try:
+        cookies = SimpleCookie(header(scope, b"cookie"))
+    except CookieError:
+        return False
+    names = (f"access-token-{kind}{app.cookie_id}" for kind in ("", "unsecure-"))
+    return any(name in cookies and cookies[name].value in app.tokens for name in names)

@@ -16,6 +16,7 @@ from ..utils.errors import UserError, printable
 from . import equations, uploads
 from .components import (
     QUIET,
+    DemoBlocks,
     ImagePicker,
     Page,
     Stage,
@@ -43,7 +44,7 @@ TICK = 5  # seconds between looks at a run's folder
 
 def build_page(store: ModelStore, runs: Path) -> gr.Blocks:
     """Return the page; `launch` in server.py serves it with its style."""
-    with gr.Blocks(title="ddpm", analytics_enabled=False, delete_cache=(600, 600)) as blocks:
+    with DemoBlocks(title="ddpm", analytics_enabled=False, delete_cache=(600, 600)) as blocks:
         gr.Markdown("# ddpm: images out of static")
         model = gr.Dropdown(store.names, value=store.names[0], label="Model")
         with gr.Tabs() as tabs:

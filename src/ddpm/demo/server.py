@@ -74,11 +74,14 @@ def launch(blocks: "gr.Blocks", host: str, port: int, password: str | None) -> s
     from starlette.middleware import Middleware
 
     from .components import STATIC
-    from .middleware import RequestFilter
+    from .middleware import RequestFilter, own_hosts
+    from .queue import FairQueue
 
     bypass_proxy(host)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     blocks.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
+    FairQueue.of(blocks._queue)
+    gate = Middleware(RequestFilter, hosts=own_hosts(host), gated=password is not None)
     theme = gr.themes.Base(
         primary_hue="orange", neutral_hue="gray",
         font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
@@ -93,7 +96,7 @@ def launch(blocks: "gr.Blocks", host: str, port: int, password: str | None) -> s
             pwa=False, enable_monitoring=False, mcp_server=False, run_history=False,
             max_file_size=1,  # bytes: uploads travel in events, never through gradio's files
             state_session_capacity=MAX_SESSIONS,
-            app_kwargs={"middleware": [Middleware(RequestFilter)]},
+            app_kwargs={"middleware": [gate]},
         )  # fmt: skip
     except OSError:
         raise UserError(

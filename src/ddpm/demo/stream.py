@@ -2,8 +2,12 @@
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import Condition
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +33,43 @@ MAX_FRAMES = 40  # of a player, after the first
 MAX_VALUES = 4_000_000  # pixels times channels in all frames: every open page holds them
 FRAME_INTERVAL = 0.05  # least seconds between the frames that are sent
 MAX_SECONDS = 300.0  # of sampling: other visitors wait meanwhile
+
+T = TypeVar("T")
+
+
+class Turns:
+    """A lock that goes to whoever has waited longest."""
+
+    def __init__(self) -> None:
+        self.line: deque[object] = deque()
+        self.changed = Condition()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for one's turn, and have it while the block lasts."""
+        me = object()
+        with self.changed:
+            self.line.append(me)
+            self.changed.wait_for(lambda: self.line[0] is me)
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.line.popleft()
+                self.changed.notify_all()
+
+    def alternate(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, each of which is made in a turn of its own."""
+        iterator, end = iter(items), object()
+        while True:
+            with self.turn():
+                item = next(iterator, end)
+            if item is end:
+                return
+            yield item  # type: ignore[misc]
+
+
+TURNS = Turns()  # of the network, which is evaluated for one visitor at a time
 
 ALL_CLASSES, NO_CLASS = "all in turn", "no class"
 
@@ -72,7 +113,8 @@ def stream_images(
     steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
     kept = spread(steps, max_frames(n, checkpoint.data))
     start, sent, frames, images = time.perf_counter(), 0.0, [], []
-    for step, state in enumerate(trajectories(checkpoint, n, range(n), seed, y, settings, edit)):
+    states = trajectories(checkpoint, n, range(n), seed, y, settings, edit)
+    for step, state in enumerate(TURNS.alternate(states)):
         if (seconds := time.perf_counter() - start) > MAX_SECONDS:
             raise UserError(
                 f"This took more than {MAX_SECONDS:.0f} seconds and was stopped after {step} of "

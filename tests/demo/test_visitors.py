@@ -1,0 +1,334 @@
+"""The demo for many visitors, of whom some mean no good: none keeps the others out."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from itertools import count, pairwise
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio", reason="the demo needs gradio")
+
+import httpx
+import psutil
+
+from ddpm.demo.queue import MAX_WAITING
+from ddpm.demo.stream import Turns
+
+HEAVY = {"n": 64, "steps": 1000}
+names = (f"visitor{i}" for i in count())
+
+
+@contextmanager
+def serving(folder, *options):
+    """A demo in a process of its own: its address, its process and its log."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "log"
+    words = ["demo", "mnist", "--port", str(port), "--device", "cpu", *options]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "ddpm", *words], cwd=folder, stdout=file, stderr=file
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while "the demo is at" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, "the demo did not start"
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}", psutil.Process(process.pid), log
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("demo")) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def client(demo):
+    limits = httpx.Limits(max_connections=None)
+    with httpx.Client(base_url=demo[0], trust_env=False, timeout=60, limits=limits) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def button(client):
+    """The number of the function behind the button that generates."""
+    page = client.get("/config").json()
+    ids = {c["id"] for c in page["components"] if c["props"].get("elem_id") == "go"}
+    return next(d["id"] for d in page["dependencies"] if d["targets"][0][0] in ids)
+
+
+def join(client, button, session, n=4, steps=8):
+    data = ["mnist", "all in turn", n, steps, "ddim", 0.0, 1.0, 3, False]
+    ask = {"data": data, "fn_index": button, "session_hash": session}
+    return client.post("/gradio_api/queue/join", json=ask)
+
+
+def messages(client, session):
+    """What a visitor who listens is told, until all has ended."""
+    path = f"/gradio_api/queue/data?session_hash={session}"
+    with client.stream("GET", path) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data:"):
+                yield json.loads(line[5:])
+
+
+def served(client, button):
+    """How many seconds a new visitor waits for images."""
+    start, session = time.monotonic(), next(names)
+    assert join(client, button, session).status_code == 200
+    last = [m for m in messages(client, session) if m["msg"] == "process_completed"][-1]
+    assert last["success"], last
+    assert "data-frames" in json.dumps(last["output"])
+    return time.monotonic() - start
+
+
+@contextmanager
+def listener(client, session):
+    """Somebody who listens while the block lasts; yields what has been told so far."""
+    told, stop = [], threading.Event()
+
+    def listen():
+        for message in messages(client, session):
+            told.append(message)
+            if stop.is_set():
+                return
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield told
+    finally:
+        stop.set()
+
+
+def cpu_seconds(process):
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def until(what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_thousand_requests_of_one_visitor(client, button):
+    session = next(names)
+    accepted = [join(client, button, session).status_code for _ in range(1000)].count(200)
+    assert MAX_WAITING <= accepted < 1000
+    assert served(client, button) < 10
+
+
+def test_a_thousand_requests_under_as_many_names(client, button):
+    for _ in range(1000):
+        join(client, button, next(names))
+    assert served(client, button) < 10
+
+
+def test_three_who_ask_for_all_they_can_and_listen(client, button):
+    greedy = [next(names) for _ in range(3)]
+    for session in greedy:
+        for _ in range(MAX_WAITING):
+            join(client, button, session, **HEAVY)
+    with listener(client, greedy[0]), listener(client, greedy[1]), listener(client, greedy[2]) as t:
+        until(lambda: any(m["msg"] == "process_generating" for m in t))
+        assert served(client, button) < 10
+
+
+def test_a_walk_that_nobody_listens_to_ends(demo, client, button):
+    until(lambda: is_idle(demo[1]))
+    session = next(names)
+    join(client, button, session, **HEAVY)
+    with listener(client, session) as told:
+        until(lambda: any(m["msg"] == "process_generating" for m in told))
+    assert not is_idle(demo[1])
+    until(lambda: is_idle(demo[1]), 20)
+    join(client, button, next(names), **HEAVY)  # and here nobody ever did
+    time.sleep(1)
+    until(lambda: is_idle(demo[1]), 20)
+
+
+def is_idle(process):
+    before = cpu_seconds(process)
+    time.sleep(1)
+    return cpu_seconds(process) - before < 0.2
+
+
+def test_images_that_wait_are_bounded_in_memory(demo, client, button):
+    """Each with an image of 10 MB, behind a walk that takes long."""
+    before, session, large = demo[1].memory_info().rss, next(names), "x" * 10_000_000
+    join(client, button, session, **HEAVY)
+    with listener(client, session) as told:
+        until(lambda: any(m["msg"] == "process_generating" for m in told))
+        ask = {"data": [large], "fn_index": button, "session_hash": session}
+        codes = [client.post("/gradio_api/queue/join", json=ask).status_code for _ in range(10)]
+        assert codes == [200] * 6 + [503] * 4
+        assert demo[1].memory_info().rss - before < 300e6
+        assert served(client, button) < 10
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "localhost.evil.example", "a b"]
+)
+def test_another_name_that_points_here_gets_nothing(client, host):
+    for path in ("/", "/config", "/gradio_api/queue/data?session_hash=x"):
+        answer = client.get(path, headers={"Host": host})
+        assert answer.status_code == 421, answer
+        assert len(answer.text) < 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:7860", "127.0.0.1", "[::1]:80"])
+def test_own_names_are_served(client, host):
+    assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+ODD = [
+    ("POST", "/gradio_api/queue/join", b"{"),
+    ("POST", "/gradio_api/queue/join", b"[]"),
+    ("POST", "/gradio_api/queue/join", b'{"data": [], "fn_index": 99999, "session_hash": "odd1"}'),
+    ("POST", "/gradio_api/queue/join", b'{"data": [], "fn_index": -1, "session_hash": "odd2"}'),
+    ("POST", "/gradio_api/queue/join", b'{"data": 7, "fn_index": "x", "session_hash": {}}'),
+    ("POST", "/gradio_api/run/predict", b'{"data": [], "fn_index": 1}'),
+    ("POST", "/gradio_api/cancel", b'{"session_hash": 1}'),
+    ("POST", "/gradio_api/component_server", b"\xff"),
+    ("POST", "/gradio_api/component_server", b'{"data": 1}'),
+    ("GET", "/gradio_api/file=/etc/passwd", None),
+    ("GET", "/gradio_api/file=../../../../etc/passwd", None),
+    ("GET", "/gradio_api/queue/data?session_hash=nobody", None),
+    ("GET", "/static/..%2f..%2fserver.py", None),
+    ("GET", "/gradio_api/custom_component/x/client/y/..%2f..%2fz", None),
+    ("DELETE", "/", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ODD)
+def test_an_odd_request_is_one_line_in_the_log(demo, client, method, path, body):
+    before = demo[2].read_text()
+    headers = {"Content-Type": "application/json"}
+    with suppress(httpx.RemoteProtocolError):  # an answer that had begun is cut
+        assert "root:" not in client.request(method, path, content=body, headers=headers).text
+    time.sleep(0.3)
+    written = demo[2].read_text()[len(before) :]
+    assert "Traceback" not in written
+    assert written.count("\n") <= 1
+
+
+@pytest.mark.parametrize(
+    "data", [[], ["mnist"] * 9, [None] * 9, ["mnist", {}, [], "x", 1, 2, 3, 4, 5]]
+)
+def test_an_event_of_odd_values_is_one_line_in_the_log(demo, client, button, data):
+    before, session = demo[2].read_text(), next(names)
+    ask = {"data": data, "fn_index": button, "session_hash": session}
+    client.post("/gradio_api/queue/join", json=ask)
+    told = list(messages(client, session))
+    assert not told or not next(m for m in told if m["msg"] == "process_completed")["success"]
+    written = demo[2].read_text()[len(before) :]
+    assert "Traceback" not in written
+    assert written.count("\n") <= 1
+
+
+def test_the_network_is_for_one_visitor_at_a_time():
+    """And the visitors alternate."""
+    turns, made, inside = Turns(), [], []
+
+    def items(name):
+        for _ in range(5):
+            inside.append(name)
+            time.sleep(0.02)
+            assert inside == [name]
+            inside.clear()
+            made.append(name)
+            yield name
+
+    def walk(name):
+        list(turns.alternate(items(name)))
+
+    threads = [threading.Thread(target=walk, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 10
+    assert sum(x != y for x, y in pairwise(made)) >= 7
+
+
+# ---- with a password -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("locked"), "--password", "open sesame") as (address, *_):
+        yield address
+
+
+def all_paths(router):
+    for route in router.routes:
+        if hasattr(route, "path"):
+            yield route.path
+        else:  # a router within
+            yield from all_paths(route.original_router)
+
+
+def test_every_route_asks_for_the_password(locked):
+    from gradio.routes import App
+
+    from ddpm.demo.middleware import is_open
+    from ddpm.demo.models import ModelStore
+    from ddpm.demo.page import build_page
+
+    app = App.create_app(build_page(ModelStore(["mnist"], "cpu"), Path("runs")))
+    paths = {path.replace("{", "").replace("}", "") for path in all_paths(app.router)}
+    paths |= {"/openapi.json", "/docs", "/redoc", "/gradio_api/openapi.json", "/gradio_api/info"}
+    asked = 0
+    with httpx.Client(base_url=locked, trust_env=False, timeout=30) as client:
+        for path in sorted(paths):
+            for method in ("GET", "POST"):
+                answer = client.request(method, path)
+                if is_open(path):
+                    assert "images out of static" not in answer.text
+                else:
+                    asked += 1
+                    assert answer.status_code == 401, path
+        assert asked > 60
+        right = {"username": "ddpm", "password": "open sesame"}
+        assert client.post("/login", data=right).status_code == 200
+        assert client.get("/config").status_code == 200
+        assert "images out of static" in client.get("/").text
+
+
+def test_a_cookie_that_was_made_up_opens_nothing(locked):
+    for cookie in ("access-token-x=1", "access-token-=; access-token-unsecure-=", "\xff=;;;"):
+        answer = httpx.get(f"{locked}/config", headers={"Cookie": cookie.encode("latin-1")})
+        assert answer.status_code == 401
+
+
+def test_guesses_are_slowed(locked):
+    """However many are made at once."""
+
+    def guess():
+        wrong = {"username": "ddpm", "password": "open says me"}
+        codes.append(httpx.post(f"{locked}/login", data=wrong, timeout=120).status_code)
+
+    codes, start = [], time.monotonic()
+    threads = [threading.Thread(target=guess) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    answered = codes.count(400)
+    assert answered + codes.count(429) == 30
+    assert codes.count(429) >= 5
+    assert time.monotonic() - start >= 0.9 * answered
