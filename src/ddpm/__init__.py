@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from .checkpoint.checkpoint import Checkpoint, build, build_loss, load, save
     from .config import Config, preset
     from .core.diffusion import Diffusion
-    from .core.editing import inpaint, slerp
+    from .core.editing import inpaint, invert, slerp
     from .core.ema import EMA
     from .core.guidance import autoguided, drop_labels, guided
     from .core.likelihood import variational_bound
     from .core.loss import Loss
     from .core.process import Process
-    from .core.sampling import ddim_step, ddpm_step, dpmpp_step, heun_step, sample, timesteps
+    from .core.sampling import Churn, ddim_step, ddpm_step, dpmpp_step, heun_step, sample, timesteps
     from .core.schedule import Schedule, cosine, edm, flow, linear, sigmoid, zero_terminal_snr
     from .core.types import Prediction
     from .core.unet import UNet
@@ -54,6 +54,7 @@ _MODULES = {
     "autoguided": "core.guidance",
     "sample": "core.sampling",
     "timesteps": "core.sampling",
+    "Churn": "core.sampling",
     "ddpm_step": "core.sampling",
     "ddim_step": "core.sampling",
     "dpmpp_step": "core.sampling",
@@ -61,6 +62,7 @@ _MODULES = {
     "ImageNoise": "utils.random",
     "slerp": "core.editing",
     "inpaint": "core.editing",
+    "invert": "core.editing",
     "variational_bound": "core.likelihood",
     "ImageDataset": "data.dataset",
     "Batches": "data.batches",
@@ -91,8 +93,8 @@ _MODULES = {
 __all__ = [  # noqa: RUF022  (in the order of the papers)
     "Schedule", "linear", "cosine", "sigmoid", "edm", "flow", "zero_terminal_snr", "Process",
     "Diffusion", "Prediction", "Loss", "UNet", "drop_labels", "guided", "autoguided",
-    "sample", "timesteps", "ddpm_step", "ddim_step", "dpmpp_step", "heun_step", "ImageNoise",
-    "slerp", "inpaint",
+    "sample", "timesteps", "ddpm_step", "ddim_step", "dpmpp_step", "heun_step", "Churn",
+    "ImageNoise", "slerp", "inpaint", "invert",
     "variational_bound",
     "ImageDataset", "Batches", "load_images", "to_float", "to_uint8", "grid",
     "Config", "preset", "EMA", "train",

@@ -173,6 +173,9 @@ class SampleConfig:
     """Noise that DDIM adds in each step: 0 none, 1 as much as DDPM."""
     variance: Variance = "beta-tilde"
     """Variance of the noise that DDPM adds."""
+    churn: NonNegative = 0.0
+    """Noise that is added back before each step, whatever the sampler (EDM's S_churn); not where
+    an image is painted into."""
     guidance: NonNegative = 1.0
     """Strength of guidance, by the network without a class or by --guide: 1 is none."""
     guidance_above: Share = 0.0

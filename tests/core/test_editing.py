@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from closed_form import closed_form_gaussian
 from ddpm import (
     Diffusion,
     Prediction,
@@ -12,11 +13,11 @@ from ddpm import (
     cosine,
     ddim_step,
     inpaint,
+    invert,
     sample,
     slerp,
     timesteps,
 )
-from ddpm.core.likelihood import closed_form_gaussian
 
 
 def doubles(T=100):
@@ -31,6 +32,47 @@ def normal(*shape, seed=0):
 def last(states):
     *_, state = states
     return state.x
+
+
+# ---- into noise ------------------------------------------------------------------------------
+
+
+def test_inversion_finds_the_noise_that_an_image_comes_from_at_first_order(generator):
+    """For a Gaussian the flow is a scaling about its mean, known at every time."""
+    mean, std = 0.3, 0.5
+    diffusion = Diffusion(Schedule(cosine(4000).alpha_bar.double()), clip=None)
+    a = diffusion.schedule.alpha_bar
+    denoise = closed_form_gaussian(diffusion, mean, std**2)
+    x0 = torch.randn(5, 1, 2, 2, generator=generator, dtype=torch.float64)
+    top = 3600
+    spread = (a[top] * std**2 + 1 - a[top]).sqrt() / std
+    exact = a[top].sqrt() * mean + spread * (x0 - mean)
+
+    def errors(steps):
+        times = [top * i // steps for i in range(steps, -1, -1)]
+        x_t = invert(diffusion, denoise, x0, times)
+        back = last(sample(diffusion, denoise, None, times, ddim_step, start=x_t))
+        return (x_t - exact).abs().max(), (back - x0).abs().max()
+
+    for coarse, fine in zip(errors(100), errors(200), strict=True):
+        assert (coarse / fine).item() == pytest.approx(2, rel=0.15)
+    assert errors(1800)[1] < 5e-3
+
+
+def test_inversion_is_the_mirror_of_ddims_step(generator):
+    """From any s > 0, the same straight line in x/√ᾱ: with one slope they cancel."""
+    diffusion = doubles()
+    x, eps = torch.randn(2, 5, 1, 2, 2, generator=generator, dtype=torch.float64)
+
+    def denoise(x_t, t):
+        a = diffusion.schedule.at(t)
+        return Prediction((x_t - (1 - a).sqrt() * eps) / a.sqrt(), eps)
+
+    times = [100, 60, 20, 0]
+    x_t = invert(diffusion, denoise, x, times)
+    back = last(sample(diffusion, denoise, None, times, ddim_step, start=x_t))
+    torch.testing.assert_close(back, x, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(x_t, diffusion.q_sample(x, 100, eps))
 
 
 # ---- between ---------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from closed_form import closed_form_gaussian
 from ddpm import Diffusion, Schedule, UNet, linear, timesteps
 from ddpm.core.likelihood import (
-    closed_form_gaussian,
     discretized_log_likelihood,
     variational_bound,
 )

@@ -7,7 +7,9 @@ from typing import get_args
 import pytest
 import torch
 
+from closed_form import closed_form_gaussian, mixture
 from ddpm import (
+    Churn,
     Diffusion,
     ImageNoise,
     Prediction,
@@ -22,7 +24,6 @@ from ddpm import (
     sigmoid,
     timesteps,
 )
-from ddpm.core.likelihood import closed_form_gaussian
 from ddpm.core.sampling import SAMPLERS, named_step
 from ddpm.core.schedule import SCHEDULES, zero_terminal_snr
 from ddpm.core.types import SamplerName, ScheduleName, Spacing
@@ -33,6 +34,7 @@ STEPS = {
     "ddim": ddim_step,
     "ddim, eta 0.5": partial(ddim_step, eta=0.5),
     "dpm++": dpmpp_step,
+    "dpm++sde": partial(dpmpp_step, eta=1.0),
     "heun": heun_step,
 }
 
@@ -61,24 +63,6 @@ def test_samples_of_a_gaussian_have_its_mean_and_variance(name, schedule):
     )
     assert x.mean().item() == pytest.approx(0.3, abs=0.01)
     assert x.std().item() == pytest.approx(0.2, rel=0.03)
-
-
-def mixture(diffusion, means, weights, std):
-    """E[x_0|x_t] for a mixture of Gaussians: each part's own, by its share of the evidence."""
-
-    def denoise(x_t, t):
-        a = diffusion.schedule.at(t)
-        parts = [closed_form_gaussian(diffusion, m, std**2)(x_t, t).x0 for m in means]
-        var = a * std**2 + 1 - a
-        logs = [
-            torch.log(torch.tensor(w)) - (x_t - a.sqrt() * m) ** 2 / (2 * var)
-            for m, w in zip(means, weights, strict=True)
-        ]
-        share = torch.stack(logs).softmax(0)
-        x0 = (share * torch.stack(parts)).sum(0)
-        return Prediction(x0, (x_t - a.sqrt() * x0) / (1 - a).sqrt())
-
-    return denoise
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -114,6 +98,99 @@ def test_deterministic_samplers_converge_at_their_order(step, order):
 
     ratio = (error(100) / error(200)).item()
     assert ratio == pytest.approx(2**order, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("step", "order"), [(partial(ddim_step, eta=1.0), 1), (partial(dpmpp_step, eta=1.0), 2)]
+)
+def test_stochastic_samplers_converge_in_law_at_their_order(step, order):
+    """For a Gaussian each step is linear, so that the variance is a sum over the draws: image 0 has
+    no noise, image 1 that of the beginning, and each of the others that of one step."""
+    T, mean, std = 20_000, 0.3, 0.5
+    diffusion = doubles(cosine(T))
+    a = diffusion.schedule.alpha_bar
+    lam = diffusion.schedule.snr(torch.arange(1, T + 1)).log() / 2
+    start, end = 17_000, 5_000
+    denoise = closed_form_gaussian(diffusion, mean, std**2)
+
+    def error(steps):
+        goals = torch.linspace(lam[start - 1].item(), lam[end - 1].item(), steps + 1)
+        times = [1 + int((lam - goal).abs().argmin()) for goal in goals]
+        drawn = iter(torch.eye(steps + 2, dtype=torch.float64)[2:])
+        x = torch.zeros(steps + 2, dtype=torch.float64)
+        x[1] = 1
+        x = last(sample(diffusion, denoise, lambda: next(drawn), times, step, start=x))
+        gain = x - x[0]
+        torch.testing.assert_close(x[0] + gain[1] * a[start].sqrt() * mean, a[end].sqrt() * mean)
+        variance = gain[1] ** 2 * (a[start] * std**2 + 1 - a[start]) + gain[2:].square().sum()
+        return variance - (a[end] * std**2 + 1 - a[end])
+
+    assert (error(100) / error(200)).item() == pytest.approx(2**order, rel=0.15)
+
+
+def doubled_edm(T=200):
+    """EDM's own range of σ, in float64, with the pair's a = 1 and s = σ beside it."""
+    low, high = 0.002 ** (1 / 7), 80 ** (1 / 7)
+    sigma = torch.linspace(low, high, T, dtype=torch.float64) ** 7
+    sigma = torch.cat([torch.zeros(1, dtype=torch.float64), sigma])
+    return Diffusion(Schedule(1 / (1 + sigma**2)), "v", clip=None), sigma
+
+
+@pytest.mark.parametrize("amount", [0.0, 3.0, 80.0])
+def test_heun_with_churn_is_edms_algorithm_2(amount, generator):
+    """Written as in the paper, in x = x_0 + σ ε; t̂ is the nearest time of the schedule."""
+    diffusion, sigma = doubled_edm()
+    churn = Churn(amount, low=0.05, high=50.0, noise=1.003)
+    times = timesteps(diffusion.schedule, 18, "rho")
+    normals = torch.randn(100, 4, generator=generator, dtype=torch.float64)
+    best = mixture(diffusion, means=(-0.8, 0.5), weights=(0.3, 0.7), std=0.1)
+
+    def D(x, t):
+        return best(x / (1 + sigma[t] ** 2).sqrt(), t).x0
+
+    draws = iter(normals)
+    x = sigma[-1] * next(draws)
+    x = x * ((1 + sigma[-1] ** 2).sqrt() / sigma[-1])  # ours begins with N(0, 1 + σ²)
+    gamma = min(amount / 18, 2**0.5 - 1)
+    for t, s in pairwise(times):
+        up = t
+        if 0.05 <= sigma[t] <= 50:
+            up = int((sigma - (1 + gamma) * sigma[t]).abs().argmin())
+        if up > t:
+            x = x + (sigma[up] ** 2 - sigma[t] ** 2).sqrt() * 1.003 * next(draws)
+        d = (x - D(x, up)) / sigma[up]
+        x_s = x + (sigma[s] - sigma[up]) * d
+        if s:
+            x_s = x + (sigma[s] - sigma[up]) * (d + (x_s - D(x_s, s)) / sigma[s]) / 2
+        x = x_s
+    draws = iter(normals)
+    ours = last(sample(diffusion, best, lambda: next(draws), times, heun_step, churn=Churn(*churn)))
+    torch.testing.assert_close(ours, x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler", "heun", "dpm++"])
+@pytest.mark.parametrize("schedule", ["linear", "edm"])
+def test_samples_with_churn_have_the_right_law(name, schedule):
+    """As much noise as there can be: Langevin's equation, in effect, which forgets errors."""
+    diffusion = doubled_edm()[0] if schedule == "edm" else doubles(linear())
+    denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.04)
+    times = timesteps(diffusion.schedule, 200 if schedule == "edm" else 300)
+    x = last(sample(diffusion, denoise, normal(10_000), times, SAMPLERS[name], churn=Churn(30.0)))
+    assert x.mean().item() == pytest.approx(0.3, abs=0.01)
+    assert x.std().item() == pytest.approx(0.2, rel=0.03 if name == "heun" else 0.1)
+
+
+def test_churn_is_between_its_bounds_and_none_where_no_higher_time_is():
+    diffusion, sigma = doubled_edm()
+    times = timesteps(diffusion.schedule, 20, "rho")
+    raised = Churn(1e9, low=1.0, high=10.0).raised(diffusion.schedule, times)
+    assert set(raised) == {t for t in times if 1 <= sigma[t] <= 10}
+    for t, up in raised.items():
+        assert (sigma[up] / sigma[t]).item() == pytest.approx(2**0.5, rel=0.02)
+    everywhere = Churn(1e9).raised(diffusion.schedule, times)
+    assert everywhere[200] == 200
+    ended = zero_terminal_snr(linear())
+    assert 1000 not in Churn(1e9).raised(ended, timesteps(ended, 20))
 
 
 def test_the_two_variances_of_the_paper_enclose_the_truth():
@@ -251,7 +328,7 @@ def test_a_denoiser_is_the_network_and_the_class():
     torch.testing.assert_close(diffusion.q_sample(pred.x0, 5, pred.eps), x)
 
 
-@pytest.mark.parametrize("step", [ddim_step, dpmpp_step, heun_step])
+@pytest.mark.parametrize("step", [ddim_step, dpmpp_step, STEPS["dpm++sde"], heun_step])
 def test_few_even_steps_from_a_cosine_schedules_end_come_near_the_data(step):
     """At T a cosine schedule has σ in the thousands, which no slope may be multiplied by."""
     diffusion = doubles(cosine())

@@ -5,9 +5,10 @@ from typing import get_args
 import pytest
 import torch
 
+from closed_form import closed_form_gaussian
 from ddpm import Diffusion, Loss, Schedule, UserError, cosine, linear, sample, timesteps
 from ddpm.config import Config, DiffusionConfig
-from ddpm.core.likelihood import closed_form_gaussian, variational_bound
+from ddpm.core.likelihood import variational_bound
 from ddpm.core.sampling import SAMPLERS
 from ddpm.core.schedule import SCHEDULES, zero_terminal_snr
 from ddpm.core.types import Spacing

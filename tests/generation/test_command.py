@@ -214,6 +214,18 @@ def test_bad_options_are_a_sentence(words, message, digits, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["--sampler", "euler", "--churn", "5"], ["--sampler", "dpm++sde"],
+     ["--sampler", "heun", "--spacing", "rho", "--churn", "10"]],
+)  # fmt: skip
+def test_every_sampler_is_reached(words, digits, tmp_path):
+    assert run(digits, "--n", 2, "--steps", 5, "--out", tmp_path / "a.npz", *words) == 0
+    assert run(digits, "--n", 2, "--steps", 5, "--out", tmp_path / "b.npz") == 0
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        assert (a["arr_0"] != b["arr_0"]).any()
+
+
 def test_without_a_checkpoint_the_bundled_weights_are_used(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()  # a folder of that name is not what is meant

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ddpm import Edit, UserError, generate, load, load_images
 from ddpm.cli.main import main
+from ddpm.config import SampleConfig
 from ddpm.generation.generate import cycle_labels, network_evaluations, times_of, trajectories
 from ddpm.generation.output import AnimationRecorder
 
@@ -44,6 +45,19 @@ def test_variations_stay_near_or_go_far(mnist, seven):
     assert distance(0.1) < 20
 
 
+def test_the_noise_that_is_found_in_an_image_leads_back_to_it(mnist, seven):
+    settings = SampleConfig("ddim", steps=50)
+
+    def made(**options):
+        edit = Edit(image=seven, change=1.0, invert=True)
+        return generate(mnist, 2, edit=edit, settings=settings, **options).images.float()
+
+    back = made()
+    assert torch.equal(back[0], back[1])
+    assert (back - seven.float()).abs().mean() < 6
+    assert (made(labels="3") - seven.float()).abs().mean() > 12
+
+
 @pytest.mark.parametrize("spacing", ["even", "quadratic", "root", "log-snr"])
 @pytest.mark.parametrize(("change", "steps"), [(0.02, 1), (0.2, 4), (0.6, 12), (1.0, 20)])
 def test_a_variation_has_its_share_of_the_steps(mnist, seven, spacing, change, steps):
@@ -73,6 +87,7 @@ EDITS = {
     "between": lambda image: Edit(towards=2),
     "a variation": lambda image: Edit(image=image),
     "inpainting": lambda image: Edit(image=image, mask=half(), rounds=3),
+    "inversion": lambda image: Edit(image=image, change=1.0, invert=True),
 }
 
 
@@ -113,6 +128,11 @@ def test_an_animation_of_a_variation_ends_with_the_images(mnist, seven):
         (Edit(image=torch.zeros(1, 28, 28), mask=torch.zeros(14, 28)), "the mask has shape"),
         (Edit(image=torch.zeros(1, 28, 28), change=0), "change is above 0"),
         (Edit(image=torch.zeros(1, 28, 28), rounds=0), "rounds are one or more"),
+        (Edit(invert=True), "noise is found in an image"),
+        (
+            Edit(image=torch.zeros(1, 28, 28), mask=half(), invert=True),
+            "noise is found in an image",
+        ),
     ],
 )
 def test_what_cannot_be_is_named(mnist, edit, says):
@@ -130,12 +150,15 @@ def test_the_command_edits(seven, tmp_path, capsys):
     assert main([*words, str(tmp_path / "v.png"), *image, "--change", "0.3"]) == 0
     assert main([*words, str(tmp_path / "p.npz"), *image, *mask, "--rounds", "2"]) == 0
     assert main([*words, str(tmp_path / "row.gif"), "--towards", "9"]) == 0
+    assert main([*words, str(tmp_path / "i.png"), *image, "--invert", "--label", "3"]) == 0
     with np.load(tmp_path / "p.npz") as file:
         assert (file["arr_0"][0][:14] == file["arr_0"][1][:14]).all()
     (tmp_path / "no.png").write_text("no image")
     for options, says in (
         (mask, "a mask needs the image"),
         (["--change", "0.5"], "--change is for --image"),
+        (["--invert"], "--invert is for --image"),
+        ([*image, *mask, "--invert"], "--invert is for --image without --mask"),
         (["--towards", "3", "--change", "0.5"], "--change is for --image"),
         ([*image, *mask, "--change", "0.5"], "--change is for --image without --mask"),
         ([*image, "--rounds", "2"], "--rounds is for --image with --mask"),

@@ -48,13 +48,15 @@ class SamplingOptions:
     """What generating and scoring have in common."""
 
     steps: Annotated[Count | None, option("N")] = None
-    """Steps from noise to an image. This and the next six: by default as the checkpoint says."""
+    """Steps from noise to an image. This and the next seven: by default as the checkpoint says."""
     sampler: Annotated[SamplerName | None, option()] = None
     """Method of the steps from noise to images."""
     spacing: Annotated[Spacing | None, option()] = None
     """Spacing of the steps over time."""
     eta: Annotated[Share | None, option("X")] = None
     """Noise that ddim adds in each step: 0 none, 1 as much as ddpm."""
+    churn: Annotated[NonNegative | None, option("X")] = None
+    """Noise that is added back before each step, whatever the sampler: EDM's S_churn."""
     guidance: Annotated[NonNegative | None, option("X")] = None
     """How strongly to insist on the class: 1 is plain, 0 asks for none."""
     guidance_above: Annotated[Share | None, option("X")] = None
@@ -149,7 +151,7 @@ def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", S
     checkpoint = load(name)
     settings = with_options(
         checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
-        spacing=options.spacing, eta=options.eta, guidance=options.guidance,
+        spacing=options.spacing, eta=options.eta, churn=options.churn, guidance=options.guidance,
         guidance_above=options.guidance_above, guidance_below=options.guidance_below,
     )  # fmt: skip
     if options.eta and settings.sampler != "ddim":

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ..evaluation.features import Progress
 
 FOR_NETWORKS = (
-    "steps", "sampler", "spacing", "eta", "guidance", "guidance_above", "guidance_below", "guide",
+    "steps", "sampler", "spacing", "eta", "churn", "guidance", "guidance_above",
+    "guidance_below", "guide",
 )  # fmt: skip
 
 

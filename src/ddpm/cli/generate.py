@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction
 
 from ..config import Count, DataInfo, Few, Seed, option
 from ..utils.errors import UserError
@@ -50,6 +50,9 @@ class GenerateOptions(SamplingOptions):
     class is asked only if you give a --label."""
     change: Annotated[float | None, Field(gt=0, le=1), option("X")] = None
     """How far a variation goes: 1 leaves nothing of the image. By default 0.6."""
+    invert: FlagCreatePairsOff[bool] = False
+    """Vary --image from the noise that DDIM finds in it. With --eta 0 that leads back to the image,
+    and with --label to the like of it in another class. --change is then 1 by default."""
     mask: Annotated[str | None, option("PATH")] = None
     """A picture, white where --image is to be painted anew and black where it is kept."""
     rounds: Annotated[Few | None, option("N")] = None
@@ -103,15 +106,18 @@ def read_edit(options: GenerateOptions, data: DataInfo, background: str = "white
 
     if options.change is not None and (options.image is None or options.mask is not None):
         raise UserError("--change is for --image without --mask: leave it out")
+    if options.invert and (options.image is None or options.mask is not None):
+        raise UserError("--invert is for --image without --mask: leave it out")
     if options.rounds is not None and options.mask is None:
         raise UserError("--rounds is for --image with --mask: leave it out")
     if options.towards is options.image is options.mask is None:
         return None
     image = None if options.image is None else read_image(Path(options.image), data, background)
     mask = None if options.mask is None else read_mask(Path(options.mask), data)
-    given = {"change": options.change, "rounds": options.rounds}
+    change = 1.0 if options.invert and options.change is None else options.change
+    given = {"change": change, "rounds": options.rounds}
     rest = {name: value for name, value in given.items() if value is not None}
-    edit = Edit(options.towards, image, mask=mask, **rest)  # type: ignore[arg-type]
+    edit = Edit(options.towards, image, mask=mask, invert=options.invert, **rest)  # type: ignore[arg-type]
     check_edit(edit, data)
     return edit
 

@@ -38,10 +38,8 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         if self.target in ("eps", "F") and self.schedule.alpha_bar[-1] == 0:
-            raise ValueError(
-                f"this schedule ends in noise alone (a terminal SNR of zero), of which "
-                f"{self.target} tells nothing: choose the target v, x0 or u"
-            )
+            what = f"noise alone (a terminal SNR of zero), of which {self.target} tells nothing"
+            raise ValueError(f"this schedule ends in {what}: choose the target v, x0 or u")
 
     @property
     def T(self) -> int:

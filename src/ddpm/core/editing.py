@@ -31,16 +31,25 @@ def slerp(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
+def invert(diffusion: Diffusion, denoise: Denoiser, x0: Tensor, times: list[int]) -> Tensor:
+    """x_t/√ᾱ_t = x_s/√ᾱ_s + (σ_t − σ_s) ε̂(x_s),  σ = √((1 − ᾱ)/ᾱ)   [DDIM, Eq. 13]
+
+    The noise, at times[0], that DDIM without noise makes `x0` of: its own steps, upwards. They are
+    one another's inverse to the order of the step. `times` falls to 0, where ε̂ is that at time 1.
+    """
+    x = x0
+    for s, t in pairwise(times[::-1]):
+        a_s, a_t = diffusion.schedule.at(s), diffusion.schedule.at(t)
+        rise = (1 - a_t).sqrt() - (a_t / a_s * (1 - a_s)).sqrt()
+        x = (a_t / a_s).sqrt() * x + rise * denoise(x, max(s, 1)).eps
+    return x
+
+
+@torch.inference_mode()
 def inpaint(
-    diffusion: Diffusion,
-    denoise: Denoiser,
-    noise: Noise,
-    times: list[int],
-    x0: Tensor,
-    mask: Tensor,
-    step: Step = ddpm_step,
-    rounds: int = 1,
-) -> Iterator[State]:
+    diffusion: Diffusion, denoise: Denoiser, noise: Noise, times: list[int], x0: Tensor,
+    mask: Tensor, step: Step = ddpm_step, rounds: int = 1,
+) -> Iterator[State]:  # fmt: skip
     """x_s = (1 − m) ⊙ x_s^known + m ⊙ x_s^new,  x_s^known ~ q(x_s | x_0)   [RePaint, Algorithm 1]
 
     Paints anew where the mask m is 1 and keeps `x0` where it is 0; both have the shape of a batch,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .diffusion import Diffusion
-from .types import Denoiser, Noise, Prediction, Variance
+from .types import Denoiser, Noise, Variance
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +31,9 @@ class Bound:
 
 @torch.inference_mode()
 def variational_bound(
-    diffusion: Diffusion,
-    denoise: Denoiser,
-    x0: Tensor,
-    noise: Noise,
-    times: list[int],
+    diffusion: Diffusion, denoise: Denoiser, x0: Tensor, noise: Noise, times: list[int],
     variance: Variance = "beta-tilde",
-) -> Bound:
+) -> Bound:  # fmt: skip
     """E_q[ D_KL(q(x_T|x_0) ‖ p(x_T)) + Σ_{t>1} D_KL(q(x_s|x_t,x_0) ‖ p_θ(x_s|x_t))
     − log p_θ(x_0|x_1) ]   [DDPM, Eq. 5]
 
@@ -98,17 +94,3 @@ def discretized_log_likelihood(x0: Tensor, mean: Tensor, var: Tensor) -> Tensor:
 def bits_per_dim(nats: Tensor) -> Tensor:
     """Nats for each element (B, …) -> the mean over an image, in bits: shape (B,)"""
     return nats.flatten(1).mean(1) / math.log(2)
-
-
-def closed_form_gaussian(diffusion: Diffusion, mean: float, var: float) -> Denoiser:
-    """E[x_0 | x_t] = m + √ᾱ_t c² / (ᾱ_t c² + 1 − ᾱ_t) · (x_t − √ᾱ_t m), for x_0 ~ N(m, c² I)
-
-    The best denoiser there can be for Gaussian data, to hold a bound or a sampler against.
-    """
-
-    def denoise(x_t: Tensor, t: int) -> Prediction:
-        a = diffusion.schedule.at(t)
-        x0 = mean + a.sqrt() * var / (a * var + 1 - a) * (x_t - a.sqrt() * mean)
-        return Prediction(x0, (x_t - a.sqrt() * x0) / (1 - a).sqrt())
-
-    return denoise

@@ -4,6 +4,7 @@ A step is a plain function. It sees a Prediction(x0, eps) and never learns what 
 trained to predict, whether it was guided, or how many steps there are.
 """
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
@@ -41,7 +42,7 @@ class Step(Protocol):
     ) -> Tensor: ...  # fmt: skip
 
 
-SIGMA_MAX, RHO = 80.0, 7.0  # EDM, Table 1
+SIGMA_MAX, RHO = 80.1, 7.0  # EDM, Table 1: 80, and what rounding may add to it
 
 
 def ddpm_step(
@@ -77,12 +78,14 @@ def ddim_step(
 
 def dpmpp_step(
     diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
-    previous: Before = None, denoise: Denoiser | None = None,
+    previous: Before = None, denoise: Denoiser | None = None, eta: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """x_s = σ_s/σ_t x_t − √ᾱ_s (e^{−h} − 1) D,  h = λ_s − λ_t   [DPM-Solver++, Algorithm 2 (2M)]
 
     D = x̂_0(t) + (x̂_0(t) − x̂_0(r)) / (2k),  k = (λ_t − λ_r)/h,  r the time before t,
     λ = ½ log SNR, σ² = 1 − ᾱ. The first step has no r, and at s = 0 h is infinite: D = x̂_0(t).
+    η = 1 solves the SDE: x_s = σ_s/σ_t e^{−h} x_t − √ᾱ_s (e^{−2h} − 1) D + σ_s √(1 − e^{−2h}) z
+    [DPM-Solver++, Sec. 6: SDE-DPM-Solver++(2M)]
     """
     schedule = diffusion.schedule
     if s == 0:
@@ -95,7 +98,9 @@ def dpmpp_step(
         k = (lam_t - schedule.snr(r).log() / 2) / h
         D = pred.x0 + (pred.x0 - pred_r.x0) / (2 * k)
     a_s, a_t = schedule.at(s), schedule.at(t)
-    return ((1 - a_s) / (1 - a_t)).sqrt() * x_t - a_s.sqrt() * torch.expm1(-h) * D
+    kept = torch.exp(-eta * h) if eta else 1.0  # h is infinite where the SNR at t is zero
+    x_s = kept * ((1 - a_s) / (1 - a_t)).sqrt() * x_t - a_s.sqrt() * torch.expm1(-(1 + eta) * h) * D
+    return x_s + ((a_s - 1) * torch.expm1(-2 * eta * h)).sqrt() * noise() if eta else x_s
 
 
 def heun_step(
@@ -154,25 +159,44 @@ def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list
     return times[::-1]
 
 
+class Churn(NamedTuple):
+    """σ_t̂ = (1 + γ) σ_t,  γ = min(S_churn/S, √2 − 1) if S_tmin ≤ σ_t ≤ S_tmax, else 0
+    [EDM, Algorithm 2: S_churn, S_tmin, S_tmax and S_noise]
+
+    Before each step noise is added, from t to t̂, the time whose σ is nearest, and the step is one
+    from t̂ to s. Whatever the step: with Heun's it is EDM's stochastic sampler.
+    """
+
+    amount: float
+    low: float = 0.0
+    high: float = math.inf
+    noise: float = 1.0
+
+    def raised(self, schedule: Schedule, times: list[int]) -> dict[int, int]:
+        """t̂ for each t that has one."""
+        sigma = schedule.snr(torch.arange(schedule.T + 1)).cpu() ** -0.5
+        gamma = min(self.amount / (len(times) - 1), math.sqrt(2) - 1)
+        inside = [t for t in times if self.low <= sigma[t] <= self.high and sigma[t].isfinite()]
+        return {t: int((sigma - (1 + gamma) * sigma[t]).abs().argmin()) for t in inside}
+
+
 @torch.inference_mode()
 def sample(
-    diffusion: Diffusion,
-    denoise: Denoiser,
-    noise: Noise,
-    times: list[int],
-    step: Step = ddpm_step,
-    start: Tensor | None = None,
-) -> Iterator[State]:
+    diffusion: Diffusion, denoise: Denoiser, noise: Noise, times: list[int],
+    step: Step = ddpm_step, start: Tensor | None = None, churn: Churn | None = None,
+) -> Iterator[State]:  # fmt: skip
     """x_T ~ N(0, I);  x_s = step(x_t) for each pair t > s of `times`   [DDPM, Algorithm 2]
 
     Yields every State, the noise first and the images last, so that a progress bar, an animation
     or a demo is a loop over it. `times` falls to 0, as `timesteps` makes it. `start`: the x at
-    times[0], where it is not to be noise.
+    times[0], where it is not to be noise. `churn`: go back to more noise before each step.
     """
     x = noise() if start is None else start
     yield State(times[0], x, None)
-    previous = None
+    raised, previous = churn.raised(diffusion.schedule, times) if churn else {}, None
     for t, s in pairwise(times):
+        if churn and (up := raised.get(t, t)) > t:
+            x, t, previous = diffusion.q_sample(x, up, churn.noise * noise(), t), up, None
         pred = denoise(x, t)
         x = step(diffusion, x, pred, s, t, noise, previous, denoise)
         previous = (t, pred)
@@ -182,8 +206,10 @@ def sample(
 SAMPLERS: dict[SamplerName, Step] = {
     "ddpm": ddpm_step,
     "ddim": ddim_step,
-    "dpm++": dpmpp_step,
+    "euler": ddim_step,  # with η = 0 they are one, in the variables of EDM and of flows
     "heun": heun_step,
+    "dpm++": dpmpp_step,
+    "dpm++sde": partial(dpmpp_step, eta=1.0),
 }
 
 

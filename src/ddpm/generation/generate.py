@@ -14,9 +14,9 @@ from torch import Tensor
 from ..checkpoint.checkpoint import Checkpoint, load
 from ..config import DataInfo, SampleConfig
 from ..core.diffusion import Diffusion
-from ..core.editing import inpaint, slerp
+from ..core.editing import inpaint, invert, slerp
 from ..core.guidance import autoguided, guided, in_interval
-from ..core.sampling import State, named_step, sample, timesteps
+from ..core.sampling import Churn, State, named_step, sample, timesteps
 from ..core.schedule import Schedule
 from ..core.types import Denoiser, Net, Noise
 from ..utils.device import best_device, check_device, place
@@ -34,11 +34,12 @@ Labels: TypeAlias = str | int | Sequence[str | int]
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What images come from, where not from noise alone: towards; or image, with change; or image
-    and mask, with rounds.
+    """What images come from, where not from noise alone: towards; or image, with change or invert;
+    or image and mask, with rounds.
 
     towards  another seed: the images lie between image 0 of the one seed and image 0 of the other
     image    uint8 (C, H, W): variations of it
+    invert   begin from the noise that DDIM finds in the image, in place of fresh noise
     change   0 … 1: how much of the way to noise the image goes before it comes back; 1: all
     mask     bool (H, W): paint the image anew where it is True, and keep it elsewhere
     rounds   how often each step of inpainting is repeated
@@ -49,6 +50,7 @@ class Edit:
     change: float = 0.6
     mask: Tensor | None = None
     rounds: int = 5
+    invert: bool = False
 
 
 def generate(
@@ -163,14 +165,18 @@ def denoise_trajectory(
     denoise = guided_denoiser(net, diffusion, y, settings, null, guide)
     step = named_step(settings.sampler, settings.eta, settings.variance)
     times = times_of(settings, diffusion, edit)
+    churn = Churn(settings.churn) if settings.churn else None
     if edit is None or edit.image is None:
-        return sample(diffusion, denoise, noise, times, step)
+        return sample(diffusion, denoise, noise, times, step, churn=churn)
     x0 = to_float(edit.image).to(diffusion.schedule.alpha_bar.device)
     if edit.mask is not None:
         mask = edit.mask.to(x0)
         return inpaint(diffusion, denoise, noise, times, x0, mask, step, edit.rounds)
-    start = diffusion.q_sample(x0, times[0], noise())
-    return sample(diffusion, denoise, noise, times, step, start)
+    if edit.invert:
+        start = invert(diffusion, diffusion.denoiser(net), x0 + 0 * noise(), times)
+    else:
+        start = diffusion.q_sample(x0, times[0], noise())
+    return sample(diffusion, denoise, noise, times, step, start, churn)
 
 
 def guided_denoiser(
@@ -240,6 +246,8 @@ def check_edit(edit: Edit | None, data: DataInfo) -> None:
         return
     if edit.image is None and edit.mask is not None:
         raise UserError("a mask needs the image that it is laid on: give the image too")
+    if edit.invert and (edit.image is None or edit.mask is not None):
+        raise UserError("noise is found in an image, without a mask: give the image alone")
     if edit.image is not None and edit.towards is not None:
         raise UserError("images lie between two seeds or come from an image, not both")
     shape = (data.channels, data.height, data.width)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...core.diffusion import Diffusion
 from ...core.guidance import guided, in_interval
-from ...core.sampling import named_step, sample, timesteps
+from ...core.sampling import Churn, named_step, sample, timesteps
 from ...core.schedule import named_schedule
 
 
@@ -59,8 +59,9 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
         low, high = s["guidance_above"] * d["T"], s["guidance_below"] * d["T"]
         denoise = in_interval(strong, plain, low, high)
         step = named_step(s["sampler"], s["eta"], s["variance"])
+        churn = Churn(s["churn"]) if s["churn"] else None
         with self.progress_bar(total=len(times) - 1) as bar:
-            for state in sample(diffusion, denoise, noise, times, step):
+            for state in sample(diffusion, denoise, noise, times, step, churn=churn):
                 bar.update(state.x0 is not None)
         pixels = (state.x.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).cpu().float().numpy()
         images = self.numpy_to_pil(pixels) if output_type == "pil" else pixels
