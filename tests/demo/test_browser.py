@@ -29,6 +29,7 @@ from ddpm.config import (  # noqa: E402
     UNetConfig,
 )
 from ddpm.demo.page import TICK  # noqa: E402
+from ddpm.demo.queue import SLOTS  # noqa: E402
 
 OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
@@ -422,17 +423,29 @@ def test_a_run_can_be_watched_while_its_tab_is_open(page, folder):
     pytest.fail("the page asks for the run while another tab is open")
 
 
-def test_a_visitor_sees_the_place_in_the_queue(browser, address):
-    first, second = (visit(browser, address) for _ in range(2))
+def test_a_long_walk_keeps_nobody_waiting(browser, address):
+    """And where as many walk as can, the next one sees the place in the queue."""
+    first, second, *others = (visit(browser, address) for _ in range(SLOTS + 1))
     set_number(first, "Steps", 1000)
     first.click("#go")
     first.wait_for_selector("#stage .progress-bar")
     set_number(second, "Steps", 4)
     second.click("#go")
+    second.wait_for_selector("#stage .player")
+    assert not first.locator("#stage .player").count()
+    for visitor in others:
+        set_number(visitor, "Steps", 1000)
+        visitor.click("#go")
+        visitor.wait_for_selector("#stage .progress-bar")
+    before = second.locator("#stage .caption").inner_text()
+    second.click("#go")
     second.wait_for_function("/queue: \\d+\\/\\d+/.test(document.body.innerText)")
     first.click("#stop")
-    second.wait_for_selector("#stage .player")
-    for visitor in (first, second):
+    second.wait_for_function(
+        "before => !['', before].includes("
+        "document.querySelector('#stage .player .caption')?.innerText ?? '')", arg=before
+    )  # fmt: skip
+    for visitor in (first, second, *others):
         visitor.close()
 
 
