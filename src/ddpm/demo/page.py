@@ -39,12 +39,13 @@ from .stream import (
     stream_images,
 )
 
+CACHE = (600, 600)  # seconds between looks for files that gradio has cached, and their age
 TICK = 5  # seconds between looks at a run's folder
 
 
 def build_page(store: ModelStore, runs: Path) -> gr.Blocks:
     """Return the page; `launch` in server.py serves it with its style."""
-    with DemoBlocks(title="ddpm", analytics_enabled=False, delete_cache=(600, 600)) as blocks:
+    with DemoBlocks(title="ddpm", analytics_enabled=False, delete_cache=CACHE) as blocks:
         gr.Markdown("# ddpm: images out of static")
         model = gr.Dropdown(store.names, value=store.names[0], label="Model")
         with gr.Tabs() as tabs:
