@@ -4,6 +4,7 @@ A preset is a TOML file in `presets/` with the settings that differ from the def
 writes its whole config to `config.toml`.
 """
 
+import os
 import reprlib
 import tomllib
 from collections.abc import Mapping
@@ -26,9 +27,11 @@ from .core.types import (
     Variance,
     Weight,
 )
-from .utils.errors import UserError, printable
+from .utils.errors import UserError, did_you_mean, printable
 from .utils.files import atomic_write, read_text
+from .utils.numbers import read_minutes
 
+NAMED_SETS = ("mnist5k", "mnist", "fashion-mnist", "cifar10", "celeba")
 ClassesFrom = Literal["auto", "folders", "names"]
 
 STRICT = ConfigDict(extra="forbid")
@@ -50,6 +53,14 @@ def option(metavar: str | None = None, *short: str, help: str | None = None) -> 
     return tyro.conf.arg(metavar=metavar, aliases=short or None, help=help, help_behavior_hint=hint)
 
 
+READ_MINUTES = tyro.constructors.PrimitiveConstructorSpec[Any](
+    nargs=1,
+    metavar="X",
+    instance_from_str=lambda words: read_minutes(words[0]),
+    is_instance=lambda value: isinstance(value, int | float),
+    str_from_instance=lambda value: [str(value)],
+)
+
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 Few = Annotated[int, Field(ge=1, le=64)]
 Width = Annotated[int, Field(ge=1, le=8192)]
@@ -60,6 +71,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
+Minutes = Annotated[Positive, READ_MINUTES]
 
 
 @dataclass(frozen=True)
@@ -153,9 +165,9 @@ class TrainConfig:
     """Compile the network: on a GPU that takes minutes at first, and then it is faster."""
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
-    save_minutes: Positive = 5.0
+    save_minutes: Minutes = 5.0
     """Minutes between checkpoints."""
-    sample_minutes: Positive = 10.0
+    sample_minutes: Minutes = 10.0
     """Minutes between grids of samples."""
 
 
@@ -191,17 +203,27 @@ class Config:
     data: Annotated[str, option("DATA")] = "mnist5k"
     """mnist5k, mnist, fashion-mnist, cifar10, celeba; a folder, zip or npz of images; or
     hf:OWNER/NAME, from the Hugging Face hub."""
-    root: Annotated[str, option("FOLDER")] = "data"
-    """Folder of the named data sets; they are downloaded to it."""
     size: Annotated[tuple[Width, ...], option("N [N]")] = ()
     """Crop and resize images to this: one number, or height and width. Empty: as they are."""
+    minutes: Annotated[Minutes | None, option("TIME", "-m")] = None
+    """Budget: minutes of this machine, or 30s, 1.5h."""
+    steps: Annotated[Count | None, option("N")] = None
+    """Budget: optimizer steps."""
+    images: Annotated[Count | None, option("N")] = None
+    """Budget: training images, counted each time they are seen."""
+    flip: bool = False
+    """Mirror half of the images, left to right. Never for digits."""
+    init: Annotated[str, option("WEIGHTS")] = ""
+    """Begin from these weights: a run's folder, a .safetensors file, or bundled weights."""
+    seed: Annotated[Seed, option("N", "-s")] = 0
+    """Seed of everything random in the run."""
+    root: Annotated[str, option("FOLDER")] = "data"
+    """Folder of the named data sets; they are downloaded to it."""
     channels: Annotated[Literal[1, 3, 4] | None, option()] = None
     """1 learns gray, 3 colour, 4 colour and transparency. By default as the images are, and what is
     transparent is laid on the background."""
     background: Annotated[str, option("COLOUR")] = "white"
     """What transparent images are laid on: a name, or #rrggbb."""
-    flip: bool = False
-    """Mirror half of the images, left to right. Never for digits."""
     labels: bool = True
     """Learn the classes, where the data have them."""
     classes_from: Annotated[ClassesFrom, option()] = "auto"
@@ -209,16 +231,6 @@ class Config:
     or else their folders; names is the beginning of a file's name, cat of cat_001.png."""
     held_out: Whole = 256
     """Images to keep from training, one in 20 at most, for the loss in held-out.jsonl."""
-    seed: Annotated[Seed, option("N", "-s")] = 0
-    """Seed of everything random in the run."""
-    init: Annotated[str, option("WEIGHTS")] = ""
-    """Begin from these weights: a run's folder, a .safetensors file, or bundled weights."""
-    steps: Annotated[Count | None, option("N")] = None
-    """Budget: optimizer steps."""
-    images: Annotated[Count | None, option("N")] = None
-    """Budget: training images, counted each time they are seen."""
-    minutes: Annotated[Positive | None, option("X", "-m")] = None
-    """Budget: minutes of this machine."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -387,6 +399,9 @@ def presets() -> list[str]:
 def preset(name: str) -> Config:
     """Return the preset of that name. Raises UserError where there is none."""
     if name not in presets():
-        raise UserError(f"there is no preset {name!r}; there are {', '.join(presets())}")
+        if os.path.exists(name) or name in NAMED_SETS:
+            raise UserError(f"{name} is no preset: images are given by --data {name}")
+        there_are = f"there is no preset {name!r}; there are {', '.join(presets())}"
+        raise UserError(there_are + did_you_mean(name, presets()))
     text = resources.files(__package__).joinpath("presets", f"{name}.toml").read_text("utf-8")
     return validated(Config, tomllib.loads(text), f"preset {name}")

@@ -16,7 +16,7 @@ from ..core.ema import warm_decay
 from ..core.loss import Loss
 from ..core.schedule import named_schedule
 from ..core.unet import UNet
-from ..utils.errors import UserError
+from ..utils.errors import UserError, did_you_mean
 from .run_dir import inspect_run
 from .tensors import (
     VERSION,
@@ -143,6 +143,7 @@ def load(path: str | Path) -> Checkpoint:
         raise UserError(
             f"there is no checkpoint at {path}; name a run's folder, a .safetensors file, or the "
             f"weights that come with ddpm: {', '.join(PRETRAINED)}"
+            f"{did_you_mean(str(path), PRETRAINED)}"
         )
     if path.suffix.lower() in FOREIGN:
         raise UserError(f"{path} is a file of PyTorch's: ddpm convert {path} x.safetensors")

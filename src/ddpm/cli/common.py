@@ -2,16 +2,20 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from functools import partial
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
-from tyro.conf import DisallowNone, FlagCreatePairsOff
+from tyro.conf import DisallowNone, FlagCreatePairsOff, Suppress
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..config import (
@@ -25,8 +29,10 @@ from ..config import (
     option,
 )
 from ..core.types import SamplerName, Spacing
-from ..utils.errors import UserError, printable
+from ..utils.errors import UsageError, UserError, did_you_mean, printable
 from ..utils.files import require_writable
+from ..utils.numbers import read_number, read_whole
+from .hints import unknown_option
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -74,31 +80,103 @@ class SamplingOptions:
 
 
 METAVARS = ConstructorRegistry()
+READ: dict[Any, tuple[str, Callable[[str], Any]]] = {
+    int: ("N", read_whole), float: ("X", read_number), str: ("TEXT", str),
+}  # fmt: skip
 
 
 @METAVARS.primitive_rule
 def plain_value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """A number or a text, shown as N, X or TEXT where its option has no metavar of its own."""
-    kind: Any = info.type
-    if kind not in (int, float, str):
+    """A number, a text, or one of some choices; or None, which nobody types.
+
+    What cannot be read raises UsageError, to which `parse` adds the option's name.
+    """
+    read: Callable[[str], Any]
+    kind, optional = info.type, NoneType in get_args(info.type)
+    if optional:
+        (kind, *_) = get_args(info.type)
+        if get_origin(kind) is Annotated:
+            kind, *marks = get_args(kind)
+            if own := next((m for m in marks if isinstance(m, PrimitiveConstructorSpec)), None):
+                return replace(own, is_instance=lambda value: True)
+    if get_origin(kind) is Literal:
+        choices = {str(choice): choice for choice in get_args(kind)}
+        metavar, read = f"{{{','.join(choices)}}}", partial(one_of, choices)
+    elif kind in READ:
+        metavar, read = READ[kind]
+    else:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar={int: "N", float: "X", str: "TEXT"}[kind],
-        instance_from_str=lambda words: kind(words[0]),
-        is_instance=lambda value: isinstance(value, int | float if kind is float else kind),
+        metavar=metavar,
+        instance_from_str=lambda words: read(words[0]),
+        is_instance=lambda value: True,
         str_from_instance=lambda value: [str(value)],
     )
+
+
+def one_of(choices: Mapping[str, Any], word: str) -> Any:
+    if word not in choices:
+        there_are = f"{word!r} is none of {', '.join(choices)}"
+        raise UsageError(there_are + did_you_mean(word, choices))
+    return choices[word]
 
 
 def parse(kind: Any, argv: Sequence[str], prog: str, **more: Any) -> Any:
     """Return the options in `argv`, their types and ranges checked.
 
-    tyro itself prints and ends for --help and for misuse. Raises UserError for an unfit value.
+    tyro itself prints and ends for --help. Raises UsageError for what cannot be understood, and
+    UserError for an unfit value.
     """
-    return checked(
-        tyro.cli(kind, prog=prog, args=argv, registry=METAVARS, config=(DisallowNone,), **more)
-    )
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            options = tyro.cli(
+                kind, prog=prog, args=argv, registry=METAVARS, config=(DisallowNone,), **more
+            )
+    except UsageError as error:
+        raise UsageError(f"{option_of(str(error), argv)}{error}") from None
+    except SystemExit as end:
+        if end.code:
+            from .main import COMMANDS
+
+            kinds = {name: options for name, (options, _) in COMMANDS.items()}
+            if unknown := unknown_option(argv, prog.split()[-1], kinds):
+                raise UsageError(unknown) from None
+            print(said.getvalue(), end="", file=sys.stderr)
+        raise
+    return checked(options)
+
+
+def option_of(text: str, argv: Sequence[str]) -> str:
+    """Return the option before the value that a message begins with, and a colon; "" for none."""
+    name = ""
+    for word in argv:
+        if option := re.match(r"--?[^\W\d][^=]*", word):
+            name, word = option[0], word[option.end() + 1 :]
+        if name and text.startswith(f"{word!r} is "):
+            return f"{name}: "
+    return ""
+
+
+def brief(options: Any, shown: Container[str]) -> Any:
+    """Return the same options, of a class whose help shows those of these names alone."""
+    kind = type(options)
+    hints, made = get_type_hints(kind, include_extras=True), []
+    for f in fields(kind):
+        hint: Any = hints[f.name]
+        value = getattr(options, f.name)
+        if f.name in shown:
+            pass
+        elif get_origin(hint) is Annotated and is_dataclass(get_args(hint)[0]):  # a part of these
+            value = brief(value, shown)
+            hint = Annotated[(type(value), *get_args(hint)[1:])]
+        else:
+            hint = Suppress[hint]  # type: ignore[misc]
+        made.append((f.name, hint, field(default=value)))
+    return make_dataclass(
+        kind.__name__, made, bases=(kind,), frozen=True, namespace={"__doc__": kind.__doc__}
+    )()
 
 
 def say(text: object) -> None:

@@ -4,24 +4,28 @@ torch is imported only once there is something to do, so that help is there at o
 """
 
 import inspect
+import shutil
 import sys
+import textwrap
 import traceback
+from contextlib import suppress
 from typing import Annotated, Any, Union
 
 from tyro.conf import subcommand
 
 from .. import __version__
-from ..utils.errors import explained
+from ..utils.errors import UsageError, explained
 from ..utils.streams import safe_streams
-from .common import notes_shown, parse
+from .common import brief, notes_shown, parse
 from .convert import ConvertOptions, convert
 from .demo import DemoOptions, demo
 from .doctor import DoctorOptions, doctor
 from .evaluate import EvaluateOptions, evaluate
 from .generate import GenerateOptions, generate
+from .hints import options_of, unknown_command
 from .publish import PublishOptions, publish
 from .replay import ReplayOptions, replay
-from .train import TrainOptions, read_train_options, train
+from .train import TrainOptions, first_settings, read_train_options, starting_from, train
 
 COMMANDS: dict[str, tuple[type, Any]] = {
     "train": (TrainOptions, train),
@@ -43,7 +47,11 @@ examples:
 
 `ddpm COMMAND --help` lists the options of a command; `ddpm --version` its version; --debug, with
 any command, shows where in the code an error arose."""
-DEBUG = "--debug"
+DEBUG, ALL = "--debug", "--help-all"
+SHOWN = (  # of training's options: what its help explains at first
+    "preset", "out", "resume", "data", "size", "minutes", "steps", "images", "flip", "init",
+    "device",
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("\nddpm: stopped", file=sys.stderr)
             return 130
+        except UsageError as error:
+            print(f"ddpm: {error}", file=sys.stderr)
+            sys.exit(2)
         except Exception as error:
             if debug:
                 traceback.print_exc()
@@ -69,21 +80,48 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str]) -> int:
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
     if argv == ["--version"]:
         print(f"ddpm {__version__}")
         return 0
-    if argv[:1] == ["train"]:  # parsed over the settings of a preset, or of a run
-        return train(read_train_options(argv[1:]))
-    kinds = tuple(
-        Annotated[kind, subcommand(name, description=description(kind, argv[:1] == [name]))]
-        for name, (kind, _) in COMMANDS.items()
-    )
-    options = parse(Union[kinds], argv or ["--help"], "ddpm", description=ABOUT)  # noqa: UP007
-    command = next(command for kind, command in COMMANDS.values() if kind is type(options))
-    return command(options)
+    if not argv or argv[0] in ("-h", "--help"):
+        kinds = tuple(
+            Annotated[kind, subcommand(name, description=first_paragraph(kind))]
+            for name, (kind, _) in COMMANDS.items()
+        )
+        parse(Union[kinds], ["--help"], "ddpm", description=ABOUT)  # noqa: UP007
+    name, *words = argv
+    if name not in COMMANDS:
+        raise UsageError(unknown_command(argv, list(COMMANDS)))
+    if name == "train" and {"-h", "--help"} & set(words):
+        show_train_help(words)
+        sys.exit(0)
+    if name == "train":  # parsed over the settings of a preset, or of a run
+        return train(read_train_options(["--help" if word == ALL else word for word in words]))
+    kind, command = COMMANDS[name]
+    return command(parse(kind, words, f"ddpm {name}"))
 
 
-def description(kind: type, whole: bool) -> str:
-    """The docstring of a command's options: its first paragraph in the list of all commands."""
-    text = inspect.getdoc(kind) or ""
-    return text if whole else text.split("\n\n")[0]
+def show_train_help(words: list[str]) -> None:
+    """Print the first of training's options, and the names of all; --help-all explains all."""
+    options = brief(starting_from(first_settings(words)), SHOWN)
+    with suppress(SystemExit):
+        parse(type(options), ["--help"], "ddpm train", default=options)
+    names = [name.rpartition(".") for name in options_of(TrainOptions) if name.startswith("--")]
+    print("all settings:")
+    for group in dict.fromkeys(group for group, _, _ in names):
+        listed = " ".join(
+            name for in_group, _, name in names if in_group == group and "no-" not in name
+        )
+        begin = f"  {group}.".ljust(15) if group else " " * 15
+        width = shutil.get_terminal_size().columns
+        print(textwrap.fill(
+            listed, min(80, width), initial_indent=begin, subsequent_indent=" " * 15,
+            break_on_hyphens=False,
+        ))  # fmt: skip
+    print(f"What each of them does: ddpm train {ALL}")
+
+
+def first_paragraph(kind: type) -> str:
+    return (inspect.getdoc(kind) or "").split("\n\n")[0]

@@ -10,8 +10,8 @@ from .decode import read_bytes
 from .folder import decode_files
 from .labels import LABEL_COLUMNS, class_name
 from .listing import ImageFiles
+from .names import HUB_PREFIX
 
-HUB_PREFIX = "hf:"
 SOURCE = re.compile(r"(?P<name>.+?)(:(?P<config>[^:/\\]+))?", re.S)  # OWNER/NAME:CONFIG
 NAMES_FILES = ("imagefolder",)  # builders whose paths are of files that they found themselves
 

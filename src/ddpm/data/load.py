@@ -1,6 +1,5 @@
 """Images of any source, decoded once."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +9,10 @@ from ..utils.images import background_colour
 from .cache import cache_path, read_cache, write_cache
 from .dataset import ImageDataset, Request, Source
 from .folder import open_files
-from .hub import HUB_PREFIX, open_hub
+from .hub import open_hub
+from .names import require_data
 from .npz import open_arrays
-from .sources import NAMED_SETS, open_mnist5k, open_torchvision
+from .sources import open_mnist5k, open_torchvision
 
 # Each returns the source that a request asks for, or None where that is of another kind.
 SOURCES: tuple[Callable[[Request], Source | None], ...] = (
@@ -75,7 +75,5 @@ def find_source(request: Request) -> Source:
     for open_source in SOURCES:
         if found := open_source(request):
             return found
-    if not os.path.exists(request.source):  # False even for names that no file can have
-        names = ", ".join([*NAMED_SETS, f"{HUB_PREFIX}OWNER/NAME"])
-        raise UserError(f"there is no data at {request.source}; name a file or folder, or {names}")
+    require_data(request.source)
     raise UserError(f"{request.source} is not a folder, a zip or an npz or npy file of images")

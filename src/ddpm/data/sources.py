@@ -23,7 +23,6 @@ TORCHVISION_SETS = {  # name -> torchvision's class, and its folder under the ro
     "cifar10": ("CIFAR10", "cifar-10-batches-py"),
     "celeba": ("CelebA", "celeba"),
 }
-NAMED_SETS = ("mnist5k", *TORCHVISION_SETS)
 SETS_WITH_TEST = tuple(TORCHVISION_SETS)  # named sets that have a test split
 DIGITS = tuple("0123456789")
 

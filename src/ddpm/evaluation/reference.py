@@ -16,8 +16,8 @@ from torch import Tensor
 from ..config import ClassesFrom
 from ..data.cache import cache_folder
 from ..data.dataset import ImageDataset, fingerprint
-from ..data.hub import HUB_PREFIX
 from ..data.load import load_images
+from ..data.names import HUB_PREFIX
 from ..data.sources import SETS_WITH_TEST
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError

@@ -1,7 +1,9 @@
 """Errors and texts for the person at the keyboard."""
 
+import difflib
 import errno
 import os
+from collections.abc import Iterable
 
 MAX_CHARACTERS = 1_500
 LESS_AT_ONCE = (
@@ -22,6 +24,17 @@ class UserError(Exception):
 
     def __init__(self, text: str):
         super().__init__(plain(text))
+
+
+class UsageError(UserError):
+    """What was typed cannot be understood as a command. The program ends with 2."""
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return "; did you mean NAME?" for the name that the word is most like, or "" for none."""
+    shown = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word[:100].lower(), shown, 1)
+    return f"; did you mean {shown[near[0]]}?" if near else ""
 
 
 def printable(text: str) -> str:
