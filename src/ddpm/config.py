@@ -127,6 +127,8 @@ class DiffusionConfig:
     begins with; for the targets v, x0 and u."""
     sigma_data: Positive = 0.5
     """Standard deviation of the images, which F is scaled by."""
+    learned_variance: bool = False
+    """Learn the variance of DDPM's steps too, beside what the network predicts."""
 
 
 @dataclass(frozen=True)

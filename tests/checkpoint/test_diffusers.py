@@ -136,11 +136,13 @@ def test_bundled_weights_are_the_same_function_and_images(name, tmp_path):
 @pytest.mark.parametrize(
     "diffusion",
     [DiffusionConfig("flow", 100, "u"), DiffusionConfig("edm", 100, "F"),
-     DiffusionConfig("edm", 100, "x0"), DiffusionConfig("cosine", 100, "F", sigma_data=0.7)],
+     DiffusionConfig("edm", 100, "x0"), DiffusionConfig("cosine", 100, "F", sigma_data=0.7),
+     DiffusionConfig("flow", 100, "u", learned_variance=True)],
 )  # fmt: skip
 @torch.inference_mode()
 def test_other_processes_carry_their_code(diffusion, unet, tmp_path):
-    sample = SampleConfig("heun", steps=5, spacing="log-snr")
+    sampler = "ddpm" if diffusion.learned_variance else "heun"
+    sample = SampleConfig(sampler, steps=5, spacing="log-snr")
     checkpoint = random_checkpoint({**NETWORKS, **OTHERS}[unet], diffusion=diffusion, sample=sample)
     assert write_diffusers(checkpoint, tmp_path)
     assert read_diffusers(tmp_path).config == checkpoint.config
@@ -240,6 +242,26 @@ def test_the_process_is_the_same(schedule, T, target, variance, zero_snr, tmp_pa
     assert theirs.config.prediction_type == {"v": "v_prediction", "x0": "sample"}[target]
     assert theirs.config.variance_type == {"beta": "fixed_large"}.get(variance, "fixed_small")
     assert read_diffusers(tmp_path).config == checkpoint.config
+
+
+@torch.inference_mode()
+def test_a_learned_variance_is_theirs_and_back(tmp_path):
+    diffusion = DiffusionConfig("linear", target="eps", learned_variance=True)
+    sample = SampleConfig("ddpm", steps=1000)
+    checkpoint = random_checkpoint(diffusion=diffusion, sample=sample)
+    assert not write_diffusers(checkpoint, tmp_path)
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path)
+    assert pipeline.scheduler.config.variance_type == "learned_range"
+    x, t = images()
+    assert_same(checkpoint.net(x, t), pipeline.unet(x, t - 1).sample)
+    assert pipeline(batch_size=1, num_inference_steps=2, output_type="np").images.shape[0] == 1
+    assert read_diffusers(tmp_path).config == checkpoint.config
+    pipeline.save_pretrained(tmp_path / "theirs")  # without a header of ours
+    change(tmp_path / "theirs" / "model_index.json", header=None)
+    save_file(load_file(tmp_path / "unet" / WEIGHTS), tmp_path / "theirs" / "unet" / WEIGHTS)
+    again = read_diffusers(tmp_path / "theirs")
+    assert again.config.diffusion == diffusion
+    assert_same(again.net(x, t), checkpoint.net(x, t))
 
 
 def test_their_pipeline_makes_images(tmp_path):

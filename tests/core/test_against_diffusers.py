@@ -71,6 +71,20 @@ def test_one_ancestral_step(t, variance, target, generator):
     torch.testing.assert_close(ours, theirs.prev_sample, **CLOSE)
 
 
+@pytest.mark.parametrize("t", [2, 100, 500, 1000])
+def test_one_step_of_a_learned_variance(t, generator):
+    x_t, out, v = torch.randn(3, 4, 3, 8, 8, generator=generator)
+    both = torch.cat([out, v.tanh()], dim=1)
+    theirs = scheduler(prediction_type="v_prediction", variance_type="learned_range").step(
+        both, t - 1, x_t, generator=torch.Generator().manual_seed(1)
+    )
+    z = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(1))
+    diffusion = Diffusion(linear(), "v", learned_variance=True)
+    pred = diffusion.predict(lambda x, t, y: both, x_t, t)
+    ours = ddpm_step(diffusion, x_t, pred, t - 1, t, lambda: z)
+    torch.testing.assert_close(ours, theirs.prev_sample, **CLOSE)
+
+
 @pytest.mark.parametrize("t", [2, 100, 1000])
 def test_posterior_variance(t):
     x = torch.zeros(1, 1, 1, 1)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ddpm import Diffusion, Loss, Schedule, cosine, linear
+from ddpm.core.likelihood import discretized_log_likelihood, normal_kl
 from ddpm.core.schedule import SCHEDULES
 
 VP = ("linear", "cosine", "sigmoid")
@@ -35,6 +36,62 @@ def test_the_loss_is_the_mean_square_of_the_error_and_y_reaches_the_network(gene
     net = lambda x, t, y: eps + y.view(-1, 1, 1, 1)  # noqa: E731
     loss = Loss(Diffusion(linear()))(net, x0, t, eps, y)
     torch.testing.assert_close(loss, torch.tensor([0.0, 1.0, 4.0]))
+
+
+def learned(schedule, target="v"):
+    return replace(exact(schedule, target), learned_variance=True)
+
+
+def test_a_learned_variance_lies_between_the_papers_two(generator):
+    x0, x_t = torch.randn(2, 4, 1, 4, 4, generator=generator, dtype=torch.float64)
+    posterior = learned(linear()).q_posterior(x0, x_t, 499, 500)
+    at = lambda v: posterior.variance("beta", torch.tensor(v).double())  # noqa: E731
+    torch.testing.assert_close(at(-1.0), posterior.beta_tilde)
+    torch.testing.assert_close(at(1.0), posterior.beta)
+    torch.testing.assert_close(at(0.0), (posterior.beta * posterior.beta_tilde).sqrt())
+    last = learned(linear()).q_posterior(x0, x_t, 0, 1)
+    torch.testing.assert_close(last.variance("beta", torch.tensor(-1.0)), last.beta)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_hybrid_loss_is_the_bounds_term_beside_the_simple_one(target, generator):
+    """Improved DDPM, Eq. 16, the terms by the bound's own functions; Eq. 15 by hand."""
+    diffusion, T = learned(linear(100), target), 100
+    x0 = (torch.randint(0, 256, (4, 1, 4, 4), generator=generator) / 127.5 - 1).double()
+    eps, out, v = torch.randn(3, 4, 1, 4, 4, generator=generator, dtype=torch.float64)
+    t, v = torch.tensor([1, 2, 50, 100]), v.clamp(-1, 1)
+    hybrid = Loss(diffusion)(lambda x, t, y: torch.cat([out, v], 1), x0, t, eps)
+    plain = replace(diffusion, learned_variance=False)
+    simple = Loss(plain)(lambda x, t, y: out, x0, t, eps)
+    x_t = diffusion.q_sample(x0, t, eps)
+    guess = plain.predict(lambda x, t, y: out, x_t, t).x0
+    p, q = (plain.q_posterior(x, x_t, t - 1, t) for x in (guess, x0))
+    share = (v + 1) / 2
+    var = (share * p.beta.log() + (1 - share) * p.beta_tilde.log()).exp()
+    terms = normal_kl(q.mean, q.beta_tilde, p.mean, var)
+    terms[0] = -discretized_log_likelihood(x0, p.mean, p.beta)[0]
+    vlb = terms.flatten(1).mean(1) / math.log(2)
+    torch.testing.assert_close(hybrid, simple + 0.001 * T * vlb)
+
+
+def test_the_bound_teaches_the_variance_alone(generator):
+    """Every gradient is finite, that of the mean is L_simple's, and v finds the true variance."""
+    diffusion = replace(Diffusion(cosine(100), "v"), learned_variance=True)
+    x0 = torch.randint(0, 256, (100, 1, 4, 4), generator=generator) / 127.5 - 1
+    eps, t = torch.randn(100, 1, 4, 4, generator=generator), torch.arange(1, 101)
+    out = torch.randn(100, 2, 4, 4, generator=generator).requires_grad_()
+    Loss(diffusion)(lambda x, t, y: out, x0, t, eps).sum().backward()
+    assert out.grad.isfinite().all()
+    mean = out.detach()[:, :1].requires_grad_()
+    plain = Loss(replace(diffusion, learned_variance=False))
+    plain(lambda x, t, y: mean, x0, t, eps).sum().backward()
+    torch.testing.assert_close(out.grad[:, :1], mean.grad)
+    assert (out.grad[1:, 1:] != 0).all()
+    # The best variance about a mean that is right is β̃, v = −1, and v may only fall to it.
+    truth = diffusion.target_of(x0, eps, t)
+    v = torch.zeros(100, 1, 4, 4, requires_grad=True)
+    Loss(diffusion)(lambda x, t, y: torch.cat([truth, v], 1), x0, t, eps).sum().backward()
+    assert (v.grad[1:] > 0).all()
 
 
 @pytest.mark.parametrize("min_weight", [0.0, 0.5])

@@ -20,6 +20,7 @@ PROCESSES = {
     "edm": DiffusionConfig("edm", target="F", time_sampling="log-normal"),
     "edm, stratified": DiffusionConfig("edm", 100, "F", time_sampling="stratified"),
     "cosine to noise": DiffusionConfig("cosine", 100, "v", weight="min-snr", zero_snr=True),
+    "learned variance": DiffusionConfig("cosine", 100, "eps", learned_variance=True),
     "flow by min-snr": DiffusionConfig("flow", 100, "v", weight="min-snr"),
 }
 
@@ -53,7 +54,8 @@ def test_it_is_bounded(config):
     """The bound of a network that sees nothing but what it is given, at every time."""
     diffusion = build_diffusion(config)
     x0 = load_images("mnist5k").images[:4].float() / 127.5 - 1
-    denoise = diffusion.denoiser(lambda x, t, y: 0 * x)
+    both = 2 if diffusion.learned_variance else 1
+    denoise = diffusion.denoiser(lambda x, t, y: torch.cat([0 * x] * both, dim=1))
     times = list(range(diffusion.T, -1, -1 if diffusion.T == 100 else -10))
     draws = torch.Generator().manual_seed(0)
     bound = variational_bound(

@@ -97,13 +97,16 @@ def fitting(where: str = "") -> Iterator[None]:
 
 
 def build_net(config: Config, data: DataInfo) -> UNet:
-    return UNet(data.channels, len(data.classes), **asdict(config.unet))
+    out = data.channels * (2 if config.diffusion.learned_variance else 1)
+    return UNet(data.channels, len(data.classes), **asdict(config.unet), out_channels=out)
 
 
 def build_diffusion(config: Config) -> Diffusion:
     d = config.diffusion
     schedule = named_schedule(d.schedule, d.T, d.zero_snr)
-    return Diffusion(schedule, d.target, sigma_data=d.sigma_data)
+    return Diffusion(
+        schedule, d.target, sigma_data=d.sigma_data, learned_variance=d.learned_variance
+    )
 
 
 def build_loss(config: Config, diffusion: Diffusion) -> Loss:

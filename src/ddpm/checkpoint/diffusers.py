@@ -51,6 +51,7 @@ MODEL = "ddpm_unet"  # the module of a network that a UNet2DModel cannot be
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TARGETS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 VARIANCES = {"beta": "fixed_large", "beta-tilde": "fixed_small"}
+LEARNED = "learned_range"
 SCHEDULE_NAMES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 Fixed = dict[str, tuple[Any, tuple[Any, ...]]]
 # A UNet2DModel's downsample_padding, freq_shift and norm_eps.
@@ -179,8 +180,12 @@ def own_table(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "_class_name": "DDPMUNet", "_diffusers_version": DIFFUSERS, "sample_size": side(data),
         "in_channels": data.channels, "num_classes": len(data.classes),
-        "settings": asdict(checkpoint.config.unet),
+        "settings": asdict(checkpoint.config.unet) | {"out_channels": out_channels(checkpoint)},
     }  # fmt: skip
+
+
+def out_channels(checkpoint: Checkpoint) -> int:
+    return checkpoint.data.channels * (1 + checkpoint.diffusion.learned_variance)
 
 
 def side(data: DataInfo) -> int | list[int]:
@@ -199,7 +204,8 @@ def unet_table(checkpoint: Checkpoint) -> dict[str, Any]:
         **{name: allowed[0] for name, (_, allowed) in FIXED_UNET.items()},
         "_diffusers_version": DIFFUSERS, "flip_sin_to_cos": False,
         "downsample_padding": padding, "freq_shift": shift, "norm_eps": eps,
-        "sample_size": side(data), "in_channels": data.channels, "out_channels": data.channels,
+        "sample_size": side(data), "in_channels": data.channels,
+        "out_channels": out_channels(checkpoint),
         "block_out_channels": widths, "layers_per_block": c.blocks, "dropout": c.dropout,
         "down_block_types": down, "up_block_types": up,
         "attention_head_dim": widths[-1] // c.heads if c.heads > 1 else None,
@@ -212,6 +218,7 @@ def unet_table(checkpoint: Checkpoint) -> dict[str, Any]:
 def scheduler_table(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the config of a DDPMScheduler."""
     d, alpha_bar = checkpoint.config.diffusion, checkpoint.diffusion.schedule.alpha_bar.double()
+    variance = checkpoint.config.sample.variance
     named = d.schedule == "cosine" or d.schedule == "linear" and d.T == 1000
     betas = None if named else (1 - alpha_bar[1:] / alpha_bar[:-1]).tolist()
     return {
@@ -220,7 +227,7 @@ def scheduler_table(checkpoint: Checkpoint) -> dict[str, Any]:
         "num_train_timesteps": d.T, "beta_start": 1e-4, "beta_end": 0.02,
         "beta_schedule": SCHEDULE_NAMES.get(d.schedule, "linear"), "trained_betas": betas,
         "prediction_type": TARGETS[d.target], "rescale_betas_zero_snr": d.zero_snr,
-        "variance_type": VARIANCES[checkpoint.config.sample.variance],
+        "variance_type": LEARNED if d.learned_variance else VARIANCES[variance],
     }  # fmt: skip
 
 
@@ -254,7 +261,10 @@ def read_diffusers(folder: Path) -> Checkpoint:
         config, data = header.config, header.data
         ours = under_prefix("net.", tensors)
     else:
-        scheduler = {} if header else read_json(process / "scheduler_config.json")
+        learned = header is not None and header.config.diffusion.learned_variance
+        scheduler = {"variance_type": LEARNED} if learned else {}
+        if not header:
+            scheduler = read_json(process / "scheduler_config.json")
         config, data = read_config(model, scheduler, folder.name)
         if header:  # written by us: the header has what diffusers' configs lack
             config, data = replace(header.config, unet=config.unet), header.data
@@ -314,14 +324,13 @@ def read_config(
     check_fixed(scheduler, FIXED_SCHEDULER, f"{name}: a scheduler")
     net = validated(UNet2DConfig, model, name)
     process = validated(SchedulerConfig, scheduler, name)
+    learned, sample = process.variance_type == LEARNED, {"steps": process.num_train_timesteps}
+    if not learned:
+        sample["variance"] = look_up(VARIANCES, process.variance_type, name)
     config = Config(
-        unet=validated(UNetConfig, unet_settings(net, name), name),
-        diffusion=read_diffusion(process, name),
-        sample=SampleConfig(
-            sampler="ddpm",
-            steps=process.num_train_timesteps,
-            variance=look_up(VARIANCES, process.variance_type, name),
-        ),
+        unet=validated(UNetConfig, unet_settings(net, name, 1 + learned), name),
+        diffusion=replace(read_diffusion(process, name), learned_variance=learned),
+        sample=validated(SampleConfig, {"sampler": "ddpm", **sample}, name),
     )
     side = net.sample_size or 1
     height, width = side if isinstance(side, tuple) else (side, side)
@@ -335,7 +344,7 @@ def check_fixed(table: dict[str, Any], fixed: Fixed, what: str) -> None:
             raise UserError(f"{what} with {key} = {short(value)} is not one of ours")
 
 
-def unet_settings(net: UNet2DConfig, name: str) -> dict[str, Any]:
+def unet_settings(net: UNet2DConfig, name: str, outputs: int = 1) -> dict[str, Any]:
     """Return the settings of our U-Net. Raise UserError, naming the setting, if there are none."""
     widths, down, up = net.block_out_channels, net.down_block_types, net.up_block_types
     attends = [kind == "AttnDownBlock2D" for kind in down]
@@ -344,7 +353,7 @@ def unet_settings(net: UNet2DConfig, name: str) -> dict[str, Any]:
     with_attention = [w for w, a in zip(widths, attends, strict=False) if a] + [widths[-1]]
     heads = {w // head if head else 1 for w in with_attention}
     unfit = {
-        "out_channels": net.out_channels != net.in_channels,
+        "out_channels": net.out_channels != outputs * net.in_channels,
         "down_block_types": not set(down) | set(up) <= known or len(down) != len(widths),
         "up_block_types": [kind == "AttnUpBlock2D" for kind in reversed(up)] != attends,
         "block_out_channels": any(w % widths[0] for w in widths),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .schedule import Schedule
-from .types import Denoiser, Net, Prediction, Target, Time
+from .types import Denoiser, Net, Prediction, Target, Time, Variance
 
 
 class Posterior(NamedTuple):
@@ -21,20 +21,30 @@ class Posterior(NamedTuple):
     beta_tilde: Tensor
     beta: Tensor
 
+    def variance(self, choice: Variance, v: Tensor | None = None) -> Tensor:
+        """σ² of p_θ(x_s | x_t): β̃ or β; or exp(u log β + (1 − u) log β̃), u = (v + 1)/2, where the
+        network has learned it [Improved DDPM, Eq. 15], and β at s = 0, where β̃ is none."""
+        if v is None:
+            return self.beta if choice == "beta" else self.beta_tilde
+        low = torch.where(self.beta_tilde > 0, self.beta_tilde, self.beta).log()
+        return (low + (v + 1) / 2 * (self.beta.log() - low)).exp()
+
 
 @dataclass(frozen=True, eq=False)
 class Diffusion:
     """A schedule, and what the network predicts.
 
     `clip`: predictions of x_0 are held within [−clip, clip]; None for data without a range.
-    `sigma_data`: the standard deviation of the data, for F. Raises ValueError for ε and F where
-    ᾱ_T is 0: there x_T is ε, and tells nothing of x_0, and σ is infinite.
+    `sigma_data`: the data's standard deviation, for F. `learned_variance`: the network has twice as
+    many channels for output, the second half of them v. Raises ValueError for ε and F where ᾱ_T is
+    0: there x_T is ε, and tells nothing of x_0.
     """
 
     schedule: Schedule
     target: Target = "eps"
     clip: float | None = 1.0
     sigma_data: float = 0.5
+    learned_variance: bool = False
 
     def __post_init__(self) -> None:
         if self.target in ("eps", "F") and self.schedule.alpha_bar[-1] == 0:
@@ -81,7 +91,9 @@ class Diffusion:
 
         `t` is 1 … T: at t = 0 there is no noise to predict.
         """
-        out = self.output(net, x_t, t, y)
+        out, v = self.output(net, x_t, t, y), None
+        if self.learned_variance:
+            out, v = out.chunk(2, dim=1)
         alpha_bar = self.schedule.at(t, x_t.ndim)
         signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         if self.target == "eps":
@@ -97,7 +109,7 @@ class Diffusion:
             x0 = out
         if self.clip is not None:
             x0 = x0.clamp(-self.clip, self.clip)
-        return Prediction(x0, eps=(x_t - signal * x0) / noise)
+        return Prediction(x0, (x_t - signal * x0) / noise, v)
 
     def target_of(self, x0: Tensor, eps: Tensor, t: Time) -> Tensor:
         """What the network is to say of x_t: ε, x_0,
@@ -106,16 +118,12 @@ class Diffusion:
         or F = (x_0 − c_skip x) / c_out,  x = x_0 + σ ε                     [EDM, Eq. 8]
         """
         alpha_bar = self.schedule.at(t, x0.ndim)
-        if self.target == "eps":
-            return eps
-        if self.target == "v":
-            return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
-        if self.target == "u":
-            return eps - x0
+        signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         if self.target == "F":
             c_skip, c_out, _, _ = self.preconditioning(t, x0.ndim)
-            return (x0 - c_skip * (x0 + ((1 - alpha_bar) / alpha_bar).sqrt() * eps)) / c_out
-        return x0
+            return (x0 - c_skip * (x0 + noise / signal * eps)) / c_out
+        v = signal * eps - noise * x0
+        return {"eps": eps, "x0": x0, "v": v, "u": eps - x0}[self.target]
 
     def output(self, net: Net, x_t: Tensor, t: Time, y: Tensor | None = None) -> Tensor:
         """net(x_t, t, y); with the x_t of its own process, a_t x_0 + s_t ε, where that is another

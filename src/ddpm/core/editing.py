@@ -34,8 +34,8 @@ def slerp(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
 def invert(diffusion: Diffusion, denoise: Denoiser, x0: Tensor, times: list[int]) -> Tensor:
     """x_t/√ᾱ_t = x_s/√ᾱ_s + (σ_t − σ_s) ε̂(x_s),  σ = √((1 − ᾱ)/ᾱ)   [DDIM, Eq. 13]
 
-    The noise, at times[0], that DDIM without noise makes `x0` of: its own steps, upwards. They are
-    one another's inverse to the order of the step. `times` falls to 0, where ε̂ is that at time 1.
+    The noise, at times[0], that DDIM makes `x0` of: its own steps, upwards. `times` falls to 0,
+    where ε̂ is that at time 1.
     """
     x = x0
     for s, t in pairwise(times[::-1]):

@@ -46,13 +46,13 @@ def variational_bound(
     terms = []
     for t, s in pairwise(times):
         x_t = diffusion.q_sample(x0, t, noise())
-        p = diffusion.q_posterior(denoise(x_t, t).x0, x_t, s, t)
+        pred = denoise(x_t, t)
+        p = diffusion.q_posterior(pred.x0, x_t, s, t)
         if s > 0:
-            q = diffusion.q_posterior(x0, x_t, s, t)
-            var = p.beta if variance == "beta" else p.beta_tilde
+            q, var = diffusion.q_posterior(x0, x_t, s, t), p.variance(variance, pred.v)
             terms.append(bits_per_dim(normal_kl(q.mean, q.beta_tilde, p.mean, var)))
         else:
-            if variance == "beta" or not terms:
+            if variance == "beta" or pred.v is not None or not terms:
                 var = p.beta
             terms.append(bits_per_dim(-discretized_log_likelihood(x0, p.mean, var)))
     return Bound(

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .diffusion import Diffusion
+from .likelihood import bits_per_dim, discretized_log_likelihood, normal_kl
 from .types import Net, TimeSampling, Weight
 
-P_MEAN, P_STD = -1.2, 1.2  # of ln σ, EDM, Table 1
+P_MEAN, P_STD, LAMBDA = -1.2, 1.2, 0.001  # EDM, Table 1; Improved DDPM, Sec. 3.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +36,28 @@ class Loss:
         The target is ε, or another of `Diffusion.target_of`, and ‖·‖² is the mean over an image;
         w is 1 where the times were drawn by it. Shapes: x0, eps (B, C, H, W); t, y and the loss
         (B,). With F, a weight of 1 is EDM's λ(σ) = (σ² + σ_data²)/(σ σ_data)² on the error of x_0
-        [EDM, Eq. 8].
+        [EDM, Eq. 8]. A variance is learned by L_hybrid = L_simple + λ L_vlb, with λ = 0.001, whose
+        mean takes no gradient of L_vlb [Improved DDPM, Eq. 16].
         """
-        diffusion = self.diffusion
-        out = diffusion.output(net, diffusion.q_sample(x0, t, eps), t, y)
-        error = out - diffusion.target_of(x0, eps, t)
-        loss = error.square().flatten(1).mean(1)
-        return loss if self.time_sampling == "by-weight" else self.weight_at(t) * loss
+        diffusion, x_t = self.diffusion, self.diffusion.q_sample(x0, t, eps)
+        out, v = diffusion.output(net, x_t, t, y), None
+        if diffusion.learned_variance:
+            out, v = out.chunk(2, dim=1)
+        loss = (out - diffusion.target_of(x0, eps, t)).square().flatten(1).mean(1)
+        loss = loss if self.time_sampling == "by-weight" else self.weight_at(t) * loss
+        if v is not None:
+            fixed = torch.cat([out.detach(), v], dim=1)
+            loss = loss + LAMBDA * diffusion.T * self.bound(x0, x_t, t, fixed)
+        return loss
+
+    def bound(self, x0: Tensor, x_t: Tensor, t: Tensor, out: Tensor) -> Tensor:
+        """L_{t−1}, and L_0 where t is 1, of a network's output, (B,) in bits/dim  [DDPM, Eq. 5]"""
+        pred = self.diffusion.predict(lambda *_: out, x_t, t)
+        p, q = (self.diffusion.q_posterior(x, x_t, t - 1, t) for x in (pred.x0, x0))
+        var, first = p.variance("beta", pred.v), q.beta_tilde == 0
+        true = torch.where(first, q.beta, q.beta_tilde)  # of 0 the gradient would be NaN
+        decoder = -discretized_log_likelihood(x0, p.mean, var)
+        return bits_per_dim(torch.where(first, decoder, normal_kl(q.mean, true, p.mean, var)))
 
     def weight_at(self, t: Tensor) -> Tensor:
         """w(t): 1, or min{SNR(t), γ} on the error of x_0   [Hang et al. 2023, Eq. 5]
@@ -71,23 +87,23 @@ class Loss:
         "uniform", "stratified", "by-weight", "logit-normal" and "log-normal". Stratified times are
         uniform too, but a batch has some from all over the chain, so its loss has less variance;
         by-weight has less still, and the gradient's mean is that of the weighted loss but for a
-        factor. The last two are not divided out of it: to draw a time more often is to weigh it
-        more.
+        factor. The last two are not divided out: to draw a time more often is to weigh it more.
         Returns int64 (n,).
         """
         T, device = self.diffusion.T, self.diffusion.schedule.alpha_bar.device
         if self.time_sampling == "uniform":
             return torch.randint(1, T + 1, (n,), generator=generator, device=device)
+        times = torch.arange(1, T + 1, device=device)
         if self.time_sampling in ("stratified", "by-weight"):
             u = torch.rand(1, generator=generator, device=device)
             share = (u + torch.arange(n, device=device) / n) % 1
             if self.time_sampling == "by-weight":
-                w = self.weight_at(torch.arange(1, T + 1, device=device)).cumsum(0)
+                w = self.weight_at(times).cumsum(0)
                 return torch.searchsorted(w, share * w[-1]).clamp(max=T - 1) + 1
-        elif self.time_sampling == "log-normal":
-            sigma = (P_MEAN + P_STD * torch.randn(n, generator=generator, device=device)).exp()
-            sigmas = self.diffusion.schedule.snr(torch.arange(1, T + 1, device=device)) ** -0.5
-            return torch.searchsorted(sigmas, sigma).clamp(max=T - 1) + 1
         else:
-            share = torch.randn(n, generator=generator, device=device).sigmoid()
+            z = torch.randn(n, generator=generator, device=device)
+            if self.time_sampling == "log-normal":
+                sigma, wanted = self.diffusion.schedule.snr(times) ** -0.5, P_MEAN + P_STD * z
+                return torch.searchsorted(sigma, wanted.exp()).clamp(max=T - 1) + 1
+            share = z.sigmoid()
         return (T * share).ceil().long().clamp(1, T)

@@ -26,15 +26,12 @@ class State(NamedTuple):
     x0: Tensor | None
 
 
-Before: TypeAlias = tuple[int, Prediction] | None
-"""The time and the prediction of the step before; None at the first."""
+Before: TypeAlias = tuple[int, Prediction] | None  # the step before: its time and prediction
 
 
 class Step(Protocol):
-    """step(diffusion, x_t, prediction, s, t, noise, previous, denoise) -> x_s
-
-    `denoise` is for steps that evaluate the network again.
-    """
+    """step(diffusion, x_t, prediction, s, t, noise, previous, denoise) -> x_s; `denoise` is for
+    steps that evaluate the network again."""
 
     def __call__(
         self, diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
@@ -51,13 +48,13 @@ def ddpm_step(
 ) -> Tensor:  # fmt: skip
     """x_s = μ̃(x_t, x̂_0) + σ z,  z ~ N(0, I), and z = 0 if s = 0   [DDPM, Algorithm 2]
 
-    σ² is β̃, or β, which the paper used for CIFAR-10 [DDPM, Sec. 3.2]. Any stride will do.
+    σ² is β̃, or β, which the paper used for CIFAR-10 [DDPM, Sec. 3.2], or what the network has
+    learned, which leaves no choice. Any stride will do.
     """
     posterior = diffusion.q_posterior(pred.x0, x_t, s, t)
     if s == 0:
         return posterior.mean
-    sigma2 = posterior.beta if variance == "beta" else posterior.beta_tilde
-    return posterior.mean + sigma2.sqrt() * noise()
+    return posterior.mean + posterior.variance(variance, pred.v).sqrt() * noise()
 
 
 def ddim_step(
@@ -163,8 +160,8 @@ class Churn(NamedTuple):
     """σ_t̂ = (1 + γ) σ_t,  γ = min(S_churn/S, √2 − 1) if S_tmin ≤ σ_t ≤ S_tmax, else 0
     [EDM, Algorithm 2: S_churn, S_tmin, S_tmax and S_noise]
 
-    Before each step noise is added, from t to t̂, the time whose σ is nearest, and the step is one
-    from t̂ to s. Whatever the step: with Heun's it is EDM's stochastic sampler.
+    Before each step, whatever it is, noise is added up to t̂, the time whose σ is nearest, and the
+    step is one from there. With Heun's it is EDM's stochastic sampler.
     """
 
     amount: float

@@ -1,7 +1,6 @@
 """The noise schedule: one array, ᾱ. Everything else is derived from it where it is used.
 
-Any process x_t = a_t x_0 + s_t ε is the one of ᾱ = a²/(a² + s²), times √(a² + s²): a second array,
-which the network alone has to know of. See `core/process`.
+Any process x_t = a_t x_0 + s_t ε is that of ᾱ = a²/(a² + s²), times √(a² + s²): see `process`.
 """
 
 import math
@@ -22,7 +21,7 @@ class Schedule:
 
     Time 0 is clean data and time T is noise: nothing but noise, where ᾱ_T is 0. `alpha_bar` has
     shape (T + 1,). Raises ValueError where it does not fall strictly from 1 to 0 or above.
-    `scale`: the network sees scale_t x_t; None for 1.
+    `scale`: a second array for other processes, whose network sees scale_t x_t; None for 1.
     """
 
     alpha_bar: Tensor
@@ -94,8 +93,7 @@ def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
     """√ᾱ′_t = (√ᾱ_t − √ᾱ_T) √ᾱ_1 / (√ᾱ_1 − √ᾱ_T)   [Lin et al. 2024, Algorithm 1]
 
-    Nothing of the image is left at time T, as in the noise that sampling begins with; the first
-    step stays as it is. T is 2 or more.
+    Nothing of the image is left at time T, and the first step stays as it is. T is 2 or more.
     """
     if schedule.alpha_bar[-1] == 0:
         return schedule
@@ -120,13 +118,11 @@ def from_function(f: Callable[[float], float], T: int) -> Schedule:
     return from_betas([1 - f(t / T) / f((t - 1) / T) for t in range(1, T + 1)])
 
 
-def edm(
-    T: int = 1000, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
-) -> Schedule:
+def edm(T: int = 1000, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Schedule:
     """x_t = x_0 + σ_t ε,  σ_t^{1/ρ} rises evenly from σ_min at 1 to σ_max at T   [EDM, Eq. 5]"""
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    ramp = [high - (high - low) * (T - t) / max(T - 1, 1) for t in range(1, T + 1)]
-    sigma = torch.tensor([0.0, *(r**rho for r in ramp)], dtype=torch.float64)
+    last, rise = high ** (1 / rho), (high ** (1 / rho) - low ** (1 / rho)) / max(T - 1, 1)
+    sigma = torch.tensor([(last - rise * (T - t)) ** rho for t in range(T + 1)]).double()
+    sigma[0] = 0
     return from_pair(torch.ones_like(sigma), sigma)
 
 

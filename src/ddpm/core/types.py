@@ -22,10 +22,12 @@ Conventions = Literal["ddpm", "improved-diffusion"]
 
 
 class Prediction(NamedTuple):
-    """What a network's output says of x_t: the clean image in it and the noise in it."""
+    """What a network's output says of x_t: the clean image in it and the noise in it; and v, which
+    variance the step back has, from −1, for β̃, to 1, for β, where the network learned it."""
 
     x0: Tensor
     eps: Tensor
+    v: Tensor | None = None
 
 
 Time: TypeAlias = Union[int, "Tensor"]

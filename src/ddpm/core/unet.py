@@ -44,8 +44,8 @@ class Fine(nn.Module):
     """
 
     def __init__(
-        self, width: int, first: int, last: int, image: int, patch: int, emb: int, groups: int,
-        dropout: float, film: bool,
+        self, width: int, first: int, last: int, image: int, out: int, patch: int, emb: int,
+        groups: int, dropout: float, film: bool,
     ):  # fmt: skip
         super().__init__()
         self.patch = patch
@@ -55,7 +55,7 @@ class Fine(nn.Module):
         self.unfold = conv(last, width * patch**2, kernel=1)
         self.res_out = ResBlock(2 * width, width, emb, groups, dropout, film)
         self.norm_out = norm(groups, width)
-        self.conv_out = conv(width, image, zero=True)
+        self.conv_out = conv(width, out, zero=True)
 
     def down(self, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         f = self.res_in(self.conv_in(x), e)
@@ -86,6 +86,7 @@ class UNet(nn.Module):
     conventions  details that differ between DDPM's code, in TensorFlow, and improved-diffusion's,
                  in PyTorch: where halving pads an even side, ε of the group norms (1e-6, 1e-5),
                  and the frequencies of the embedding of time (P^{−i/(n−1)}, P^{−i/n})
+    out_channels of the output: by default in_channels
 
     Images have any height and width. With channels=128, mults=(1, 2, 2, 2), film=False and three
     channels it is the 35.7 M parameter CIFAR-10 network of the paper.
@@ -106,6 +107,7 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         film: bool = True,
         conventions: Conventions = "ddpm",
+        out_channels: int | None = None,
     ):
         super().__init__()
         if channels < 4 or channels % 2:
@@ -118,6 +120,7 @@ class UNet(nn.Module):
                 f"attention at a reduction of {sorted(unknown)}, but the levels are at {reductions}"
             )
         self.channels, self.num_classes, self.patch = channels, num_classes, patch
+        out = out_channels or in_channels
         emb = 4 * channels
         widths = [channels * m for m in mults]
 
@@ -153,10 +156,10 @@ class UNet(nn.Module):
         assert not skips
 
         self.norm_out = norm(groups, channels * mults[0])
-        self.conv_out = conv(channels * mults[0], in_channels * patch**2, zero=True)
+        self.conv_out = conv(channels * mults[0], out * patch**2, zero=True)
         fine_groups = max(1, groups * fine // channels)
         self.fine = (
-            Fine(fine, channels, width, in_channels, patch, emb, fine_groups, dropout, film)
+            Fine(fine, channels, width, in_channels, out, patch, emb, fine_groups, dropout, film)
             if fine
             else None
         )

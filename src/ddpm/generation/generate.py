@@ -228,7 +228,7 @@ def network_evaluations(
     def net(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         nonlocal passes
         passes += len(x)
-        return x
+        return torch.cat([x, x], dim=1) if diffusion.learned_variance else x
 
     y = torch.zeros(1, dtype=torch.long) if classes else None
     trajectory = denoise_trajectory(
@@ -275,11 +275,12 @@ def check_guide(guide: Checkpoint, checkpoint: Checkpoint) -> None:
     """Raise UserError where the one network cannot guide the other."""
 
     def traits(c: Checkpoint) -> dict[str, object]:
+        d = c.diffusion
         return {
             "shape of images": (c.data.channels, c.data.height, c.data.width),
             "classes": c.data.classes,
-            "target": (c.diffusion.target, c.diffusion.sigma_data),
-            "noise schedule": c.diffusion.schedule.alpha_bar.tolist(),
+            "target": (d.target, d.sigma_data, d.learned_variance),
+            "noise schedule": d.schedule.alpha_bar.tolist(),
         }
 
     for name, value in traits(checkpoint).items():

@@ -32,7 +32,7 @@ from ..utils.files import link_or_copy, sync_file, sync_folder
 FIXED = (  # settings that a run keeps for its whole life
     "size", "flip", "labels", "held_out", "seed", "unet", "train.batch",
     "diffusion.schedule", "diffusion.T", "diffusion.zero_snr", "diffusion.target",
-    "diffusion.sigma_data",
+    "diffusion.sigma_data", "diffusion.learned_variance",
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)

@@ -51,7 +51,8 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
             return randn_tensor(shape, generator=generator, device=device)
 
         schedule = named_schedule(d["schedule"], d["T"], d["zero_snr"])
-        diffusion = Diffusion(schedule, d["target"], sigma_data=d["sigma_data"])
+        more = {name: d[name] for name in ("sigma_data", "learned_variance")}
+        diffusion = Diffusion(schedule, d["target"], **more)
         times = timesteps(diffusion.schedule, num_inference_steps or s["steps"], s["spacing"])
         diffusion = diffusion.to(device)
         strong = diffusion.denoiser(guided(net, scale, null), y)
