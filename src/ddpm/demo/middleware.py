@@ -120,13 +120,18 @@ class RequestFilter:
             self.guessing -= 1
 
     def listening(self, scope: Scope) -> Any:
-        """Return a context in which the queue knows that the visitor listens, where this is what
-        the request is for."""
+        """Return a context in which the queue knows that the visitor is there, where this is what
+        the request is for: an open page, or one that listens to what it has asked for."""
         queue = scope["app"].get_blocks()._queue if hasattr(scope["app"], "get_blocks") else None
-        if not isinstance(queue, FairQueue) or not scope["path"].endswith("/queue/data"):
+        folder, _, name = scope["path"].rpartition("/")
+        if not isinstance(queue, FairQueue):
             return nullcontext()
-        asked = parse_qs(scope["query_string"].decode("latin-1"))
-        return queue.listening(asked.get("session_hash", [""])[0])
+        if folder.endswith("/heartbeat"):
+            return queue.listening(name)
+        if scope["path"].endswith("/queue/data"):
+            asked = parse_qs(scope["query_string"].decode("latin-1"))
+            return queue.listening(asked.get("session_hash", [""])[0])
+        return nullcontext()
 
 
 def told(status: int, detail: str) -> ASGIApp:

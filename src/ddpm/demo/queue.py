@@ -20,7 +20,7 @@ NETWORK = "network"  # what waits for the network, rather than for a page's smal
 SLOTS = 4  # visitors whose images are under way at once; they take turns, step by step
 MAX_WAITING = 12  # requests of one visitor: a page that opens, or changes its model, sends eight
 MAX_WAITING_BYTES = 64_000_000  # of all requests that wait, with the images in them
-GRACE = 3.0  # seconds until what nobody listens to is dropped
+GRACE = 5.0  # seconds until what nobody listens to is dropped
 
 logger = logging.getLogger(__name__)
 
