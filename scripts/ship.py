@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import tyro
 
 from ddpm import load, preset, save
-from ddpm.checkpoint.checkpoint import WEIGHTS
+from ddpm.checkpoint.header import WEIGHTS
 from ddpm.generation.generate import with_options
 
 

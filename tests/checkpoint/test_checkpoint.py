@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from ddpm import UserError, build, load, save, train
 from ddpm.checkpoint.checkpoint import PRETRAINED, Header, load_initial
-from ddpm.checkpoint.tensors import VERSION, digest, is_whole, load_tensors, read_tensors
+from ddpm.checkpoint.header import VERSION, is_whole
+from ddpm.checkpoint.tensors import digest, load_tensors, read_tensors
 from ddpm.config import DataInfo, read_toml
 
 DATA = DataInfo("noise", 9, 1, 8, 8, ("a", "b"), "f")

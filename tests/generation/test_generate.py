@@ -96,7 +96,7 @@ def test_a_thousand_steps(digits):
 
 
 def test_the_bundled_weights_are_small_and_say_what_they_are():
-    from ddpm.checkpoint.checkpoint import PRETRAINED, WEIGHTS
+    from ddpm.checkpoint.header import PRETRAINED, WEIGHTS
 
     megabytes = {"mnist": 4, "cifar10": 40, "celeba64": 40}
     sources = {"celeba64": "celeba"}

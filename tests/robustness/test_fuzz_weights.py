@@ -23,8 +23,9 @@ from ddpm.checkpoint.diffusers import (
     write_diffusers,
 )
 from ddpm.checkpoint.foreign import Recipe, read_foreign
+from ddpm.checkpoint.header import VERSION
 from ddpm.checkpoint.layouts import IMPROVED_DIFFUSION, to_layout
-from ddpm.checkpoint.tensors import VERSION, digest
+from ddpm.checkpoint.tensors import digest
 from ddpm.config import Config, DataInfo
 from ddpm.core.ema import EMA
 from ddpm.training.nonfinite import BatchHeader

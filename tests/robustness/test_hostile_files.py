@@ -15,7 +15,8 @@ from torch import nn
 from ddpm import UserError, load
 from ddpm.checkpoint.checkpoint import Header, build, save
 from ddpm.checkpoint.diffusers import WEIGHTS, read_diffusers
-from ddpm.checkpoint.tensors import VERSION, digest
+from ddpm.checkpoint.header import VERSION
+from ddpm.checkpoint.tensors import digest
 from ddpm.config import Config, DataInfo, read_toml
 from ddpm.evaluation.report import read_report
 from ddpm.training.nonfinite import BatchHeader

@@ -5,44 +5,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..config import Config, DataInfo, Whole
+from ..config import Config, DataInfo
 from ..core.diffusion import Diffusion
 from ..core.ema import warm_decay
 from ..core.loss import Loss
 from ..core.schedule import named_schedule
 from ..core.unet import UNet
-from ..utils.errors import UserError, did_you_mean
-from .run_dir import inspect_run
-from .tensors import (
-    VERSION,
-    Version,
-    load_tensors,
-    require_finite,
-    require_real,
-    save_tensors,
-)
-
-Weights = Literal["ema", "as given"]  # averaged in training; or from elsewhere, with no such claim
-WEIGHTS = Path(__file__).parents[1] / "weights"
-FOREIGN = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl")  # what other programs call theirs
-PRETRAINED = ("mnist", "cifar10", "celeba64")
-
-
-@dataclass(frozen=True)
-class Header:
-    """What model.safetensors says of itself."""
-
-    version: Version
-    weights: Weights
-    step: Whole
-    images_seen: Whole
-    data: DataInfo
-    config: Config
+from ..utils.errors import UserError
+from .header import PRETRAINED as PRETRAINED
+from .header import VERSION, Header, Weights
+from .run_dir import find_checkpoint
+from .tensors import load_tensors, require_finite, require_real, save_tensors
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,20 +113,7 @@ def load(path: str | Path) -> Checkpoint:
     that name is "./mnist"). Raises UserError where there is none, or it is damaged, of another
     program, or from a newer version.
     """
-    path = WEIGHTS / f"{path}.safetensors" if path in PRETRAINED else Path(path)
-    if path.is_dir():
-        run = inspect_run(path)
-        if run.is_run and run.model is None:
-            raise UserError(f"the run in {path} has written no checkpoint yet: wait for its first")
-        path = run.model or run.dir.model
-    if not path.is_file():
-        raise UserError(
-            f"there is no checkpoint at {path}; name a run's folder, a .safetensors file, or the "
-            f"weights that come with ddpm: {', '.join(PRETRAINED)}"
-            f"{did_you_mean(str(path), PRETRAINED)}"
-        )
-    if path.suffix.lower() in FOREIGN:
-        raise UserError(f"{path} is a file of PyTorch's: ddpm convert {path} x.safetensors")
+    path = find_checkpoint(path)
     tensors, header = load_tensors(path, Header)
     net, diffusion = rebuild(path, header.config, header.data, tensors)
     require_finite(path, net.state_dict())

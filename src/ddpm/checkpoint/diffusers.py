@@ -34,14 +34,13 @@ from ..core.types import Conventions
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, read_text, require_writable
 from .bundle import EXPORTED, bundle
-from .checkpoint import Checkpoint, Header, rebuild
+from .checkpoint import Checkpoint, rebuild
+from .header import VERSION, Header, renamed_header
 from .layouts import DIFFUSERS as DIFFUSERS_NAMES
 from .layouts import LABELS, Layout, from_layout, to_layout
 from .tensors import (
-    VERSION,
     as_os_error,
     read_tensors,
-    renamed_header,
     under_prefix,
     with_prefix,
 )

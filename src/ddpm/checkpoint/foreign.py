@@ -30,9 +30,10 @@ from ..config import (
 from ..core.types import ScheduleName, Target
 from ..core.unet import UNet
 from ..utils.errors import UserError
-from .checkpoint import FOREIGN, Checkpoint, rebuild
+from .checkpoint import Checkpoint, rebuild
+from .header import FOREIGN, is_whole
 from .layouts import IMPROVED_DIFFUSION, LABELS, PYTORCH_DDPM, Layout, from_layout
-from .tensors import is_whole, require_real
+from .tensors import require_real
 
 ZIP = b"PK\x03\x04"  # how a file of torch.save begins, since torch 1.6
 MAX_BLOCKS = 500

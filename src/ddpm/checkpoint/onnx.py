@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..utils.errors import UserError
 from ..utils.files import atomic_write
-from .checkpoint import Checkpoint, Header
-from .tensors import VERSION
+from .checkpoint import Checkpoint
+from .header import VERSION, Header
 
 OPSET = 18
 TOLERANCE = 1e-4  # between torch's outputs and onnxruntime's, absolute and relative

@@ -11,9 +11,9 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from ..config import Config, read_toml
-from ..utils.errors import UserError
+from ..utils.errors import UserError, did_you_mean
 from ..utils.files import is_occupied, is_temporary, make_folder, require_writable
-from .tensors import is_whole
+from .header import FOREIGN, PRETRAINED, WEIGHTS, is_whole
 
 Contents = Literal["nothing", "begun", "saved", "other"]
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -208,3 +208,25 @@ def has_settings(run: RunDir, config: Config) -> bool:
         return read_toml(run.config) == config
     except UserError:
         return False
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """Return the file of weights that a path, or the name of bundled weights as a str, means.
+
+    Raises UserError where there is none, or it is of another program.
+    """
+    path = WEIGHTS / f"{name}.safetensors" if name in PRETRAINED else Path(name)
+    if path.is_dir():
+        run = inspect_run(path)
+        if run.is_run and run.model is None:
+            raise UserError(f"the run in {path} has written no checkpoint yet: wait for its first")
+        path = run.model or run.dir.model
+    if not path.is_file():
+        raise UserError(
+            f"there is no checkpoint at {path}; name a run's folder, a .safetensors file, or the "
+            f"weights that come with ddpm: {', '.join(PRETRAINED)}"
+            f"{did_you_mean(str(name), PRETRAINED)}"
+        )
+    if path.suffix.lower() in FOREIGN:
+        raise UserError(f"{path} is a file of PyTorch's: ddpm convert {path} x.safetensors")
+    return path

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.header import VERSION, Version
 from ..checkpoint.run_dir import RunDir
-from ..checkpoint.tensors import VERSION, Version, save_tensors, with_prefix
+from ..checkpoint.tensors import save_tensors, with_prefix
 from ..config import Config, DataInfo, Whole
 from ..core.diffusion import Diffusion
 from ..core.loss import Loss

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.checkpoint import save
+from ..checkpoint.header import VERSION, NewerVersion, Version
 from ..checkpoint.run_dir import RunDir, inspect_run
 from ..checkpoint.tensors import (
-    VERSION,
-    NewerVersion,
-    Version,
     all_finite,
     load_tensors,
     require_finite,
