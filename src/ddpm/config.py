@@ -108,7 +108,7 @@ class DiffusionConfig:
     __pydantic_config__ = STRICT
 
     schedule: ScheduleName = "cosine"
-    """The noise schedule."""
+    """The noise schedule. With edm goes the target F, and with flow u."""
     T: Steps = 1000
     """Steps of the forward process."""
     target: Target = "v"

@@ -1,6 +1,8 @@
 """DDPM, EDM and rectified flow are one process: x_t = a_t x_0 + s_t ε."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,3 +187,14 @@ def test_from_pair_is_of_the_pair(T):
     torch.testing.assert_close(schedule.scale, torch.full((T + 1,), 3.0))
     torch.testing.assert_close(schedule.alpha_bar, angle.cos().square().float(), rtol=0, atol=1e-6)
     assert linear(T).scale is None
+
+
+def test_the_page_of_names_shows_the_code_that_runs():
+    root = Path(__file__).parents[2]
+    rows = re.findall(
+        r"\| `([^`]+)` \| `(core/\w+\.py)` \|", (root / "docs/one-whiteboard.md").read_text()
+    )
+    assert len(rows) == 14
+    for line, file in rows:
+        source = (root / "src/ddpm" / file).read_text().splitlines()
+        assert line in [text.strip() for text in source], line
