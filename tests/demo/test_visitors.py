@@ -1,6 +1,7 @@
 """The demo for many visitors, of whom some mean no good: none keeps the others out."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -33,14 +34,15 @@ def free_port():
 
 
 @contextmanager
-def serving(folder, *options):
+def serving(folder, *options, **environment):
     """A demo in a process of its own: its address, its process and its log."""
     port, log = free_port(), folder / "log"
     words = ["demo", "mnist", "--port", str(port), "--device", "cpu", *options]
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "ddpm", *words], cwd=folder, stdout=file, stderr=file
-        )
+            [sys.executable, "-u", "-m", "ddpm", *words], cwd=folder, stdout=file, stderr=file,
+            env={**os.environ, **environment},
+        )  # fmt: skip
     try:
         deadline = time.monotonic() + 300
         while "the demo is at" not in log.read_text():
@@ -54,8 +56,13 @@ def serving(folder, *options):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("demo")) as served:
+def files_of_gradio(tmp_path_factory):
+    return tmp_path_factory.mktemp("gradio")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, files_of_gradio):
+    with serving(tmp_path_factory.mktemp("demo"), GRADIO_TEMP_DIR=str(files_of_gradio)) as served:
         yield served
 
 
@@ -296,10 +303,31 @@ def test_the_network_is_for_one_visitor_at_a_time():
     assert sum(x != y for x, y in pairwise(made)) >= 7
 
 
-def test_no_file_is_taken(client):
-    for length in (2, 3_000_000):
-        answer = client.post("/gradio_api/upload", files={"files": ("x.png", b"x" * length)})
-        assert answer.status_code == 413
+@pytest.mark.parametrize("length", [0, 1, 3_000_000])
+def test_no_file_is_taken(client, files_of_gradio, length):
+    files = [("files", (f"{i}.png", b"x" * length)) for i in range(3)]
+    answer = client.post("/gradio_api/upload", files=files)
+    assert answer.status_code == 404
+    assert is_explained(answer)
+    assert not [path for path in files_of_gradio.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("path", ["run/generate", "api/generate", "call/generate", "stream/x"])
+def test_nothing_is_made_past_the_queue(client, button, path):
+    data = ["mnist", "all in turn", 1, 2, "ddim", 0.0, 1.0, 3, False]
+    answer = client.post(f"/gradio_api/{path}", json={"data": data, "fn_index": button})
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://localhost.evil"])
+def test_pages_of_other_sites_can_start_nothing(client, origin):
+    ask = {"data": [], "fn_index": 0, "session_hash": next(names)}
+    headers = {"Origin": origin}
+    answer = client.post("/gradio_api/queue/join", json=ask, headers=headers)
+    assert answer.status_code == 403
+    assert is_explained(answer)
+    own = {"Origin": str(client.base_url).rstrip("/")}
+    assert client.get("/config", headers=own).status_code == 200
 
 
 # ---- in this process -------------------------------------------------------------------------

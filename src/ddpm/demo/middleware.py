@@ -26,6 +26,8 @@ MAX_GUESSING = 20  # who wait to be told whether theirs is right
 # What the page that asks for the password is made of. All else is for those who have given it.
 OPEN_PATHS = ("/", "/login", "/login/", "/theme.css", "/favicon.ico", "/robots.txt")
 OPEN_FOLDERS = ("/static/", "/assets/", "/_app/", "/svelte/", "/gradio_api/startup-events")
+# All that the page sends. Gradio has more: it runs functions past the queue, and stores files.
+SENT = ("/login", "/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset")
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +40,9 @@ class RequestFilter:
     gated   whether a password is asked for: without it 401, but for the page that asks
 
     Bodies of more than MAX_REQUEST bytes are refused as they arrive, before the whole of one is in
-    memory; wrong passwords cost time; gradio's deep links, which store a visitor's page on disk for
-    everyone, are not there. What fails in any other way is one line in the log.
+    memory; wrong passwords cost time; pages of other sites may send nothing; gradio's uploads and
+    deep links, which store files on disk, are not there. What fails in any other way is one line
+    in the log.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = (), gated: bool = False):
@@ -92,10 +95,15 @@ class RequestFilter:
         """Return the answer to a request that goes no further."""
         if not is_own_host(header(scope, b"host"), self.hosts):
             return told(421, "this page is not at that address: open it by the one it told")
+        origin = header(scope, b"origin")
+        if origin and not is_own_host(origin.partition("://")[2], self.hosts):
+            return told(403, "pages of other sites may send nothing here")
         if self.gated and not is_open(scope["path"]) and not has_logged_in(scope):
             return told(401, "this page asks for a password: open / to give it")
-        if scope["path"].endswith("/deep_link"):
-            return told(404, "this page has no deep links")
+        if scope["path"].endswith("/deep_link") or (
+            scope["method"] not in ("GET", "HEAD") and scope["path"].rstrip("/") not in SENT
+        ):
+            return told(404, "this page has nothing there")
         return None
 
     async def guess(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -94,7 +94,6 @@ def launch(blocks: "gr.Blocks", host: str, port: int, password: str | None) -> s
             auth=None if password is None else (USER, password),
             footer_links=[], css_paths=STATIC / "style.css", theme=theme, ssr_mode=False,
             pwa=False, enable_monitoring=False, mcp_server=False, run_history=False,
-            max_file_size=1,  # bytes: uploads travel in events, never through gradio's files
             state_session_capacity=MAX_SESSIONS,
             app_kwargs={"middleware": [gate]},
         )  # fmt: skip
