@@ -13,7 +13,7 @@ import tyro
 
 from ddpm import load, preset, save
 from ddpm.checkpoint.header import WEIGHTS
-from ddpm.generation.generate import with_options
+from ddpm.generation.settings import with_options
 
 
 @dataclass

@@ -1,6 +1,9 @@
 """What is typed wrongly is told in one sentence, with what may have been meant."""
 
+import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -201,3 +204,61 @@ def test_help_of_training_is_a_page_that_names_all(capsys):
 
 def test_the_named_sets_are_those_that_can_be_read():
     assert set(NAMED_SETS) == {"mnist5k", *TORCHVISION_SETS}
+
+
+EARLY = [
+    ("generate nowhere", "there is no checkpoint at nowhere"),
+    ("generate runs", "there is no checkpoint at runs/model.safetensors"),
+    ("generate --guide nowhere", "there is no checkpoint at nowhere"),
+    ("generate --label 10", "there is no class '10'; there are 10: 0, 1"),
+    ("generate cifar10 --label forg", "there is no class 'forg'; .* did you mean frog?"),
+    ("generate celeba64 --label 1", "trained without classes, so no label can be asked"),
+    ("generate celeba64 --guidance 2", "--guidance needs classes"),
+    ("generate --steps 2000", "2000 steps are more than the 1000"),
+    ("generate --steps 0", "steps should be greater than or equal to 1"),
+    ("generate --guidance-above 2", "guidance_above should be less than or equal to 1"),
+    ("generate --eta 1 --sampler heun", "--eta is for --sampler ddim, and this is heun"),
+    ("generate --variance beta --sampler ddim", "--variance is for --sampler ddpm"),
+    ("generate --image nowhere.png", "there is no image at nowhere.png"),
+    ("generate --image a.npz --mask nowhere.png", "there is no image at nowhere.png"),
+    ("generate --change 0.5", "--change is for --image"),
+    ("generate --out a.tiff", "end it in .png"),
+    ("generate --out a.npz", "a.npz is there already"),
+    ("evaluate nowhere", "there is no checkpoint at nowhere"),
+    ("evaluate a.npz --data nowhere", "there is no data at nowhere"),
+    ("evaluate a.npz --against nowhere.json", "there is no file at nowhere.json"),
+    ("train --data nowhere", "there is no data at nowhere"),
+    ("train --init nowhere", "there is no checkpoint at nowhere"),
+    ("train --train.lr 0", "train.lr should be greater than 0"),
+    ("train nonsense", "there is no preset 'nonsense'"),
+    ("train --resume --out nowhere", "there is no run to go on with in nowhere"),
+    ("train --resume", "--resume needs the folder of the run"),
+    ("doctor nowhere", "there is no data at nowhere"),
+    ("convert nowhere x", "there is no checkpoint at nowhere"),
+    ("publish nowhere a/b", "there is no checkpoint at nowhere"),
+    ("demo nowhere", "there is no checkpoint at nowhere"),
+    ("replay nowhere", "there is no file at nowhere"),
+]
+
+
+def test_what_is_missing_or_out_of_range_is_told_before_torch_is_imported(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "a.npz").touch()
+    code = """
+import contextlib, io, json, sys
+from ddpm.cli.main import main
+told = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = main(words.split())
+    told.append([code, said.getvalue(), sorted({"torch", "torchvision"} & set(sys.modules))])
+print(json.dumps(told))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps([words for words, _ in EARLY])],
+        cwd=tmp_path, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    for (words, says), (code, text, loaded) in zip(EARLY, json.loads(done.stdout), strict=True):
+        assert re.search(says.replace("?", r"\?"), text), f"{words}: {text}"
+        assert (code, text.count("\n"), loaded) == (1, 1, []), words
+    assert {p.name for p in tmp_path.iterdir()} == {"runs", "a.npz"}

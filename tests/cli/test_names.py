@@ -10,7 +10,7 @@ from ddpm.checkpoint.run_dir import RunDir
 from ddpm.cli.main import main
 from ddpm.config import DataInfo, validated
 from ddpm.demo.runs import run_html
-from ddpm.generation.generate import class_index
+from ddpm.generation.settings import class_index
 from ddpm.training.log import append_line
 from pictures import noise_image, png
 

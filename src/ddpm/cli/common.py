@@ -18,6 +18,8 @@ import tyro
 from tyro.conf import DisallowNone, FlagCreatePairsOff, Suppress
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from ..checkpoint.header import read_header
+from ..checkpoint.run_dir import find_checkpoint
 from ..config import (
     Count,
     NonNegative,
@@ -28,7 +30,8 @@ from ..config import (
     checked,
     option,
 )
-from ..core.types import SamplerName, Spacing
+from ..core.types import SamplerName, Spacing, Variance
+from ..generation.settings import check_steps, class_indices, with_options
 from ..utils.errors import UsageError, UserError, did_you_mean, printable
 from ..utils.files import require_writable
 from ..utils.numbers import read_number, read_whole
@@ -63,6 +66,8 @@ class SamplingOptions:
     """Noise that ddim adds in each step: 0 none, 1 as much as ddpm."""
     churn: Annotated[NonNegative | None, option("X")] = None
     """Noise that is added back before each step, whatever the sampler: EDM's S_churn."""
+    variance: Annotated[Variance | None, option()] = None
+    """Variance of the noise that ddpm adds."""
     guidance: Annotated[NonNegative | None, option("X")] = None
     """How strongly to insist on the class: 1 is plain, 0 asks for none."""
     guidance_above: Annotated[Share | None, option("X")] = None
@@ -220,26 +225,26 @@ def notes_shown() -> Iterator[None]:
         pillow.setLevel(pillow_before)
 
 
-def sampling_setup(name: str, options: SamplingOptions) -> tuple["Checkpoint", SampleConfig, str]:
-    """Return the checkpoint, how to sample from it, and the device to do it on."""
-    from ..checkpoint.checkpoint import load
-    from ..generation.generate import check_steps, with_options
-
-    device = device_for(options.device)
-    checkpoint = load(name)
-    settings = with_options(
-        checkpoint.config.sample, steps=options.steps, sampler=options.sampler,
-        spacing=options.spacing, eta=options.eta, churn=options.churn, guidance=options.guidance,
-        guidance_above=options.guidance_above, guidance_below=options.guidance_below,
-    )  # fmt: skip
-    if options.eta and settings.sampler != "ddim":
-        raise UserError(f"--eta is for --sampler ddim, and this is {settings.sampler}")
-    if options.guidance is not None and not (checkpoint.data.classes or options.guide):
+def sampling_settings(
+    name: str, options: SamplingOptions, labels: Sequence[str] = ()
+) -> SampleConfig:
+    """Return how to sample from a checkpoint. Raises UserError, before torch is imported, for what
+    is missing and what it cannot be asked for."""
+    header = read_header(find_checkpoint(name))
+    if options.guide:
+        find_checkpoint(options.guide)
+    given = {field.name: getattr(options, field.name) for field in fields(SampleConfig)}
+    settings = with_options(header.config.sample, **given)
+    for name, sampler in (("eta", "ddim"), ("variance", "ddpm")):
+        if given[name] and settings.sampler != sampler:
+            raise UserError(f"--{name} is for --sampler {sampler}, and this is {settings.sampler}")
+    if options.guidance is not None and not (header.data.classes or options.guide):
         raise UserError(
             "--guidance needs classes, and this network was trained without: give a --guide too"
         )
-    check_steps(settings, checkpoint.diffusion)
-    return checkpoint, settings, device
+    check_steps(settings, header.config.diffusion.T)
+    class_indices(labels, header.data.classes)
+    return settings
 
 
 def note_of_average(checkpoint: "Checkpoint") -> None:
@@ -267,6 +272,13 @@ def steps_bar(n: int, batch: int, steps: int, processes: "Processes") -> "tqdm":
     hidden = None if processes.is_main else True  # None: where there is no terminal
     total = steps * -(-batches // processes.world_size)
     return tqdm(total=total, disable=hidden, leave=False, unit="step")
+
+
+def require_files(*paths: str | None, what: str = "file") -> None:
+    """Raise UserError for a file that is asked for, not None, and is missing."""
+    for path in paths:
+        if path is not None and not os.path.exists(path):
+            raise UserError(f"there is no {what} at {path}")
 
 
 def check_file(path: Path, overwrite: bool) -> Path:

@@ -1,11 +1,13 @@
 """`ddpm convert`: checkpoints to the formats of other libraries, and from them."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
+from ..checkpoint.run_dir import find_checkpoint
 from ..config import Steps, Width, option
 from ..core.types import ScheduleName, Target
 from ..utils.errors import UserError
@@ -41,6 +43,9 @@ class ConvertOptions:
 
 
 def convert(options: ConvertOptions) -> int:
+    if not os.path.exists(options.source):
+        find_checkpoint(options.source)
+
     from ..checkpoint.checkpoint import load
     from ..checkpoint.diffusers import is_diffusers, read_diffusers
     from ..checkpoint.foreign import Recipe, is_foreign, read_foreign

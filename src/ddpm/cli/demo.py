@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from tyro.conf import Positional
 
+from ..checkpoint.run_dir import find_checkpoint
 from ..config import option
 from .common import Device
 
@@ -29,6 +30,9 @@ class DemoOptions:
 
 
 def demo(options: DemoOptions) -> int:
+    for name in options.checkpoints:
+        find_checkpoint(name)
+
     from ..demo.server import serve
     from ..utils.device import check_device
 

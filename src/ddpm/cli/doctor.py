@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from ..config import ClassesFrom, option, preset
+from ..data.names import require_data
 from ..utils.errors import UserError
 from .common import Device, Root, Size, check_file, say
 
@@ -40,6 +41,8 @@ class DoctorOptions:
 
 
 def doctor(options: DoctorOptions) -> int:
+    require_data(options.data)
+
     from ..data.inspect import inspect_images
     from ..data.load import load_images
     from ..training.benchmark import about_cost

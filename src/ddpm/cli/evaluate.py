@@ -1,25 +1,35 @@
 """`ddpm evaluate`: what is scored, against what, and what is printed of it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
-from ..config import Count, option
+from ..checkpoint.header import PRETRAINED
+from ..checkpoint.run_dir import find_checkpoint
+from ..config import Count, SampleConfig, option
+from ..data.names import require_data
 from ..utils.errors import UserError
-from .common import Overwrite, SamplingOptions, Size, check_file, device_for, sampling_setup, say
+from .common import (
+    Overwrite,
+    SamplingOptions,
+    Size,
+    check_file,
+    device_for,
+    require_files,
+    sampling_settings,
+    say,
+)
 
 if TYPE_CHECKING:
     from ..checkpoint.checkpoint import Checkpoint
     from ..evaluation.features import Progress
 
-FOR_NETWORKS = (
-    "steps", "sampler", "spacing", "eta", "churn", "guidance", "guidance_above",
-    "guidance_below", "guide",
-)  # fmt: skip
+FOR_NETWORKS = (*(field.name for field in fields(SampleConfig)), "guide")
 
 
 @dataclass(frozen=True)
@@ -67,21 +77,31 @@ class EvaluateOptions(SamplingOptions):
 
 
 def evaluate(options: EvaluateOptions) -> int:
-    from ..evaluation.evaluate import evaluate as score
-    from ..evaluation.evaluate import is_network
-    from ..evaluation.report import ratio, read_report
-    from ..utils.distributed import join_processes
-
     if options.out and Path(options.out).suffix.lower() != ".json":
         raise UserError(f"--out {options.out}: end it in .json")
     for path in (options.out, options.memorization):
         if path:
             check_file(Path(path), options.overwrite)
+    if options.what in PRETRAINED or not os.path.exists(options.what):
+        find_checkpoint(options.what)
+    for source in (options.data, options.held_out):
+        if source is not None:
+            require_data(source)
+    require_files(options.against)
+
+    from ..checkpoint.checkpoint import load
+    from ..evaluation.evaluate import evaluate as score
+    from ..evaluation.evaluate import is_network
+    from ..evaluation.report import ratio, read_report
+    from ..utils.distributed import join_processes
+
     against = read_report(options.against) if options.against else None
     what, settings = options.what, None
     subject: Checkpoint | Path = Path(what)
     if is_network(what):
-        subject, settings, device = sampling_setup(what, options)
+        settings = sampling_settings(what, options)
+        device = device_for(options.device)
+        subject = load(what)
     else:
         device = device_for(options.device)
         for name in FOR_NETWORKS:

@@ -8,14 +8,17 @@ from pydantic import Field
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction
 
 from ..config import Count, DataInfo, Few, Seed, option
+from ..generation.settings import ANIMATIONS, ENDINGS
 from ..utils.errors import UserError
 from ..utils.files import free_name, is_occupied, require_writable
 from .common import (
     Overwrite,
     SamplingOptions,
     check_file,
+    device_for,
     note_of_average,
-    sampling_setup,
+    require_files,
+    sampling_settings,
     say,
     steps_bar,
 )
@@ -61,18 +64,23 @@ class GenerateOptions(SamplingOptions):
 
 
 def generate(options: GenerateOptions) -> int:
+    settings = sampling_settings(options.checkpoint, options, options.label)
+    if options.label and settings.guidance == 0 and not options.guide:
+        raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
+    check_edit_options(options)
+    out = check_out(options.out, options.overwrite)
+
+    from ..checkpoint.checkpoint import load
     from ..core.sampling import State
     from ..generation.generate import generate as generate_images
     from ..generation.generate import times_of
-    from ..generation.output import ANIMATIONS, AnimationRecorder, write
+    from ..generation.output import AnimationRecorder, write
     from ..utils.distributed import join_processes
 
-    checkpoint, settings, device = sampling_setup(options.checkpoint, options)
+    device = device_for(options.device)
+    checkpoint = load(options.checkpoint)
     processes = join_processes(device)
-    if options.label and settings.guidance == 0 and not options.guide:
-        raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
     edit = read_edit(options, checkpoint.data, checkpoint.config.background)
-    out = check_out(options.out, options.overwrite)
     steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
     animation = AnimationRecorder(steps) if out.suffix.lower() in ANIMATIONS else None
     if animation and processes.world_size > 1:
@@ -99,17 +107,23 @@ def generate(options: GenerateOptions) -> int:
     return 0
 
 
+def check_edit_options(options: GenerateOptions) -> None:
+    """Raise UserError for files that are missing, and for options that do not go together."""
+    alone = options.image is not None and options.mask is None
+    if options.change is not None and not alone:
+        raise UserError("--change is for --image without --mask: leave it out")
+    if options.rounds is not None and options.mask is None:
+        raise UserError("--rounds is for --image with --mask: leave it out")
+    if options.invert and not alone:
+        raise UserError("--invert is for --image without --mask: leave it out")
+    require_files(options.image, options.mask, what="image")
+
+
 def read_edit(options: GenerateOptions, data: DataInfo, background: str = "white") -> "Edit | None":
     """Return what the images come from, or None where that is noise alone."""
     from ..data.decode import read_image, read_mask
     from ..generation.generate import Edit, check_edit
 
-    if options.change is not None and (options.image is None or options.mask is not None):
-        raise UserError("--change is for --image without --mask: leave it out")
-    if options.invert and (options.image is None or options.mask is not None):
-        raise UserError("--invert is for --image without --mask: leave it out")
-    if options.rounds is not None and options.mask is None:
-        raise UserError("--rounds is for --image with --mask: leave it out")
     if options.towards is options.image is options.mask is None:
         return None
     image = None if options.image is None else read_image(Path(options.image), data, background)
@@ -127,8 +141,6 @@ def check_out(name: str | None, overwrite: bool) -> Path:
 
     Raises UserError, before the images are made, for what could not be written after.
     """
-    from ..generation.output import ENDINGS
-
     path = Path(name) if name else free_name(Path("generated.png"))
     if path.is_dir() or not path.suffix or (name or "").endswith("/"):
         if path.suffix.lower() in ENDINGS:

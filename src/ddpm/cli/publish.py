@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction
 
+from ..checkpoint.run_dir import find_checkpoint
 from ..config import option, write_toml
 from ..utils.errors import UserError, first_line
 from ..utils.files import atomic_write
-from .common import Device, device_for, say
+from .common import Device, device_for, require_files, say
 
 if TYPE_CHECKING:
     from ..checkpoint.checkpoint import Checkpoint
@@ -47,6 +48,9 @@ class PublishOptions:
 
 
 def publish(options: PublishOptions) -> int:
+    find_checkpoint(options.run)
+    require_files(*options.scores)
+
     from ..checkpoint.checkpoint import load
     from ..evaluation.card import check_reports, without_paths
     from ..evaluation.report import read_report

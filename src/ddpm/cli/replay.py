@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from ..config import option
-from .common import Device, device_for, say
+from .common import Device, device_for, require_files, say
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class ReplayOptions:
 
 
 def replay(options: ReplayOptions) -> int:
+    require_files(options.batch)
+
     from ..training.replay import replay
 
     say(replay(Path(options.batch), device_for(options.device)).text())

@@ -9,7 +9,10 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from ..checkpoint.header import PRETRAINED
+from ..checkpoint.run_dir import find_checkpoint
 from ..config import Config, option, preset, presets, read_toml
+from ..data.names import require_data
 from ..utils.errors import UserError
 from ..utils.files import free_name
 from .common import Device, parse, say
@@ -87,7 +90,10 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
 
 
 def train(options: TrainOptions) -> int:
-    from ..checkpoint.checkpoint import PRETRAINED
+    require_data(options.config.data)
+    if options.config.init and not options.resume:
+        find_checkpoint(options.config.init)
+
     from ..training.train import train as train_run
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not options.out:

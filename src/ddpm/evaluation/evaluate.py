@@ -19,7 +19,8 @@ from ..config import SampleConfig
 from ..core.sampling import State
 from ..data.dataset import ImageDataset
 from ..data.load import load_images
-from ..generation.generate import Samples, check_guide, check_steps, generate, network_evaluations
+from ..generation.generate import Samples, check_guide, generate, network_evaluations
+from ..generation.settings import check_steps
 from ..utils.device import best_device, check_device, place
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
@@ -206,7 +207,7 @@ def check_network(
     """Raise UserError where what the network makes cannot be scored, or its likelihood bounded."""
     data, unseen = network.data, reference.unseen
     shape = (data.channels, data.height, data.width)
-    check_steps(settings, network.diffusion)
+    check_steps(settings, network.diffusion.T)
     if guide is not None:
         check_guide(guide, network)
     check_shape(reference, seen_shape(shape), "this network's")

@@ -2,11 +2,10 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,15 +20,13 @@ from ..core.schedule import Schedule
 from ..core.types import Denoiser, Net, Noise
 from ..utils.device import best_device, check_device, place
 from ..utils.distributed import ALONE, Processes
-from ..utils.errors import UserError, printable
+from ..utils.errors import UserError
 from ..utils.images import to_float, to_uint8
 from ..utils.random import ImageNoise
 from .output import OnState, Samples
+from .settings import Labels, as_list, check_steps, class_indices
 
 log = logging.getLogger(__name__)
-
-Labels: TypeAlias = str | int | Sequence[str | int]
-"""One class, or several, by name or number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +201,7 @@ def times_of(settings: SampleConfig, diffusion: Diffusion, edit: Edit | None = N
     A variation begins on the way, with its share of the steps, spaced over what is left as they are
     over the whole. Raises UserError for more steps than the diffusion has times.
     """
-    check_steps(settings, diffusion)
+    check_steps(settings, diffusion.T)
     schedule, steps = diffusion.schedule, settings.steps
     if edit and edit.image is not None and edit.mask is None:
         t = max(1, round(edit.change * diffusion.T))
@@ -262,15 +259,6 @@ def check_edit(edit: Edit | None, data: DataInfo) -> None:
         )
 
 
-def check_steps(settings: SampleConfig, diffusion: Diffusion) -> None:
-    """Raise UserError for more steps than the diffusion has times."""
-    if settings.steps > diffusion.T:
-        raise UserError(
-            f"{settings.steps} steps are more than the {diffusion.T} that this network was "
-            f"trained with: choose --steps from 1 to {diffusion.T}"
-        )
-
-
 def check_guide(guide: Checkpoint, checkpoint: Checkpoint) -> None:
     """Raise UserError where the one network cannot guide the other."""
 
@@ -291,38 +279,12 @@ def check_guide(guide: Checkpoint, checkpoint: Checkpoint) -> None:
             )
 
 
-def as_list(labels: Labels) -> list[str | int]:
-    """Return the labels as a list, one alone too."""
-    return [labels] if isinstance(labels, str | int) else list(labels)
-
-
 def cycle_labels(n: int, labels: Labels, data: DataInfo) -> Tensor | None:
     """Return a label for each of n images, int64 (n,): the given classes in turn, or all of them.
 
     None where the network knows no classes. Raises UserError for a class that it does not know.
     """
-    names = as_list(labels)
+    wanted = class_indices(labels, data.classes) or range(len(data.classes))
     if not data.classes:
-        if names:
-            raise UserError("this checkpoint was trained without classes, so no label can be asked")
         return None
-    wanted = [class_index(name, data.classes) for name in names] or range(len(data.classes))
     return torch.tensor([wanted[i % len(wanted)] for i in range(n)])
-
-
-def class_index(name: str | int, classes: tuple[str, ...]) -> int:
-    """Return the number of a class, given by its name (which goes first) or by its number.
-
-    Raises UserError where there is none such.
-    """
-    if printable(str(name)) in classes:
-        return classes.index(printable(str(name)))
-    if str(name).isdecimal() and len(str(name)) < 10 and int(name) < len(classes):
-        return int(name)
-    shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
-    raise UserError(f"there is no class {name!r}; there are {len(classes)}: {shown}")
-
-
-def with_options(settings: SampleConfig, **options: object) -> SampleConfig:
-    """Return the settings with those options that are not None."""
-    return replace(settings, **{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]

@@ -16,9 +16,8 @@ from ..core.sampling import State
 from ..utils.errors import UserError
 from ..utils.files import atomic_write
 from ..utils.images import grid, save_animation, to_pil, to_uint8, zoom_for
+from .settings import ANIMATIONS, ENDINGS
 
-ANIMATIONS = (".gif", ".webp")
-ENDINGS = (".png", ".npz", *ANIMATIONS)
 SIGNATURE = ("Software", "ddpm")  # in each PNG of a folder
 MAX_SHOWN = 64  # images of a picture in a notebook
 

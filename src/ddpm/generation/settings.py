@@ -1,0 +1,58 @@
+"""How images are asked for, checked before torch is imported: settings, classes, endings."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from ..config import SampleConfig
+from ..utils.errors import UserError, did_you_mean, printable
+
+ANIMATIONS = (".gif", ".webp")
+ENDINGS = (".png", ".jpg", ".jpeg", ".npz", *ANIMATIONS)
+
+Labels: TypeAlias = str | int | Sequence[str | int]
+"""One class, or several, by name or number."""
+
+
+def with_options(settings: SampleConfig, **options: object) -> SampleConfig:
+    """Return the settings with those options that are not None."""
+    return replace(settings, **{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
+
+
+def check_steps(settings: SampleConfig, T: int) -> None:
+    """Raise UserError for more steps than the T times of the diffusion."""
+    if settings.steps > T:
+        raise UserError(
+            f"{settings.steps} steps are more than the {T} that this network was "
+            f"trained with: choose --steps from 1 to {T}"
+        )
+
+
+def as_list(labels: Labels) -> list[str | int]:
+    """Return the labels as a list, one alone too."""
+    return [labels] if isinstance(labels, str | int) else list(labels)
+
+
+def class_indices(labels: Labels, classes: tuple[str, ...]) -> list[int]:
+    """Return the numbers of the classes, given by names or numbers. Raises UserError for one that
+    there is not."""
+    names = as_list(labels)
+    if names and not classes:
+        raise UserError("this checkpoint was trained without classes, so no label can be asked")
+    return [class_index(name, classes) for name in names]
+
+
+def class_index(name: str | int, classes: tuple[str, ...]) -> int:
+    """Return the number of a class, given by its name (which goes first) or by its number.
+
+    Raises UserError where there is none such.
+    """
+    if printable(str(name)) in classes:
+        return classes.index(printable(str(name)))
+    if str(name).isdecimal() and len(str(name)) < 10 and int(name) < len(classes):
+        return int(name)
+    shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
+    raise UserError(
+        f"there is no class {name!r}; there are {len(classes)}: {shown}"
+        f"{did_you_mean(str(name), classes)}"
+    )
