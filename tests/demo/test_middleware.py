@@ -46,6 +46,9 @@ def test_large_requests_are_refused_as_they_come():
         return len(body)
 
     assert posted(app, "/gradio_api/queue/join", [b"[1,", b"2]"]) == (200, 2)
-    assert posted(app, "/gradio_api/queue/join", [b" " * 10**6] * 100) == (413, MAX_REQUEST // 10**6 + 1)
+    assert posted(app, "/gradio_api/queue/join", [b" " * 10**6] * 100) == (
+        413,
+        MAX_REQUEST // 10**6 + 1,
+    )
     assert posted(app, "/gradio_api/deep_link", [b"[1]"]) == (404, 0)
     assert MAX_REQUEST > MAX_BYTES * 4 / 3 + 10**6
