@@ -82,7 +82,7 @@ def dpmpp_step(
     D = x̂_0(t) + (x̂_0(t) − x̂_0(r)) / (2k),  k = (λ_t − λ_r)/h,  r the time before t,
     λ = ½ log SNR, σ² = 1 − ᾱ. The first step has no r, and at s = 0 h is infinite: D = x̂_0(t).
     η = 1 solves the SDE: x_s = σ_s/σ_t e^{−h} x_t − √ᾱ_s (e^{−2h} − 1) D + σ_s √(1 − e^{−2h}) z
-    [DPM-Solver++, Sec. 6: SDE-DPM-Solver++(2M)]
+    [DPM-Solver++: SDE-DPM-Solver++(2M)]
     """
     schedule = diffusion.schedule
     if s == 0:
