@@ -1,6 +1,7 @@
 """`ddpm generate`: what it writes, and what it refuses in one sentence."""
 
 import json
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ddpm import generate
+from ddpm import generate, load
 from ddpm.checkpoint.checkpoint import VERSION
+from ddpm.cli.evaluate import EvaluateOptions
+from ddpm.cli.hints import options_of
 from ddpm.cli.main import main
+from ddpm.config import SampleConfig
 
 
 def run(*words):
@@ -22,15 +26,22 @@ def test_a_grid(digits, tmp_path):
     assert run(digits, "--n", 6, "--out", tmp_path / "a.png") == 0
     image = Image.open(tmp_path / "a.png")
     assert image.mode == "L"
-    assert image.size == (3 * 56 + 4, 2 * 56 + 2)
+    assert image.size == (6 * 56 + 10, 56)  # a column for each class
 
 
 def test_a_folder_of_single_images(digits, tmp_path):
     assert run(digits, "--n", 3, "--out", tmp_path / "many") == 0
-    names = sorted(p.name for p in (tmp_path / "many").iterdir())
-    assert names == ["00000.png", "00001.png", "00002.png"]
-    images = generate(digits, 3).images
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "many" / names[2])), images[2, 0])
+    names = sorted(p.relative_to(tmp_path / "many").as_posix() for p in tmp_path.rglob("*.png"))
+    assert names == ["0/00000.png", "1/00001.png", "2/00002.png"]
+    made = generate(digits, 3)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "many" / names[2])), made.images[2, 0])
+    manifest = json.loads((tmp_path / "many" / "manifest.json").read_text())
+    assert [(image["file"], image["label"]) for image in manifest["images"]] == [
+        *zip(names, "012", strict=True)
+    ]
+    assert manifest["weights"] == load(digits).weights_hash()
+    assert manifest["seed"] == 0
+    assert manifest["settings"] == asdict(load(digits).config.sample)
 
 
 def test_an_array_that_can_be_trained_on(make, tmp_path):
@@ -54,7 +65,7 @@ def test_an_animation_from_noise_to_image(make, tmp_path, ending, channels):
     assert run(make(channels), "--n", 3, "--batch", 2, "--steps", 6, "--out", path) == 0
     animation = Image.open(path)
     assert animation.n_frames == 7
-    assert animation.size == (2 * 56 + 2, 2 * 56 + 2)
+    assert animation.size == (3 * 56 + 4, 56)
 
 
 def test_other_numbers_of_channels_are_shown_side_by_side(make, tmp_path):
@@ -186,7 +197,9 @@ def test_a_shorter_series_leaves_none_of_the_longer(digits, tmp_path):
     assert run(digits, "--n", 4, "--out", f"{folder}/") == 0
     (folder / "notes.txt").write_text("mine")
     assert run(digits, "--n", 2, "--out", folder, "--overwrite") == 0
-    assert sorted(p.name for p in folder.iterdir()) == ["00000.png", "00001.png", "notes.txt"]
+    left = {p.relative_to(folder).as_posix() for p in folder.rglob("*.*")}
+    assert left == {"0/00000.png", "1/00001.png", "manifest.json", "notes.txt"}
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -236,3 +249,38 @@ def test_without_a_checkpoint_the_bundled_weights_are_used(tmp_path, monkeypatch
     np.testing.assert_array_equal(images, np.load("b.npz")["arr_0"])
     assert run("./mnist") == 1
     assert "there is no checkpoint at mnist/model.safetensors" in capsys.readouterr().err
+
+
+def test_settings_of_sampling_are_all_options(digits, tmp_path):
+    """Each changes what the manifest says of the images."""
+    given = {
+        "sampler": "ddpm", "steps": 7, "spacing": "quadratic", "variance": "beta", "churn": 0.5,
+        "guidance": 1.5, "guidance_above": 0.2, "guidance_below": 0.9,
+    }  # fmt: skip
+    assert {*given, "eta"} == {field.name for field in fields(SampleConfig)}
+    words = [word for k, v in given.items() for word in (f"--{k.replace('_', '-')}", v)]
+    assert run(digits, "--n", 1, *words, "--out", f"{tmp_path}/a/") == 0
+    said = json.loads((tmp_path / "a" / "manifest.json").read_text())["settings"]
+    assert said == asdict(load(digits).config.sample) | given
+    assert run(digits, "--n", 1, "--sampler", "ddim", "--eta", 0.3, "--out", f"{tmp_path}/b/") == 0
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text())["settings"]["eta"] == 0.3
+    options = set(options_of(EvaluateOptions))
+    assert {f"--{field.name.replace('_', '-')}" for field in fields(SampleConfig)} <= options
+
+
+def test_an_interpolation_is_one_row(digits, tmp_path):
+    assert run(digits, "--n", 9, "--towards", 7, "--out", tmp_path / "a.png") == 0
+    assert Image.open(tmp_path / "a.png").size == (9 * 56 + 16, 56)
+
+
+def test_a_grid_given_as_one_image_is_noted(digits, tmp_path, capsys):
+    for name in ("a.png", "a.jpg", "one.png", "folder/"):
+        n = 1 if name == "one.png" else 4
+        assert run(digits, "--n", n, "--steps", 1, "--out", f"{tmp_path}/{name}") == 0
+    for name, noted in (
+        ("a.png", True), ("a.jpg", True), ("one.png", False), ("folder/3/00003.png", False),
+    ):  # fmt: skip
+        capsys.readouterr()
+        words = ["--image", tmp_path / name, "--n", 1, "--steps", 1, "--out", tmp_path / "b.png"]
+        assert run(digits, *words, "--overwrite") == 0
+        assert ("is a grid of 4 images" in capsys.readouterr().err) == noted

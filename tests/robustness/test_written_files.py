@@ -131,15 +131,18 @@ def test_overwriting_a_folder_deletes_only_what_ddpm_wrote(tmp_path):
     folder.mkdir()
     assert main([*words, "--n", "6"]) == 0
     mine = Image.new("L", (28, 28))
-    for name in ("00003.png", "00007.png", "cat.png"):
+    names = ("3/00003.png", "5/00007.png", "00005.png", "cat.png")
+    for name in names:
         mine.save(folder / name)
     (folder / "notes.txt").write_text("mine")
-    (folder / "00006.png").mkdir()
-    kept = {name: (folder / name).read_bytes() for name in ("00003.png", "00007.png", "cat.png")}
+    (folder / "4" / "00004.png").unlink()
+    (folder / "4" / "00004.png").mkdir()
+    kept = {name: (folder / name).read_bytes() for name in names}
     assert main([*words, "--n", "2", "--overwrite"]) == 0
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "00000.png", "00001.png", "00003.png", "00006.png", "00007.png", "cat.png", "notes.txt",
-    ]  # fmt: skip
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.*")} == {
+        "0/00000.png", "1/00001.png", "4/00004.png", *names, "manifest.json", "notes.txt",
+    }  # fmt: skip
+    assert not (folder / "2").exists()
     assert kept == {name: (folder / name).read_bytes() for name in kept}
 
 

@@ -1,5 +1,6 @@
 """`ddpm generate`: images out of noise."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ from pydantic import Field
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction
 
 from ..config import Count, DataInfo, Few, Seed, option
-from ..generation.settings import ANIMATIONS, ENDINGS
+from ..generation.settings import ANIMATIONS, ENDINGS, images_in_grid
 from ..utils.errors import UserError
 from ..utils.files import free_name, is_occupied, require_writable
 from .common import (
@@ -26,6 +27,8 @@ from .common import (
 if TYPE_CHECKING:
     from ..generation.generate import Edit
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class GenerateOptions(SamplingOptions):
@@ -40,8 +43,9 @@ class GenerateOptions(SamplingOptions):
     n: Annotated[Count, option("N", "-n")] = 16
     """How many images."""
     out: Annotated[str | None, option("PATH", "-o")] = None
-    """x.png: a grid. x.gif or x.webp: how they came out of the noise. x.npz: an array, with the
-    labels. x, without an ending: a folder of single PNGs. By default generated.png, numbered."""
+    """x.png or x.jpg: a grid. x.gif or x.webp: how they came out of the noise. x.npz: an array,
+    with labels. x, without an ending: a folder of single PNGs by class, and a manifest.json of how
+    they were made. By default generated.png, numbered."""
     overwrite: Overwrite = False
     label: Annotated[UseAppendAction[tuple[str, ...]], option("CLASS", "-l")] = ()
     """A class, by name or number; may be repeated. Without it, all classes in turn. A name that
@@ -117,6 +121,11 @@ def check_edit_options(options: GenerateOptions) -> None:
     if options.invert and not alone:
         raise UserError("--invert is for --image without --mask: leave it out")
     require_files(options.image, options.mask, what="image")
+    if options.image is not None and (n := images_in_grid(Path(options.image))) > 1:
+        logger.info(
+            "%s is a grid of %d images, and is taken for one: --out FOLDER/ makes them single",
+            options.image, n,
+        )  # fmt: skip
 
 
 def read_edit(options: GenerateOptions, data: DataInfo, background: str = "white") -> "Edit | None":
@@ -150,5 +159,5 @@ def check_out(name: str | None, overwrite: bool) -> Path:
         require_writable(path)
         return path
     if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"--out {path}: end it in .png, .gif, .webp or .npz, or in / for a folder")
+        raise UserError(f"--out {path}: end it in {', '.join(ENDINGS)}, or in / for a folder")
     return check_file(path, overwrite)

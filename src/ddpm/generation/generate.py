@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -48,6 +48,13 @@ class Edit:
     mask: Tensor | None = None
     rounds: int = 5
     invert: bool = False
+
+    def said(self) -> dict[str, object]:
+        """Return in words and numbers what the images come from."""
+        of_image = {"change": self.change, "invert": self.invert} if self.mask is None else {
+            "rounds": self.rounds
+        }  # fmt: skip
+        return {"towards": self.towards} if self.image is None else {"from": "image", **of_image}
 
 
 def generate(
@@ -103,7 +110,16 @@ def generate(
     batches = [range(first, min(first + batch, n)) for first in range(0, n, batch)]
     images = torch.cat([made for (made,) in processes.map_in_order(batches, make)])
     by = None if weaker is None else weaker.weights_hash()
-    return Samples(images, y, checkpoint.data.classes, by)
+    between = edit is not None and edit.towards is not None
+    made = {
+        "weights": checkpoint.weights_hash(), "guide": by, "step": checkpoint.step,
+        "data": checkpoint.data.source, "seed": seed, "settings": asdict(settings),
+        **({} if edit is None else edit.said()),
+    }  # fmt: skip
+    return Samples(
+        images, y, checkpoint.data.classes, by, columns=n if between else None, made=made,
+        background=checkpoint.config.background,
+    )  # fmt: skip
 
 
 def on_device(checkpoint: Checkpoint | str | Path, device: torch.device | str) -> Checkpoint:

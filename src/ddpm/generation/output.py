@@ -1,11 +1,14 @@
 """Generated images, and the forms in which they are shown and written."""
 
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from io import BytesIO
-from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +17,14 @@ from torch import Tensor
 
 from ..core.sampling import State
 from ..utils.errors import UserError
-from ..utils.files import atomic_write
-from ..utils.images import grid, save_animation, to_pil, to_uint8, zoom_for
+from ..utils.files import atomic_write, make_folder, read_text
+from ..utils.images import columns_for, grid, over, save_animation, to_pil, to_uint8, zoom_for
 from .settings import ANIMATIONS, ENDINGS
 
-SIGNATURE = ("Software", "ddpm")  # in each PNG of a folder
+SIGNATURE = ("Software", "ddpm")  # in each PNG
+MANIFEST, MAX_MANIFEST = "manifest.json", 100_000_000  # bytes
+OURS = re.compile(r"(\w[^/\\]*/)?\d{5,}\.png")  # names of images in a folder's manifest
+JPEG = {"quality": 95, "subsampling": 0}
 MAX_SHOWN = 64  # images of a picture in a notebook
 
 logger = logging.getLogger(__name__)
@@ -35,12 +41,18 @@ class Samples:
     labels   int64 (N,), places in `classes`; None where no class was asked for
     classes  names of the classes that the network knows
     guide    hash of the weights of the guiding network, None where there was none
+    columns  of a grid of them; None for as many as suit their number and classes
+    made     how they were made, in words and numbers that JSON has: seed, settings, weights …
+    background  what is transparent is laid on where a file can hold no transparency
     """
 
     images: Tensor
     labels: Tensor | None
     classes: tuple[str, ...]
     guide: str | None = None
+    columns: int | None = None
+    made: Mapping[str, Any] = field(default_factory=dict)
+    background: str = "white"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,12 +67,22 @@ class Samples:
 
     def _repr_png_(self) -> bytes:
         shown, file = self.images[:MAX_SHOWN], BytesIO()
-        grid(shown, zoom=zoom_for(shown)).save(file, "PNG")
+        grid(shown, self.in_columns(len(shown)), zoom=zoom_for(shown)).save(file, "PNG")
         return file.getvalue()
 
+    def in_columns(self, n: int | None = None) -> int:
+        """Return the columns of a grid of the first n of the images, or of all."""
+        asked = 1 if self.labels is None else len(self.labels.unique())
+        return self.columns or columns_for(n or len(self), asked)
+
+    def name(self, i: int) -> str | None:
+        """Return the class that image i was asked of, None where there was none."""
+        return None if self.labels is None else self.classes[int(self.labels[i])]
+
     def save(self, path: str | Path) -> None:
-        """Write the images as `path` asks for: .png is a grid, .npz an array with the labels, and a
-        path without an ending, or with / at its end, a folder of single PNGs.
+        """Write the images as `path` asks for: .png and .jpg are a grid, .npz an array with the
+        labels, and a path without an ending, or with / at its end, a folder of single PNGs, in a
+        folder for each class, with a manifest.json of how they were made.
 
         What `path` names is replaced. Raises UserError for another ending, and for an animation,
         which must be recorded while images are made.
@@ -105,42 +127,90 @@ def spread(steps: int, most: int) -> set[int]:
 def write(path: Path, samples: Samples, animation: AnimationRecorder | None = None) -> None:
     """Write samples in the form that the path's ending asks for.
 
-    .png is a grid, .gif and .webp are the animation, .npz holds the array and the labels; a folder
-    that exists gets single PNGs. Raises UserError for another ending, and for an animation that was
-    not recorded.
+    .png and .jpg are a grid, .gif and .webp the animation, .npz holds the array and the labels; a
+    folder that exists gets single PNGs. Raises UserError for another ending, and for an animation
+    that was not recorded.
     """
     ending = path.suffix.lower()
     if path.is_dir():
         return write_folder(path, samples)
     if ending not in ENDINGS:
-        raise UserError(f"cannot write {path}: end it in .png, .npz, .gif or .webp, or in /")
+        raise UserError(
+            f"cannot write {path}: end it in {', '.join(ENDINGS)}, or in / for a folder"
+        )
     if ending in ANIMATIONS and animation is None:
         raise UserError(f"cannot write {path}: no animation was recorded; end it in .png or .npz")
-    zoom = zoom_for(samples.images)
+    columns, zoom = samples.in_columns(), zoom_for(samples.images)
+    transparent = samples.images.shape[1] == 4
     with atomic_write(path) as beside:
         if ending == ".npz":
             with beside.open("wb") as file:
                 np.savez(file, **arrays(samples))  # type: ignore[arg-type]
         elif animation is not None:
-            if ending == ".gif" and samples.images.shape[1] == 4:
+            if ending == ".gif" and transparent:
                 logger.info("a GIF holds no half-transparent pixels: laid on white (.webp does)")
-            save_animation([grid(frame, zoom=zoom) for frame in animation.frames()], beside)
+            frames = [grid(frame, columns, zoom=zoom) for frame in animation.frames()]
+            save_animation(frames, beside)
+        elif ending == ".png":
+            grid(samples.images, columns, zoom=zoom).save(beside, pnginfo=png_text(samples))
         else:
-            grid(samples.images, zoom=zoom).save(beside)
+            images = over(samples.images, samples.background) if transparent else samples.images
+            sheet, text = grid(images, columns, zoom=zoom), json.dumps(about(samples))
+            sheet.save(beside, "JPEG", comment=text, **JPEG)
+
+
+def about(samples: Samples) -> dict[str, Any]:
+    """Return how the samples were made and laid out, as the files say it of themselves."""
+    columns = samples.in_columns()
+    return {**samples.made, "images": len(samples), "columns": columns}
+
+
+def png_text(samples: Samples, i: int | None = None) -> PngInfo:
+    """Return the texts of a PNG: whose it is, and how it was made, as JSON under "ddpm": all images
+    as a grid, or image i alone."""
+    text = PngInfo()
+    text.add_text(*SIGNATURE)
+    alone = {} if i is None else {**samples.made, "number": i, "label": samples.name(i)}
+    text.add_text("ddpm", json.dumps(alone or about(samples)))
+    return text
 
 
 def write_folder(folder: Path, samples: Samples) -> None:
-    """Write 00000.png and so on, and delete those that a longer series of ours has left there."""
-    signature = PngInfo()
-    signature.add_text(*SIGNATURE)
+    """Write 00000.png and so on, in a folder for each class, and a manifest; delete those that the
+    manifest of an earlier series names."""
+    before, names, files = listed(folder), folder_names(samples.classes), []
     for i, image in enumerate(samples.images):
-        with atomic_write(folder / f"{i:05}.png") as beside:
-            to_pil(image).save(beside, pnginfo=signature)
-    for i in count(len(samples.images)):
-        if not (left := folder / f"{i:05}.png").is_file():
-            break
-        if is_signed(left):
+        of_class = "" if samples.labels is None else names[int(samples.labels[i])]
+        file = folder / of_class / f"{i:05}.png"
+        make_folder(file.parent)
+        with atomic_write(file) as beside:
+            to_pil(image).save(beside, pnginfo=png_text(samples, i))
+        files.append({"file": file.relative_to(folder).as_posix(), "label": samples.name(i)})
+    for left in {folder / name for name in before} - {folder / str(f["file"]) for f in files}:
+        if left.is_file() and is_signed(left):
             left.unlink()
+            with suppress(OSError):  # of others' files
+                left.parent.rmdir()
+    with atomic_write(folder / MANIFEST) as beside:
+        beside.write_text(json.dumps({**samples.made, "images": files}, indent=1) + "\n")
+
+
+def folder_names(classes: tuple[str, ...]) -> list[str]:
+    """Return a folder's name for each class, by which training knows it again; with its number,
+    where two would have the same."""
+    names = [re.sub(r"[^\w .+-]|^[ .+-]|[ .]$", "_", name[:100]) or "_" for name in classes]
+    if len({name.casefold() for name in names}) < len(names):
+        names = [f"{i}-{name}" for i, name in enumerate(names)]
+    return names
+
+
+def listed(folder: Path) -> list[str]:
+    """Return the images that a folder's manifest names, of those that it can name."""
+    try:
+        images = json.loads(read_text(folder / MANIFEST, MAX_MANIFEST))["images"]
+        return [image["file"] for image in images if OURS.fullmatch(image["file"])]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def is_signed(path: Path) -> bool:

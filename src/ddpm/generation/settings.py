@@ -1,7 +1,9 @@
 """How images are asked for, checked before torch is imported: settings, classes, endings."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias
 
 from ..config import SampleConfig
@@ -56,3 +58,12 @@ def class_index(name: str | int, classes: tuple[str, ...]) -> int:
         f"there is no class {name!r}; there are {len(classes)}: {shown}"
         f"{did_you_mean(str(name), classes)}"
     )
+
+
+def images_in_grid(path: Path) -> int:
+    """Return of how many images a picture of ours is a grid; 1 for any other file."""
+    if not path.is_file():  # opening a pipe would wait for whoever writes to it
+        return 1
+    with path.open("rb") as file:
+        found = re.search(rb'"images": (\d{1,9}), "columns": ', file.read(100_000))
+    return int(found[1]) if found else 1

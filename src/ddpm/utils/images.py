@@ -1,7 +1,7 @@
 """Images as tensors, and tensors as pictures and animations."""
 
 from collections.abc import Sequence
-from math import ceil, sqrt
+from math import ceil, log, sqrt
 from pathlib import Path
 from typing import BinaryIO
 
@@ -67,6 +67,18 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2, zoom: int = 1
         place = (i % columns * (w + gap), i // columns * (h + gap))
         sheet.paste(tile.resize((w, h), Image.Resampling.NEAREST), place)
     return sheet
+
+
+def columns_for(n: int, classes: int = 1) -> int:
+    """Return the columns of a grid of n images whose classes take turns: full rows if they can be,
+    in which each column is of one class, and else about a square."""
+    square = ceil(sqrt(n))
+    for each in dict.fromkeys((classes, 1)):
+        widths = [c for c in range(each, n + 1, each) if n % c == 0]
+        widths = [c for c in widths if n / 8 <= c * c and c <= max(2 * square, each * (each <= 20))]
+        if widths:
+            return min(widths, key=lambda c: (round(abs(log(c * c / n)), 6), -c))
+    return square
 
 
 def zoom_for(images: Tensor, side: int = 56) -> int:
