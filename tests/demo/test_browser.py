@@ -20,7 +20,7 @@ pytest.importorskip("gradio", reason="the demo needs gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
 
 from ddpm import train  # noqa: E402
-from ddpm.checkpoint.checkpoint import WEIGHTS  # noqa: E402
+from ddpm.checkpoint.header import WEIGHTS  # noqa: E402
 from ddpm.config import (  # noqa: E402
     Config,
     DiffusionConfig,

@@ -12,6 +12,8 @@ from starlette.middleware import Middleware
 from ddpm.demo.middleware import MAX_REQUEST, RequestFilter
 from ddpm.demo.uploads import MAX_BYTES
 
+JOIN = "/gradio_api/queue/join"
+
 
 def posted(app, path, chunks):
     """The status of a request whose body comes in these chunks, and how many of them were read."""
@@ -45,10 +47,7 @@ def test_large_requests_are_refused_as_they_come():
     async def take(path: str, body: list[int]) -> int:
         return len(body)
 
-    assert posted(app, "/gradio_api/queue/join", [b"[1,", b"2]"]) == (200, 2)
-    assert posted(app, "/gradio_api/queue/join", [b" " * 10**6] * 100) == (
-        413,
-        MAX_REQUEST // 10**6 + 1,
-    )
+    assert posted(app, JOIN, [b"[1,", b"2]"]) == (200, 2)
+    assert posted(app, JOIN, [b" " * 10**6] * 100) == (413, MAX_REQUEST // 10**6 + 1)
     assert posted(app, "/gradio_api/deep_link", [b"[1]"]) == (404, 0)
     assert MAX_REQUEST > MAX_BYTES * 4 / 3 + 10**6

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ddpm import UserError, generate, load_images, save
-from ddpm.checkpoint.checkpoint import WEIGHTS
+from ddpm.checkpoint.header import WEIGHTS
 from ddpm.demo import equations
 from ddpm.demo import models as models_module
 from ddpm.demo.models import MAX_EXAMPLE_STEPS, ModelStore

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count, pairwise
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import psutil
 
 from ddpm.demo.queue import MAX_WAITING
 from ddpm.demo.server import MAX_SESSIONS
-from ddpm.demo.stream import Turns
+from ddpm.demo.turns import Turns
 
 TROUBLESHOOTING = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text("utf-8")
 HEAVY = {"n": 64, "steps": 1000}
@@ -123,10 +123,11 @@ def listener(client, session):
     told, stop = [], threading.Event()
 
     def listen():
-        for message in messages(client, session):
-            told.append(message)
-            if stop.is_set():
-                return
+        with suppress(httpx.HTTPError):  # the client may be closed before
+            for message in messages(client, session):
+                told.append(message)
+                if stop.is_set():
+                    return
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
@@ -183,6 +184,29 @@ def test_three_who_ask_for_all_they_can_and_listen(client, button, soon):
     with listener(client, greedy[0]), listener(client, greedy[1]), listener(client, greedy[2]) as t:
         until(lambda: any(m["msg"] == "process_generating" for m in t))
         assert served(client, button) < soon
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has one address of its own elsewhere")
+@pytest.mark.parametrize("n", [12, pytest.param(100, marks=pytest.mark.long)])
+def test_an_address_that_listens_under_many_names(demo, client, button, soon, n):
+    """It leaves room to another address."""
+    limits = httpx.Limits(max_connections=None)
+    with (
+        httpx.Client(base_url=demo[0], trust_env=False, timeout=60, limits=limits) as greedy,
+        httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2"), base_url=demo[0],
+                     trust_env=False, timeout=60) as other,
+        ExitStack() as stack,
+    ):  # fmt: skip
+        sessions = [next(names) for _ in range(n)]
+        answers = [join(greedy, button, session, **HEAVY) for session in sessions]
+        taken = [a.status_code == 200 for a in answers]
+        told = [
+            stack.enter_context(listener(greedy, session))
+            for session, is_taken in zip(sessions, taken, strict=True) if is_taken
+        ]  # fmt: skip
+        assert all(is_explained(a) for a in answers if a.status_code != 200)
+        until(lambda: sum(any(m["msg"] == "process_generating" for m in t) for t in told) >= 8)
+        assert served(other, button) < soon
 
 
 def test_a_walk_that_nobody_listens_to_ends(demo, client, button):
@@ -279,7 +303,7 @@ def test_an_event_of_odd_values_is_one_line_in_the_log(demo, client, button, dat
 
 
 def test_the_network_is_for_one_visitor_at_a_time():
-    """And the visitors alternate."""
+    """And the visitors alternate, as far as their steps take the same time."""
     turns, made, inside = Turns(), [], []
 
     def items(name):
@@ -292,7 +316,7 @@ def test_the_network_is_for_one_visitor_at_a_time():
             yield name
 
     def walk(name):
-        list(turns.alternate(items(name)))
+        list(turns.share(items(name), name))
 
     threads = [threading.Thread(target=walk, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -300,7 +324,34 @@ def test_the_network_is_for_one_visitor_at_a_time():
     for thread in threads:
         thread.join()
     assert len(made) == 10
-    assert sum(x != y for x, y in pairwise(made)) >= 7
+    assert sum(x != y for x, y in pairwise(made)) >= 4
+
+
+@pytest.mark.parametrize("visitors", ["aab", "abc"])
+def test_a_short_walk_does_not_wait_for_long_ones(visitors):
+    """Time is shared by visitors, not by steps or by walks: the last, whose steps are a tenth as
+    long, has many while the others have one."""
+    turns, made, begin = Turns(), [], threading.Barrier(3)
+
+    def items(k, seconds):
+        for _ in range(30 if k == 2 else 12):
+            time.sleep(seconds)
+            made.append(k)
+            yield k
+
+    def walk(k):
+        begin.wait()
+        list(turns.share(items(k, 0.01 if k == 2 else 0.1), visitors[k]))
+
+    threads = [threading.Thread(target=walk, args=(k,)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    last = max(i for i, k in enumerate(made) if k == 2)
+    others = sum(k != 2 for k in made[:last])
+    assert others <= (6 if visitors == "aab" else 10), made
+    assert [made.count(k) for k in range(3)] == [12, 12, 30]
 
 
 @pytest.mark.parametrize("length", [0, 1, 3_000_000])

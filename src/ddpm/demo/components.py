@@ -18,6 +18,7 @@ from . import uploads
 from .models import NUM_EXAMPLES, ModelStore
 from .queue import NETWORK, SLOTS
 from .stream import ALL_CLASSES, NO_CLASS
+from .turns import Turns
 
 STATIC = Path(__file__).parent / "static"
 WAITING = '<div class="waiting">Press the button, and images come out of static here.</div>'
@@ -39,6 +40,7 @@ class Page:
     store: ModelStore
     runs: Path
     class_dropdowns: list[tuple[gr.Dropdown, str]] = field(default_factory=list)
+    turns: Turns = field(default_factory=Turns)
 
     @property
     def first(self) -> Checkpoint:

@@ -29,6 +29,7 @@ from .components import (
     stage_html,
 )
 from .models import ModelStore
+from .queue import address_of
 from .runs import run_html, run_version, runs_by_name
 from .stream import (
     MAX_IMAGES,
@@ -77,11 +78,15 @@ def generate_tab(page: Page) -> None:
 
     def generate(
         name: str, label: str, n: float, steps: float, sampler: str, eta: float,
-        guidance: float, seed: float, fresh: bool,
+        guidance: float, seed: float, fresh: bool, request: gr.Request,
     ) -> Iterator[Any]:  # fmt: skip
         checkpoint, drawn = page.store[name], choose_seed(seed, fresh)
         settings = sample_config(checkpoint, sampler, steps, eta, guidance, label)
-        for i, html in enumerate(stream_images(checkpoint, settings, int(n), drawn, label)):
+        frames = stream_images(
+            checkpoint, settings, int(n), drawn, label,
+            turns=page.turns, visitor=address_of(request.request),
+        )  # fmt: skip
+        for i, html in enumerate(frames):
             yield html, gr.skip() if i else drawn
 
     inputs = [page.model, label, n, steps, sampler, eta, guidance, seed, fresh]
@@ -139,13 +144,16 @@ def editing_tab(page: Page) -> None:
 
 
 def edited_images(
-    page: Page, name: str, label: str, n: float, seed: float, edit: Edit
+    page: Page, request: gr.Request, name: str, label: str, n: float, seed: float, edit: Edit
 ) -> Iterator[str]:
     """Yield images with the settings that the network was trained to be sampled with."""
     checkpoint = page.store[name]
     s = checkpoint.config.sample
     settings = sample_config(checkpoint, s.sampler, s.steps, s.eta, s.guidance, label)
-    yield from stream_images(checkpoint, settings, int(n), choose_seed(seed, False), label, edit)
+    yield from stream_images(
+        checkpoint, settings, int(n), choose_seed(seed, False), label, edit,
+        page.turns, address_of(request.request),
+    )  # fmt: skip
 
 
 def interpolation_tab(page: Page) -> None:
@@ -155,8 +163,11 @@ def interpolation_tab(page: Page) -> None:
         n = gr.Slider(3, 16, 8, step=1, label="Images")
         label = page.class_dropdown(NO_CLASS)
 
-    def interpolate(name: str, label: str, n: float, a: float, b: float) -> Iterator[str]:
-        yield from edited_images(page, name, label, n, a, Edit(towards=choose_seed(b, False)))
+    def interpolate(
+        name: str, label: str, n: float, a: float, b: float, request: gr.Request
+    ) -> Iterator[str]:
+        edit = Edit(towards=choose_seed(b, False))
+        yield from edited_images(page, request, name, label, n, a, edit)
 
     stage("Walk", "between").connect(interpolate, [page.model, label, n, a, b])
 
@@ -171,7 +182,7 @@ def inpainting_tab(page: Page, picker: ImagePicker) -> None:
 
     def inpaint(
         name: str, number: float, uploaded: Tensor | None, mask: Tensor | None, label: str,
-        seed: float, rounds: float,
+        seed: float, rounds: float, request: gr.Request,
     ) -> Iterator[str]:  # fmt: skip
         if mask is None or not mask.any():
             raise UserError("Nothing is painted over yet: draw on the image first")
@@ -179,7 +190,7 @@ def inpainting_tab(page: Page, picker: ImagePicker) -> None:
         if mask.shape != image.shape[1:]:
             raise UserError("The mask is of another model's size: draw it again")
         edit = Edit(image=image, mask=mask, rounds=int(rounds))
-        yield from edited_images(page, name, label, 8, seed, edit)
+        yield from edited_images(page, request, name, label, 8, seed, edit)
 
     stage("Paint", "paint").connect(inpaint, [*picker.inputs, mask, label, seed, rounds])
 
@@ -200,10 +211,11 @@ def variations_tab(page: Page, picker: ImagePicker) -> None:
         seed, label = seed_number(), page.class_dropdown(NO_CLASS)
 
     def vary(
-        name: str, number: float, uploaded: Tensor | None, label: str, seed: float, change: float
-    ) -> Iterator[str]:
+        name: str, number: float, uploaded: Tensor | None, label: str, seed: float, change: float,
+        request: gr.Request,
+    ) -> Iterator[str]:  # fmt: skip
         edit = Edit(image=picker.image(name, number, uploaded), change=float(change))
-        yield from edited_images(page, name, label, 16, seed, edit)
+        yield from edited_images(page, request, name, label, 16, seed, edit)
 
     stage("Vary", "vary").connect(vary, [*picker.inputs, label, seed, change])
 

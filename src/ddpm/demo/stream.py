@@ -2,12 +2,8 @@
 
 import secrets
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from threading import Condition
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,50 +22,14 @@ from ..generation.output import spread
 from ..utils.errors import UserError
 from ..utils.images import to_uint8
 from .html import Frame, download, gif, player, png, progress
+from .turns import Turns
 
 MAX_IMAGES = 64
 MAX_STEPS = 1000
 MAX_FRAMES = 40  # of a player, after the first
 MAX_VALUES = 4_000_000  # pixels times channels in all frames: every open page holds them
 FRAME_INTERVAL = 0.05  # least seconds between the frames that are sent
-MAX_SECONDS = 300.0  # of sampling: other visitors wait meanwhile
-
-T = TypeVar("T")
-
-
-class Turns:
-    """A lock that goes to whoever has waited longest."""
-
-    def __init__(self) -> None:
-        self.line: deque[object] = deque()
-        self.changed = Condition()
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for one's turn, and have it while the block lasts."""
-        me = object()
-        with self.changed:
-            self.line.append(me)
-            self.changed.wait_for(lambda: self.line[0] is me)
-        try:
-            yield
-        finally:
-            with self.changed:
-                self.line.popleft()
-                self.changed.notify_all()
-
-    def alternate(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield the items, each of which is made in a turn of its own."""
-        iterator, end = iter(items), object()
-        while True:
-            with self.turn():
-                item = next(iterator, end)
-            if item is end:
-                return
-            yield item  # type: ignore[misc]
-
-
-TURNS = Turns()  # of the network, which is evaluated for one visitor at a time
+MAX_SECONDS = 300.0  # of sampling: others have less of the network meanwhile
 
 ALL_CLASSES, NO_CLASS = "all in turn", "no class"
 
@@ -101,35 +61,45 @@ def stream_images(
     seed: int,
     label: str = ALL_CLASSES,
     edit: Edit | None = None,
+    turns: Turns | None = None,
+    visitor: str = "",
 ) -> Iterator[str]:
     """Yield HTML of n images on their way from noise, or from what `edit` says; at last a player
     of the whole animation, with links to download it.
 
-    `label` is a class, ALL_CLASSES or NO_CLASS. Raises UserError after MAX_SECONDS.
+    `label` is a class, ALL_CLASSES or NO_CLASS; `turns` has the walks of all visitors. Raises
+    UserError after MAX_SECONDS of its own.
     """
     n = min(max(1, int(n)), MAX_IMAGES)
+    walk = walk_html(checkpoint, settings, n, seed, label, edit)
+    yield from filter(None, (turns or Turns()).share(walk, visitor))
+
+
+def walk_html(
+    checkpoint: Checkpoint, settings: SampleConfig, n: int, seed: int, label: str, edit: Edit | None
+) -> Iterator[str]:
+    """Yield what `stream_images` shows after each step, empty where that is nothing."""
     labels: Sequence[str] = () if label in (ALL_CLASSES, NO_CLASS, "") else (label,)
     y = cycle_labels(n, labels, checkpoint.data)
     steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
     kept = spread(steps, max_frames(n, checkpoint.data))
-    start, sent, frames, images = time.perf_counter(), 0.0, [], []
-    states = trajectories(checkpoint, n, range(n), seed, y, settings, edit)
-    for step, state in enumerate(TURNS.alternate(states)):
-        if (seconds := time.perf_counter() - start) > MAX_SECONDS:
+    seconds, start, sent, frames, images = 0.0, time.perf_counter(), 0.0, [], []
+    for step, state in enumerate(trajectories(checkpoint, n, range(n), seed, y, settings, edit)):
+        send = time.perf_counter() - sent > FRAME_INTERVAL and step < steps
+        if send or step in kept:
+            frame = render_frame(checkpoint, state, step, steps)
+        if step in kept:
+            frames.append(frame)
+            images.append(to_uint8(state.x).cpu())
+        sent = time.perf_counter() if send else sent
+        seconds += time.perf_counter() - start
+        if seconds > MAX_SECONDS:
             raise UserError(
                 f"This took more than {MAX_SECONDS:.0f} seconds and was stopped after {step} of "
                 f"{steps} steps, because others may be waiting: ask for fewer images or steps"
             )
-        send = time.perf_counter() - sent > FRAME_INTERVAL and step < steps
-        if not send and step not in kept:
-            continue
-        frame = render_frame(checkpoint, state, step, steps)
-        if step in kept:
-            frames.append(frame)
-            images.append(to_uint8(state.x).cpu())
-        if send:
-            sent = time.perf_counter()
-            yield progress(frame, step / steps)
+        yield progress(frame, step / steps) if send else ""
+        start = time.perf_counter()  # others had their turns meanwhile
     nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional, edit)
     summary = f" · seed {seed} · {nfe} evaluations of the network, {seconds:.1f} s"
     frames[-1] = frames[-1]._replace(caption=frames[-1].caption + summary)
