@@ -135,7 +135,7 @@ def try_fault(fault: Fault) -> tuple[bool, str]:
             raise ValueError(f"{fault.name}: its place in {fault.file} is not there once")
         code, failed = run_tests(folder, fault.tests)
         if code:
-            raise ValueError(f"{fault.name}: its tests fail without it: {failed}")
+            raise ValueError(f"{fault.name}: its tests fail without it ({code}): {failed}")
         path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
         code, failed = run_tests(folder, fault.tests)
         return code == 1, ", ".join(f"`{test}`" for test in failed)

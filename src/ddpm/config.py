@@ -257,14 +257,15 @@ class Budget:
         if sum(b is not None for b in (self.steps, self.images, self.minutes)) != 1:
             raise UserError("a run needs one budget: --minutes, --steps or --images")
 
-    def progress(self, step: int, seconds: float) -> float:
-        """Return the share of the budget that is spent; 1 and more is all of it."""
+    def progress(self, step: int, seconds: float, last: float = 0.0) -> float:
+        """Return the share of the budget that is spent; 1 and more is all of it. Of minutes, up to
+        half may be kept for the `last` seconds, which belong to what comes after training."""
         if self.steps:
             return step / self.steps
         if self.images:
             return step * self.batch / self.images
         assert self.minutes
-        return seconds / 60 / self.minutes
+        return seconds / (60 * self.minutes - min(last, 30 * self.minutes))
 
     def time_left(self, images_seen: int, seconds: float, rate: float) -> float:
         """Return the seconds to the end of the budget at `rate` images a second."""

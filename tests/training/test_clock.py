@@ -55,6 +55,38 @@ def test_previews_take_a_tenth_of_the_time_at_most(config, time):
     assert clock.due(2, stop=False).preview
 
 
+def test_minutes_are_all_that_is_spent(config, time):
+    """With the last preview, which takes as long as the one before."""
+    minutes = replace(config, steps=None, minutes=10.0)
+    clock = Clock(minutes, ALONE, Start)
+    with clock.preview():
+        time[0] = 60
+    time[0] = 539
+    assert not clock.due(50, stop=False).over
+    time[0] = 541
+    due = clock.due(51, stop=False)
+    assert (due.over, due.finished, due.seconds) == (True, True, 600)
+
+
+def test_the_first_preview_is_guessed_from_the_steps(config, time):
+    """A pass forward and one back take three times as long as one forward."""
+    minutes = replace(config, steps=None, minutes=10.0)
+    passes = 50 * config.train.batch
+    clock = Clock(minutes, ALONE, Start, preview_passes=passes)
+    for step, over in ((100, False), (120, True)):  # of five seconds each: a preview takes 83
+        time[0] = 5 * step
+        assert clock.due(step, stop=False).over == (over and 5 * step > 600 - 5 * 50 / 3)
+    assert clock.due(121, stop=False).over
+
+
+def test_time_before_the_first_step_counts(config, time):
+    clock = Clock(replace(config, steps=None, minutes=1.0), ALONE, Start, since=1000.0 - 30)
+    time[0] = 29
+    assert not clock.due(1, stop=False).over
+    time[0] = 31
+    assert clock.due(2, stop=False).over
+
+
 def test_the_guide_is_due_once_when_its_share_of_the_budget_is_spent(config, time):
     clock = Clock(config, ALONE, Start)
     due = [k for k in range(100) if clock.due(k, stop=False).guide]

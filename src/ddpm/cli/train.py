@@ -89,6 +89,14 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
     return replace(options, config=config)
 
 
+def larger(config: Config) -> str:
+    """Return what to type for a budget half as large again."""
+    for name in ("minutes", "steps", "images"):
+        if value := getattr(config, name):
+            return f"give it a larger one, such as --{name} {1.5 * value:g}"
+    return "give it a larger one"
+
+
 def train(options: TrainOptions) -> int:
     require_data(options.config.data)
     if options.config.init and not options.resume:
@@ -103,7 +111,7 @@ def train(options: TrainOptions) -> int:
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
         return 0 if result.finished else 130
     if result.finished and math.isnan(result.loss):  # no step was taken
-        say(f"{out} had come to the end of its budget: to go on, give it a larger one")
+        say(f"{out} had come to the end of its budget: to go on, {larger(options.config)}")
         return 0
     minutes = result.seconds / 60
     say(f"{result.images_seen:,} images in {minutes:.1f} minutes, loss {result.loss:.4f}: {out}")

@@ -39,18 +39,31 @@ class Due(NamedTuple):
 
 
 class Clock:
-    """Tells how long a run has trained and what is due. It starts when it is made.
+    """Tells how long a run has trained and what is due. It starts when it is made, or at `since`,
+    a time of time.monotonic.
+
+    A budget in minutes is all that is spent: training ends early by as long as the last preview
+    will take, of so many passes of an image through the network, `preview_passes`.
 
     Several processes agree on it before every step: the main one tells the time and what is due,
     and each may ask all to stop.
     """
 
-    def __init__(self, config: Config, processes: Processes, state: TrainState):
-        self.config, self.processes = config, processes
-        self.start = time.monotonic() - state.seconds
+    def __init__(
+        self,
+        config: Config,
+        processes: Processes,
+        state: TrainState,
+        since: float | None = None,
+        preview_passes: int = 0,
+    ):
+        self.config, self.processes, self.preview_passes = config, processes, preview_passes
+        now = time.monotonic()
+        self.start = (now if since is None else since) - state.seconds
+        self.loop_began, self.first_step = now - self.start, state.step
         self.progress = config.budget.progress(state.step, state.seconds)
-        self.last_saved = self.last_preview = state.seconds
-        self.preview_took = 0.0
+        self.last_saved = self.last_preview = self.loop_began
+        self.preview_took = self.previews_took = 0.0
 
     @property
     def seconds(self) -> float:
@@ -63,12 +76,25 @@ class Clock:
         save = now - self.last_saved >= 60 * self.config.train.save_minutes
         pause = max(60 * self.config.train.sample_minutes, self.preview_took / PREVIEW_SHARE)
         preview = now - self.last_preview >= pause
-        (seconds, *flags), stop = self.processes.agree((now, save, preview), stop)
+        told = (now, self.last_preview_takes(step, now), save, preview)
+        (seconds, last, *flags), stop = self.processes.agree(told, stop)
         save, preview = map(bool, flags)
-        before, self.progress = self.progress, self.config.budget.progress(step, seconds)
+        before, budget = self.progress, self.config.budget
+        self.progress = max(before, budget.progress(step, seconds, last))
         over = stop or self.progress >= 1
+        if self.progress >= 1 and budget.minutes:  # what is left of it is the last preview's
+            seconds = max(seconds, 60 * budget.minutes)
         guide = before < GUIDE_AT <= self.progress
         return Due(seconds, self.progress, over, line or save or over, save, guide, preview)
+
+    def last_preview_takes(self, step: int, now: float) -> float:
+        """Return for how many seconds the last preview will be: as long as the one before it. The
+        first is guessed from the steps so far, whose images pass through the network once forward
+        and once back, which takes twice as long."""
+        if self.preview_took or step == self.first_step:
+            return self.preview_took
+        images = (step - self.first_step) * self.config.train.batch
+        return (now - self.loop_began - self.previews_took) / images / 3 * self.preview_passes
 
     def saved(self) -> None:
         """Count the time to the next checkpoint from here."""
@@ -81,6 +107,7 @@ class Clock:
         yield
         self.last_preview = self.seconds
         self.preview_took = self.last_preview - began
+        self.previews_took += self.preview_took
 
 
 @contextmanager

@@ -39,6 +39,7 @@ class MetricsLog:
             total=1, disable=None if processes.is_main else True, delay=1e-3,  # not drawn as yet
             file=safe(sys.stderr), bar_format="{percentage:3.0f}% {bar:24} {desc}",
         )  # fmt: skip
+        self.say("compiling" if config.train.compile else "the first steps")
 
     def record(self, lr: float, loss: Tensor, norm: Tensor) -> None:
         """Keep what a step came to for the next line: its loss and the norm of its gradient."""
@@ -83,6 +84,11 @@ class MetricsLog:
         elif time.monotonic() - self.last_shown > PLAIN_SECONDS:
             self.last_shown = time.monotonic()
             self.bar.write(f"{progress:4.0%}  {text}", file=safe(sys.stderr))
+
+    def say(self, text: str) -> None:
+        """Show what is being done, other than steps."""
+        if not self.bar.disable:
+            self.bar.set_description_str(text)
 
     def close(self) -> None:
         self.bar.close()

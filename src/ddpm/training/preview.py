@@ -1,20 +1,21 @@
 """What a person looks at while a run trains: grids of samples, and the loss on held-out images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from PIL.Image import Image
 from torch import nn
 
 from ..checkpoint.run_dir import RunDir
-from ..config import Config, DataInfo
+from ..config import Config, DataInfo, SampleConfig
 from ..core.diffusion import Diffusion
-from ..generation.generate import cycle_labels, denoise_trajectory
+from ..data.dataset import ImageDataset
+from ..generation.generate import cycle_labels, denoise_trajectory, network_evaluations
 from ..utils.files import atomic_write, make_folder
 from ..utils.images import grid, to_uint8, zoom_for
 from ..utils.random import ImageNoise
 from .state import TrainState
-from .validation import Validation
+from .validation import BANDS, Validation
 
 SAMPLES = 40  # in a grid: four of each class, where there are ten
 PREVIEW_STEPS = 50
@@ -26,33 +27,54 @@ def preview(
     diffusion: Diffusion,
     validation: Validation,
     stop: Sequence[int] = (),
+    show: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Write grids of samples of the averaged and of the raw weights, and a line of held-out.jsonl.
 
-    Ends early once `stop` is not empty.
+    Ends early once `stop` is not empty. `show` is told what is being done.
     """
     for name, net in (("ema", state.ema.model), ("raw", state.net)):
-        image = sample_grid(net, diffusion, state.config, state.data, stop)
+        about = f"drawing samples of the {'averaged' if name == 'ema' else 'raw'} weights, "
+        image = sample_grid(net, diffusion, state.config, state.data, stop, show, about)
         if image is None:
             return
         run.require_held()
         make_folder(run.samples)
         with atomic_write(run.samples / f"{state.step:07}-{name}.png") as beside:
             image.save(beside)
+    show("measuring the loss on held-out images")
     validation.measure(state)
 
 
-def sample_grid(
-    net: nn.Module, diffusion: Diffusion, config: Config, info: DataInfo, stop: Sequence[int] = ()
-) -> Image | None:
-    """Return a grid of samples, of the same seeds and labels each time; None once told to stop.
+def preview_passes(config: Config, data: ImageDataset, validation: Validation) -> int:
+    """Return how often an image passes through a network in a preview."""
+    diffusion, classes = validation.loss.diffusion, bool(data.classes)
+    nfe = network_evaluations(preview_settings(config), diffusion, classes)
+    held_out = len(validation.sets["held out"][0])
+    return 2 * SAMPLES * nfe + 2 * held_out * len(BANDS)
 
-    For a look, not a score: where the config samples in more than PREVIEW_STEPS steps, this takes
-    DDIM in PREVIEW_STEPS.
-    """
+
+def preview_settings(config: Config) -> SampleConfig:
+    """Return how a preview samples: as the config says, but where that takes more than
+    PREVIEW_STEPS by DDIM in so many. It is for a look, not a score."""
     settings = config.sample
     if settings.steps > PREVIEW_STEPS:
         settings = replace(settings, sampler="ddim", eta=0.0, steps=PREVIEW_STEPS)
+    return settings
+
+
+def sample_grid(
+    net: nn.Module,
+    diffusion: Diffusion,
+    config: Config,
+    info: DataInfo,
+    stop: Sequence[int] = (),
+    show: Callable[[str], None] = lambda text: None,
+    about: str = "",
+) -> Image | None:
+    """Return a grid of samples, of the same seeds and labels each time; None once told to stop.
+    `show` is told what this is `about`, and how far it has come."""
+    settings = preview_settings(config)
     device = diffusion.schedule.alpha_bar.device
     y = cycle_labels(SAMPLES, (), info)
     y = None if y is None else y.to(device)
@@ -60,8 +82,10 @@ def sample_grid(
     noise = ImageNoise(config.seed, range(SAMPLES), shape, device)
     training = net.training
     net.eval()
-    for step in denoise_trajectory(net, diffusion, noise, y, settings, null=len(info.classes)):
+    states = denoise_trajectory(net, diffusion, noise, y, settings, null=len(info.classes))
+    for i, step in enumerate(states):
         x = step.x
+        show(f"{about}step {i} of {settings.steps}")
         if stop:
             break
     net.train(training)

@@ -1,10 +1,13 @@
 """Training: Algorithm 1, with a clock, a log, and a way to stop and go on."""
 
 import logging
+import math
 import os
-from contextlib import closing, nullcontext
+import time
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +33,16 @@ from .clock import Clock, catch_signals
 from .log import MetricsLog, rewind_logs
 from .nonfinite import NonFiniteGuard
 from .optimizers import build_optimizer
-from .preview import preview
-from .state import TrainState, restore_latest, save_checkpoint, save_guide, save_state
+from .preview import preview, preview_passes
+from .state import (
+    FIXED,
+    TrainState,
+    read_state_header,
+    restore_latest,
+    save_checkpoint,
+    save_guide,
+    save_state,
+)
 from .step import learning_rate, train_step
 from .validation import Validation, split_held_out
 
@@ -61,17 +72,18 @@ def train(
     """Train as the config says, and leave everything in the folder `out`:
 
     config.toml, metrics.jsonl, held-out.jsonl, samples/, model.safetensors (the EMA weights, for
-    use), guide.safetensors (early ones, for autoguidance) and state/ (to resume from). Ctrl-C,
-    SIGTERM and SIGHUP save and end; `resume` goes on from there, on the CPU bit for bit. `images`,
-    a data set or uint8 array, replace `config.data`. By default the best device. Raises UserError.
+    use), guide.safetensors (early ones) and state/. Ctrl-C, SIGTERM and SIGHUP save and end;
+    `resume` goes on from there, on the CPU bit for bit. `images`, a data set or uint8 array,
+    replace `config.data`. Raises UserError.
     """
+    began = time.monotonic()
     config = with_precision(check(config), device or best_device())
     accelerator = start(config, device)
     processes, run = Processes(accelerator), RunDir(Path(out))
     part = processes.part(config.train.batch, config.train.accumulate)
     main = processes.is_main  # of several processes one writes
-    if main:
-        check_trainable(out, resume, None if images is not None else config)
+    if ended := look_first(run, config, resume, own=images is not None, main=main):
+        return ended
     config, data = load_data(config, images, processes)
     learned, held_out = split_held_out(len(data), config.held_out)
     batches = training_batches(config, data, learned, part, accelerator.device)
@@ -79,11 +91,10 @@ def train(
     step = partial(train_step, accelerator, net, build_loss(config, diffusion), state.optimizer)
     validation = Validation(run, data, learned, held_out, diffusion, config.seed)
     guard, log = NonFiniteGuard(run, processes, batches), MetricsLog(run, config, processes)
-
     lock = run.locked() if main else nullcontext()
     with lock, catch_signals() as stop, processes.together(), closing(log):
         begin(run, state, resume, write=main)
-        clock = Clock(config, processes, state)
+        clock = Clock(config, processes, state, began, preview_passes(config, data, validation))
         while True:
             due = clock.due(state.step, stop=bool(stop))
             state.seconds = due.seconds
@@ -97,6 +108,7 @@ def train(
             if main and due.guide:
                 save_guide(run, state)
             if due.over or due.save and guard.all_finite:
+                log.say("saving")
                 if main:
                     save_checkpoint(run, state)
                 clock.saved()
@@ -106,7 +118,7 @@ def train(
             if due.preview:
                 with clock.preview():
                     if main:
-                        preview(run, state, diffusion, validation, stop)
+                        preview(run, state, diffusion, validation, stop, log.say)
 
             # All that is random in a step follows from the seed and the step.
             torch.manual_seed(derive_seed(config.seed, STEP, state.step))
@@ -117,9 +129,25 @@ def train(
             state.step += 1
             log.record(lr, *terms)
         if main and due.finished:
-            preview(run, state, diffusion, validation, stop)
+            preview(run, state, diffusion, validation, stop, log.say)
         processes.finish()
     return Result(run.path, state.step, state.images_seen, clock.seconds, log.loss, due.finished)
+
+
+def look_first(run: RunDir, config: Config, resume: bool, own: bool, main: bool) -> Result | None:
+    """Refuse, before any work is done, a folder that cannot be trained in; return what a run came
+    to whose budget is spent, where it was to `resume`. `own`: the images are not the config's."""
+    if main:
+        check_trainable(run.path, resume, None if own else config)
+    for path in inspect_run(run.path).states[:1] if resume else ():
+        with suppress(UserError, OSError):  # which are told later, with what to do
+            state = read_state_header(path)
+            same = all(attrgetter(k)(state.config) == attrgetter(k)(config) for k in FIXED)
+            spent = config.budget.progress(state.step, state.seconds) >= 1
+            if spent and same and state.config.data == config.data and run.model.exists():
+                images = state.step * config.train.batch
+                return Result(run.path, state.step, images, state.seconds, math.nan, True)
+    return None
 
 
 def initial_state(
