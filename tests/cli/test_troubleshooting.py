@@ -1,5 +1,6 @@
 """docs/troubleshooting.md quotes what is said: every fault in it is caused here, for real."""
 
+import json
 import os
 import re
 import shutil
@@ -113,7 +114,8 @@ def test_memory_that_runs_out(say):
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + 100_000_000, before[1]))
     try:
-        say("generate --n 9999 --batch 9999 --steps 1 --out a.png", "ddpm: out of memory")
+        say("generate --n 9999 --batch 9999 --steps 1 --out a.png", "ddpm: making … of … at a time")
+        say(train("--train.batch", "99999"), "ddpm: out of memory")
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
@@ -267,6 +269,19 @@ def test_files_of_weights(say, tmp_path):
     newer = {**about, "ddpm": re.sub(r'"version": \d+', '"version": 99', about["ddpm"])}
     save_file(load_file(model), model, metadata=newer)
     say("generate run --out b.png", "ddpm: … was written by a newer ddpm")
+
+
+def test_what_a_file_claims(say, tmp_path, monkeypatch):
+    say(train(), code=0)
+    with safe_open(tmp_path / "run" / "model.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()["ddpm"])
+    tensors = load_file(tmp_path / "run" / "model.safetensors")
+    header["config"]["sample"]["steps"] = header["config"]["diffusion"]["T"] = 2000
+    save_file(tensors, tmp_path / "x.safetensors", metadata={"ddpm": json.dumps(header)})
+    say("generate x.safetensors --out a.png", "ddpm: this checkpoint asks for … steps")
+    say("evaluate x.safetensors --steps 2", "ddpm: this checkpoint names … as what it was")
+    monkeypatch.setattr("ddpm.checkpoint.memory.LARGE", 0)
+    say("generate x.safetensors --steps 2 --out a.png", "note: making … images", code=0)
 
 
 def test_settings(say):

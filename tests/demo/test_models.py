@@ -8,6 +8,7 @@ import torch
 
 from ddpm import UserError, generate, load_images, save
 from ddpm.checkpoint.header import WEIGHTS
+from ddpm.config import write_toml
 from ddpm.demo import equations
 from ddpm.demo import models as models_module
 from ddpm.demo.models import MAX_EXAMPLE_STEPS, ModelStore
@@ -41,6 +42,7 @@ def test_examples_of_a_set_that_is_on_this_machine(digits, tmp_path, monkeypatch
     """Else the board says that the network made them."""
     path = str(tmp_path / "clothes.safetensors")
     config = replace(digits.config, root=str(tmp_path / "data"))
+    write_toml(config, tmp_path / "config.toml")  # it is a run's, whose root was named by its user
     save(path, digits.net, config, replace(digits.data, source="fashion-mnist"), 1, 1)
     assert not ModelStore([path], "cpu").has_real_examples(path)
     (tmp_path / "data" / "FashionMNIST" / "raw").mkdir(parents=True)

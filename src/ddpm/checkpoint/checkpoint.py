@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..config import Config, DataInfo
+from ..config import Config, DataInfo, read_toml
 from ..core.diffusion import Diffusion
 from ..core.ema import warm_decay
 from ..core.loss import Loss
@@ -18,7 +18,7 @@ from ..core.unet import UNet
 from ..utils.errors import UserError
 from .header import PRETRAINED as PRETRAINED
 from .header import VERSION, Header, Weights
-from .run_dir import find_checkpoint
+from .run_dir import RunDir, find_checkpoint
 from .tensors import load_tensors, require_finite, require_real, save_tensors
 
 
@@ -33,6 +33,9 @@ class Checkpoint:
     step: int
     images_seen: int
     weights: Weights = "ema"
+    trusted: bool = False
+    """Whether the data that its config names were named by the user: the config is that of the run
+    beside it, or comes with ddpm. Else nothing that it names is opened unasked."""
 
     @property
     def conditional(self) -> bool:
@@ -113,7 +116,7 @@ def load(path: str | Path) -> Checkpoint:
     that name is "./mnist"). Raises UserError where there is none, or it is damaged, of another
     program, or from a newer version.
     """
-    path = find_checkpoint(path)
+    bundled, path = path in PRETRAINED, find_checkpoint(path)
     tensors, header = load_tensors(path, Header)
     net, diffusion = rebuild(path, header.config, header.data, tensors)
     require_finite(path, net.state_dict())
@@ -125,7 +128,18 @@ def load(path: str | Path) -> Checkpoint:
         header.step,
         header.images_seen,
         header.weights,
+        trusted=bundled or is_of_run(path, header.config),
     )
+
+
+def is_of_run(path: Path, config: Config) -> bool:
+    """Return whether beside a checkpoint lie a run's settings, with the names of data that are in
+    its own."""
+    try:
+        given = read_toml(RunDir(path.parent).config)
+    except UserError:
+        return False
+    return (given.data, given.root) == (config.data, config.root)
 
 
 def rebuild(
@@ -135,7 +149,10 @@ def rebuild(
     UserError where the weights are not those that the config describes."""
     with fitting(str(path)):
         diffusion = build_diffusion(config)
+    u = config.unet
     try:
+        if len(u.mults) * (2 * u.blocks + 1) > len(tensors):  # each block has several
+            raise ValueError("there are fewer weights than blocks")
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
             net = build_net(config, data)
         net.load_state_dict(require_real(tensors), assign=True)

@@ -17,6 +17,7 @@ from ..utils.errors import UserError
 from ..utils.files import atomic_write
 from .checkpoint import Checkpoint
 from .header import VERSION, Header
+from .memory import require_memory
 
 OPSET = 18
 TOLERANCE = 1e-4  # between torch's outputs and onnxruntime's, absolute and relative
@@ -33,6 +34,7 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> None:
 
     Raise UserError where a library is missing, or onnxruntime computes something else.
     """
+    require_memory(checkpoint.config.unet, checkpoint.data.shape, 2 * 3)  # torch, and onnxruntime
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(
             f"ONNX needs {' and '.join(missing)}: pip install 'ddpm-from-scratch[onnx]'"

@@ -31,7 +31,7 @@ from ..config import (
     option,
 )
 from ..core.types import SamplerName, Spacing, Variance
-from ..generation.settings import check_steps, class_indices, with_options
+from ..generation.settings import check_steps, class_indices, own_settings, with_options
 from ..utils.errors import UsageError, UserError, did_you_mean, printable
 from ..utils.files import require_writable
 from ..utils.numbers import read_number, read_whole
@@ -234,7 +234,8 @@ def sampling_settings(
     if options.guide:
         find_checkpoint(options.guide)
     given = {field.name: getattr(options, field.name) for field in fields(SampleConfig)}
-    settings = with_options(header.config.sample, **given)
+    own = header.config.sample
+    settings = with_options(own if options.steps else own_settings(own), **given)
     for name, sampler in (("eta", "ddim"), ("variance", "ddpm")):
         if given[name] and settings.sampler != sampler:
             raise UserError(f"--{name} is for --sampler {sampler}, and this is {settings.sampler}")

@@ -69,9 +69,11 @@ class ModelStore:
 
     def _read_training_images(self, name: str, version: float) -> Tensor | None:
         """Return the images that the network was trained on, uint8 (N, C, H, W), where they are a
-        PUBLIC data set that is on this machine."""
+        PUBLIC data set that is on this machine, and a user has named its folder."""
         checkpoint = self._load(name, version)
         data, root = checkpoint.data, Path(checkpoint.config.root)
+        if not checkpoint.trusted:
+            return None
         source = "mnist5k" if data.source == "mnist" else data.source
         if source not in PUBLIC or not is_downloaded(source, root):
             return None

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import shlex
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -19,8 +20,14 @@ from ..config import SampleConfig
 from ..core.sampling import State
 from ..data.dataset import ImageDataset
 from ..data.load import load_images
-from ..generation.generate import Samples, check_guide, generate, network_evaluations
-from ..generation.settings import check_steps
+from ..generation.generate import (
+    Samples,
+    check_guide,
+    check_memory,
+    generate,
+    network_evaluations,
+)
+from ..generation.settings import check_steps, own_settings
 from ..utils.device import best_device, check_device, place
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
@@ -40,10 +47,10 @@ from .metrics import (
 from .reference import (
     Reference,
     check_shape,
+    extraction_seconds,
     floor,
     load_reference,
     make_protocol,
-    missing_features,
     reference_stats,
 )
 from .report import Protocol, Report, check_comparable, read_report
@@ -96,6 +103,7 @@ def evaluate(
     check_picture(memorization)
     with processes.main_process_first():  # it decodes the images, the others find them cached
         subject = load_subject(what)
+        settings = settings_within_memory(subject, settings, n or N, batch)
         reference = reference_for(
             subject, data, root=root, split=split, held_out=held_out, size=size, features=features,
             device=device,
@@ -167,6 +175,17 @@ def load_subject(
     return images
 
 
+def settings_within_memory(
+    subject: Checkpoint | ImageDataset, settings: SampleConfig | None, n: int, batch: int
+) -> SampleConfig | None:
+    """Return how a network is sampled. Raise UserError where memory has no room for its images,
+    before others are read at their size."""
+    if isinstance(subject, Checkpoint):
+        settings = settings or own_settings(subject.config.sample)
+        check_memory(subject, n, min(n, batch), settings, subject.conditional)
+    return settings
+
+
 def reference_for(
     subject: Checkpoint | ImageDataset,
     data: Reference | ImageDataset | str | Path | None,
@@ -179,15 +198,22 @@ def reference_for(
     if isinstance(data, Reference):
         return data
     if isinstance(subject, Checkpoint):
-        config = subject.config
-        if data is None and not subject.data.fingerprint:
+        config, info = subject.config, subject.data
+        if data is None and not info.fingerprint:
             raise UserError(
                 "this network does not say what it was trained on: name real images with --data"
             )
+        if data is None and not subject.trusted:
+            raise UserError(
+                f"this checkpoint names {config.data} as what it was trained on, which is not "
+                f"opened unasked: to compare with it, say --data {shlex.quote(config.data)}"
+            )
         data = config.data if data is None else data
+        size = size or ((info.height, info.width) if config.size else ())
+        root = root or (config.root if subject.trusted else "data")
         return load_reference(
-            data, root=root or config.root, size=size or config.size,
-            background=config.background, classes_from=config.classes_from, **options,
+            data, root=root, size=size, background=config.background,
+            classes_from=config.classes_from, **options,
         )  # fmt: skip
     if data is None and tuple(subject.images.shape[1:]) != DigitNet.SHAPE:
         raise UserError(
@@ -374,16 +400,6 @@ def log_notes(
         seconds += precision_recall_seconds(n + len(reference.images), 2048)
     if seconds > 10:
         logger.info("this will take about %s", timedelta(seconds=round(seconds)))
-
-
-def extraction_seconds(reference: Reference, n: int) -> float:
-    """Estimate the time to extract all features for a score of n samples, by timing a few."""
-    few, extractor = reference.images.images[:32], reference.extractor
-    extractor(few)
-    start = time.perf_counter()
-    extractor(few)
-    each = (time.perf_counter() - start) / len(few)
-    return each * (n + missing_features(reference, n))
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -271,6 +272,16 @@ def missing_features(reference: Reference, n: int) -> int:
     if not cached(reference, reference.floor_images, size).exists():
         missing += size
     return missing
+
+
+def extraction_seconds(reference: Reference, n: int) -> float:
+    """Estimate the time to extract all features for a score of n samples, by timing a few."""
+    few, extractor = reference.images.images[:32], reference.extractor
+    extractor(few)
+    start = time.perf_counter()
+    extractor(few)
+    each = (time.perf_counter() - start) / len(few)
+    return each * (n + missing_features(reference, n))
 
 
 # ---- the cache -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.checkpoint import Checkpoint, load
+from ..checkpoint.memory import require_memory
 from ..config import DataInfo, SampleConfig
 from ..core.diffusion import Diffusion
 from ..core.editing import inpaint, invert, slerp
@@ -24,7 +25,7 @@ from ..utils.errors import UserError
 from ..utils.images import to_float, to_uint8
 from ..utils.random import ImageNoise
 from .output import OnState, Samples
-from .settings import Labels, as_list, check_steps, class_indices
+from .settings import Labels, as_list, check_steps, class_indices, own_settings
 
 log = logging.getLogger(__name__)
 
@@ -83,14 +84,14 @@ def generate(
     `settings.guidance`. Several `processes` share the batches, and each returns all images.
 
     Raises UserError for classes that the network does not know, for more steps than it has times,
-    and for an edit or a guide that does not fit it.
+    for an edit or a guide that does not fit it, and for images that memory has no room for.
     """
     if n < 1 or batch < 1:
         raise UserError(f"cannot make {n} images, {batch} at a time: both must be 1 or more")
     device = device or best_device()
     check_device(str(device))
     checkpoint = on_device(checkpoint, device)
-    settings = settings or checkpoint.config.sample
+    settings = settings or own_settings(checkpoint.config.sample)
     weaker = None if guide is None else on_device(guide, device)
     if weaker is not None:
         check_guide(weaker, checkpoint)
@@ -100,6 +101,9 @@ def generate(
     y = cycle_labels(n, labels, checkpoint.data)
     if (edit and not labels) or (settings.guidance == 0 and weaker is None):
         y = None
+    check_memory(
+        checkpoint, n, min(n, batch), settings, y is not None, weaker, say=processes.is_main
+    )
 
     def make(index: range) -> tuple[Tensor]:
         for state in trajectories(checkpoint, n, index, seed, y, settings, edit, weaker):
@@ -145,10 +149,10 @@ def trajectories(
 
     `y` has the labels of all n, or is None for no class. The networks run where they are.
     """
-    data = checkpoint.data
+    data, shape = checkpoint.data, checkpoint.data.shape
     check_edit(edit, data)
+    check_memory(checkpoint, n, len(index), settings, y is not None, guide)
     device = next(checkpoint.net.parameters()).device
-    shape = (data.channels, data.height, data.width)
     noise: Noise = ImageNoise(seed, index, shape, device)
     if edit and edit.towards is not None:
         a, b = (ImageNoise(s, [0] * len(index), shape, device) for s in (seed, edit.towards))
@@ -273,6 +277,24 @@ def check_edit(edit: Edit | None, data: DataInfo) -> None:
             f"change is above 0 and at most 1, not {edit.change}, and rounds are one or more, "
             f"not {edit.rounds}"
         )
+
+
+def check_memory(
+    checkpoint: Checkpoint,
+    n: int,
+    at_once: int,
+    settings: SampleConfig,
+    classes: bool,
+    guide: Checkpoint | None = None,
+    say: bool = False,
+) -> None:
+    """Raise UserError where memory has no room for n images, so many at once, whose `classes` are
+    asked for or not; `say` how much they take where it is much."""
+    twice = classes and guide is None and settings.guidance not in (0, 1)
+    device = next(checkpoint.net.parameters()).device
+    require_memory(
+        checkpoint.config.unet, checkpoint.data.shape, at_once, device, n, 1 + twice, say
+    )
 
 
 def check_guide(guide: Checkpoint, checkpoint: Checkpoint) -> None:

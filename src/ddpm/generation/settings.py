@@ -11,6 +11,7 @@ from ..utils.errors import UserError, did_you_mean, printable
 
 ANIMATIONS = (".gif", ".webp")
 ENDINGS = (".png", ".jpg", ".jpeg", ".npz", *ANIMATIONS)
+MAX_OWN_STEPS = 1000  # that a checkpoint may ask for, if nobody else does
 
 Labels: TypeAlias = str | int | Sequence[str | int]
 """One class, or several, by name or number."""
@@ -19,6 +20,17 @@ Labels: TypeAlias = str | int | Sequence[str | int]
 def with_options(settings: SampleConfig, **options: object) -> SampleConfig:
     """Return the settings with those options that are not None."""
     return replace(settings, **{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
+
+
+def own_settings(settings: SampleConfig) -> SampleConfig:
+    """Return the settings that a checkpoint holds. Raises UserError where these ask for so many
+    steps that a person should."""
+    if settings.steps > MAX_OWN_STEPS:
+        raise UserError(
+            f"this checkpoint asks for {settings.steps:,} steps an image: say how many it may "
+            f"take, such as --steps 50"
+        )
+    return settings
 
 
 def check_steps(settings: SampleConfig, T: int) -> None:

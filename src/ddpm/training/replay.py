@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint.checkpoint import build_loss, rebuild
+from ..checkpoint.memory import require_memory
 from ..checkpoint.tensors import load_tensors, under_prefix
 from ..utils.device import place
 from ..utils.errors import UserError
@@ -56,6 +57,7 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
     loss = build_loss(header.config, diffusion.to(device))
     torch.manual_seed(derive_seed(header.config.seed, STEP, header.step))
     batch, part = header.config.train.batch, slice(header.first, header.first + len(x0))
+    require_memory(header.config.unet, header.data.shape, len(x0), device, kept=4 * batch)  # of ε
     if header.config.flip:  # which had its draw before
         torch.rand(batch, 1, 1, 1, device=device)
     y = None if y is None else y.to(device)
