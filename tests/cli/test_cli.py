@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from ddpm.cli.common import notes_shown
 from ddpm.cli.main import COMMANDS, main
 from ddpm.cli.train import read_train_options
 from ddpm.config import Config, preset, presets, read_toml, to_dict, validated, write_toml
+from ddpm.core.types import SamplerName
 from ddpm.utils.errors import UserError
 
 TINY = [
@@ -103,7 +105,8 @@ def test_options_change_the_preset_and_a_budget_takes_the_place_of_its_own():
 def test_choices_are_listed_in_the_order_of_the_code(capsys):
     with pytest.raises(SystemExit):
         main(["generate", "--help"])
-    assert "--sampler {ddpm,ddim,dpm++,heun}" in capsys.readouterr().out
+    choices = ",".join(get_args(SamplerName))
+    assert f"--sampler {{{choices}}}" in capsys.readouterr().out
 
 
 def test_notes_of_the_library_are_shown_once_and_by_the_main_process_alone(monkeypatch, capsys):
