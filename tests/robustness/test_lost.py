@@ -217,6 +217,55 @@ def test_going_back_goes_further_where_the_last_checkpoint_does_not_help(
     assert "back to step 2" in caplog.text
 
 
+def explode_after(step, monkeypatch, ends_at=None):
+    """Have every step that follows on this one explode, until the run has gone further back. Where
+    it `ends_at` a step, nothing more is written from then on, as if it had been killed."""
+    module = sys.modules["ddpm.training.train"]
+    honest, taken = module.train_step, []
+
+    def exploding(accelerator, net, loss, optimizer, *args):
+        terms = honest(accelerator, net, loss, optimizer, *args)
+        taken.append(int(optimizer.state_dict()["state"][0]["step"]))
+        if ends_at in taken:
+            raise KeyboardInterrupt
+        if min(taken) > step and taken[-1] > step:
+            with torch.no_grad():
+                for p in net.parameters():
+                    p.mul_(1e4)
+        return terms
+
+    monkeypatch.setattr(module, "train_step", exploding)
+    return taken
+
+
+def test_a_kill_after_going_back_twice_leaves_no_gap_in_the_logs(begin, tmp_path, monkeypatch):
+    begin(steps=2)
+    begin(steps=4, resume=True)
+    with monkeypatch.context() as patch:
+        explode_after(4, patch, ends_at=3)
+        with pytest.raises(KeyboardInterrupt):
+            begin(steps=6, resume=True)
+    run = RunDir(tmp_path / "run")
+    assert [line["step"] for line in metrics(run.path)] == [1, 2]
+    assert load_tensors(run.state, StateHeader)[1].step == 2
+    assert begin(steps=6, resume=True).finished
+    assert [line["step"] for line in metrics(run.path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_saves_at_each_step_keep_the_checkpoint_before_what_failed(
+    begin, small, images, tmp_path, monkeypatch, caplog
+):
+    """Where it has gone back to step 4, it is saved at once, and so is what follows."""
+    begin(steps=2)
+    begin(steps=4, resume=True)
+    explode_after(4, monkeypatch)
+    config = replace(small, steps=8, train=replace(small.train, save_minutes=1e-6))
+    assert train(config, tmp_path / "run", images=images, device="cpu", resume=True).finished
+    assert "back to step 4" in caplog.text
+    assert "back to step 2" in caplog.text
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [*range(1, 9)]
+
+
 def test_a_state_of_no_numbers_is_passed_over(begin, tmp_path, caplog):
     begin(steps=2)
     begin(steps=3, resume=True)

@@ -100,6 +100,11 @@ class Clock:
         """Count the time to the next checkpoint from here."""
         self.last_saved = self.seconds
 
+    def went_back(self, state: TrainState) -> None:
+        """Go on from a state that was restored: what came after it is to be done again."""
+        self.saved()
+        self.progress = self.config.budget.progress(state.step, state.seconds)
+
     @contextmanager
     def preview(self) -> Iterator[None]:
         """Time a preview, and count the time to the next one from its end."""

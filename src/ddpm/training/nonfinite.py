@@ -50,7 +50,8 @@ class NonFiniteGuard:
 
     After MAX_NONFINITE_STEPS since the last checkpoint, or where there is nothing sound to save,
     the run goes back to it with half of the learning rate; where that does not help, to the one
-    before. After MAX_ROLLBACKS in a row it gives up.
+    before, which is kept until the run is beyond where it failed. After MAX_ROLLBACKS in a row it
+    gives up.
     """
 
     def __init__(self, run: RunDir, processes: Processes, batches: Batches):
@@ -141,8 +142,7 @@ class NonFiniteGuard:
         self.run.require_held()
         self.failed_at = max(self.failed_at, state.step)
         lr_scale, further = state.lr_scale, self.rollbacks > 0
-        repair = self.processes.is_main and not further  # both stay until a sound one is saved
-        if not restore_latest(self.run, state, repair, further):
+        if not restore_latest(self.run, state, self.processes.is_main, further):
             raise UserError(f"there is no checkpoint left in {self.run.path} to go back to")
         state.lr_scale = min(lr_scale, state.lr_scale) / 2
         if self.processes.is_main:

@@ -152,22 +152,24 @@ def save_guide(run: RunDir, state: TrainState) -> None:
         state.save_average(run.guide)
 
 
-def save_checkpoint(run: RunDir, state: TrainState) -> None:
-    """Write what the run needs to be resumed, keep the state before it, and write the averaged
-    weights. The logs up to here are on disk before."""
+def save_checkpoint(run: RunDir, state: TrainState, push: bool = True) -> None:
+    """Write what the run needs to be resumed, and the averaged weights. The state that this
+    replaces becomes the one before, unless it is not to `push` that out. The logs up to here are on
+    disk before."""
     run.require_held()
     for log in (run.metrics, run.held_out):
         if log.exists():
             sync_file(log)
     sync_folder(run.path)
-    save_state(run, state)
+    save_state(run, state, push)
     run.require_held()
     state.save_average(run.model)
 
 
-def save_state(run: RunDir, state: TrainState) -> None:
+def save_state(run: RunDir, state: TrainState, push: bool = True) -> None:
     run.require_held()
-    link_or_copy(run.state, run.previous_state)
+    if push:
+        link_or_copy(run.state, run.previous_state)
     state.save(run.state)
 
 
@@ -175,17 +177,18 @@ def restore_latest(
     run: RunDir, state: TrainState, repair: bool = True, further: bool = False
 ) -> bool:
     """Restore the newest state that is whole; return False where there is none to restore. With
-    `further`, the one before the newest, where there is one.
+    `further`, rather the one before the newest, where there is one.
 
     Where the newest is missing, damaged or not of finite numbers the one before it serves, with a
-    note. With `repair` that takes its place too: the next to be written must not replace the only
-    one that is whole. Raises UserError where all are damaged, or of another run or a newer version,
-    and OSError where one cannot be read.
+    note. With `repair` what is restored is the newest from then on: the next to be written must not
+    replace the only one that is whole, and the logs follow on it. Raises UserError where all are
+    damaged, or of another run or a newer version, and OSError where one cannot be read.
     """
     states = inspect_run(run.path).states
     if repair and states == (run.previous_state,):
         logger.warning("%s is missing; going on from the checkpoint before it", run.state)
-    for path in states[1:] if further and len(states) > 1 else states:
+    states = states[1:] + states[:1] if further else states
+    for path in states:
         with path.open("rb"):  # what may not be read is not for that damaged
             pass
         try:

@@ -103,14 +103,14 @@ def train(
                 log.write(state, finite, skipped=len(losses) - len(finite))
             if guard.exhausted or due.writes and not guard.is_sound(state, diffusion):
                 guard.rollback(state)
-                clock.saved()
+                clock.went_back(state)
                 continue
             if main and due.guide:
                 save_guide(run, state)
             if due.over or due.save and guard.all_finite:
                 log.say("saving")
                 if main:
-                    save_checkpoint(run, state)
+                    save_checkpoint(run, state, push=not guard.rollbacks)
                 clock.saved()
                 guard.saved(state.step)
             if due.over:
