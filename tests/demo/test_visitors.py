@@ -18,6 +18,7 @@ pytest.importorskip("gradio", reason="the demo needs gradio")
 import httpx
 import psutil
 
+from ddpm.demo.middleware import RequestFilter
 from ddpm.demo.queue import MAX_WAITING
 from ddpm.demo.server import MAX_SESSIONS
 from ddpm.demo.turns import Turns
@@ -469,13 +470,52 @@ def test_a_cookie_that_was_made_up_opens_nothing(locked):
         assert is_explained(answer)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="has one address of its own elsewhere")
+def test_who_guesses_keeps_no_other_address_out(locked):
+    wrong = {"username": "ddpm", "password": "open says me"}
+    right = {"username": "ddpm", "password": "open sesame"}
+    assert (
+        httpx.post(f"{locked}/login", data=right, timeout=60).status_code == 200
+    )  # none wrong yet
+
+    def guess():
+        with httpx.Client(base_url=locked, trust_env=False, timeout=120) as client:
+            client.post("/login", data=wrong)
+
+    threads = [threading.Thread(target=guess) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(transport=transport, base_url=locked, trust_env=False, timeout=60) as other:
+        assert other.post("/login", data=right).status_code == 200
+        assert other.get("/config").status_code == 200
+    assert any(thread.is_alive() for thread in threads)
+    for thread in threads:
+        thread.join()
+
+
+def test_each_wrong_password_costs_more_and_few_are_remembered():
+    gate = RequestFilter(None)
+    seconds = [gate.note_guess("192.0.2.1", True) for _ in range(12)]
+    assert seconds == [1, 1, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert gate.note_guess("192.0.2.1", False) == 0
+    assert gate.note_guess("192.0.2.1", True) == 1
+    for i in range(3000):
+        gate.note_guess(str(i), True)
+    assert len(gate.wrong) == 1000
+
+
 def test_guesses_are_slowed(locked):
-    """However many are made at once."""
+    """However many of an address are made at once."""
 
     def guess():
         wrong = {"username": "ddpm", "password": "open says me"}
         codes.append(httpx.post(f"{locked}/login", data=wrong, timeout=120).status_code)
 
+    right = {"username": "ddpm", "password": "open sesame"}
+    assert (
+        httpx.post(f"{locked}/login", data=right, timeout=60).status_code == 200
+    )  # none wrong yet
     codes, start = [], time.monotonic()
     threads = [threading.Thread(target=guess) for _ in range(30)]
     for thread in threads:

@@ -4,24 +4,30 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from contextlib import nullcontext
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from weakref import WeakValueDictionary
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..utils.errors import plain
-from .queue import FairQueue
+from .queue import FairQueue, address_of
 from .uploads import MAX_BYTES
 
 MAX_REQUEST = 3 * MAX_BYTES // 2  # bytes; base64 makes an upload longer by a third
 MAX_RECEIVING = 8 * MAX_REQUEST  # bytes of all requests that are arriving
-GUESS_SECONDS = 1.0  # that a wrong password costs, while nobody else can guess
-MAX_GUESSING = 20  # who wait to be told whether theirs is right
+GUESS_SECONDS = 1.0  # that a wrong password costs, while its address can give no other
+MAX_GUESS_SECONDS = 60.0  # which it is doubled up to, with each wrong one after FREE_GUESSES
+FREE_GUESSES = 3
+MAX_GUESSING = 5  # passwords of an address that wait to be told whether they are right
+MAX_ADDRESSES = 1000  # whose guesses are remembered
 
 # What the page that asks for the password is made of. All else is for those who have given it.
 OPEN_PATHS = ("/", "/login", "/login/", "/theme.css", "/favicon.ico", "/robots.txt")
@@ -47,8 +53,10 @@ class RequestFilter:
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = (), gated: bool = False):
         self.app, self.hosts, self.gated = app, frozenset(hosts), gated
-        self.receiving = self.guessing = 0
-        self.one_guess = asyncio.Lock()
+        self.receiving = 0
+        self.guessing: Counter[str] = Counter()
+        self.wrong: OrderedDict[str, int] = OrderedDict()  # guesses of an address
+        self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,25 +115,36 @@ class RequestFilter:
         return None
 
     async def guess(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one who gives a password: of all who do, one after the other, and the later where
-        it is wrong."""
+        """Answer one who gives a password: of an address one after the other, and the later the
+        more of them have been wrong."""
+        address = address_of(Request(scope))
+        lock = self.locks.setdefault(address, asyncio.Lock())
 
         async def slow_send(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                await asyncio.sleep(GUESS_SECONDS)
+            if message["type"] == "http.response.start":
+                await asyncio.sleep(self.note_guess(address, message["status"] >= 400))
             await send(message)
 
-        if self.guessing >= MAX_GUESSING:
-            await told(429, "too many are giving passwords: try again in a minute")(
-                scope, receive, send
-            )
-            return
-        self.guessing += 1
+        if self.guessing[address] >= MAX_GUESSING:
+            refused = told(429, "too many wrong passwords: try again in a minute")
+            return await refused(scope, receive, send)
+        self.guessing[address] += 1
         try:
-            async with self.one_guess:
+            async with lock:
                 await self.app(scope, receive, slow_send)
         finally:
-            self.guessing -= 1
+            self.guessing -= Counter([address])  # which forgets those that are zero
+
+    def note_guess(self, address: str, wrong: bool) -> float:
+        """Return for how many seconds the answer to a guess is kept back."""
+        guesses = self.wrong.pop(address, 0)
+        if not wrong:
+            return 0.0
+        self.wrong[address] = guesses + 1
+        if len(self.wrong) > MAX_ADDRESSES:
+            self.wrong.popitem(last=False)
+        doubled = min(max(0, guesses + 1 - FREE_GUESSES), 10)
+        return min(GUESS_SECONDS * 2.0**doubled, MAX_GUESS_SECONDS)
 
     def listening(self, scope: Scope) -> Any:
         """Return a context in which the queue knows that the visitor is there, where this is what
