@@ -81,8 +81,10 @@ def test_images(say, tmp_path):
     say(train("--data", "nothing", out="d"), "ddpm: there is no data at")
     (tmp_path / "torn.zip").write_bytes(b"PK\x03\x04 and no more")
     say(train("--data", "torn.zip", out="e"), "ddpm: … is not a folder, a zip")
-    np.savez("other.npz", pictures=np.zeros((4, 8, 8)))
-    say(train("--data", "other.npz", out="f"), "ddpm: … must hold images as")
+    np.savez("other.npz", mu=np.zeros(8), sigma=np.zeros((8, 8)))
+    say(train("--data", "other.npz", out="f"), "ddpm: …: it must hold images as")
+    np.savez("volumes.npz", images=np.zeros((4, 9, 9, 9)))
+    say(train("--data", "volumes.npz", out="f"), "ddpm: …: images must have the shape")
     np.savez("floats.npz", images=np.full((4, 8, 8), 7.5))
     say(train("--data", "floats.npz", out="f"), "ddpm: …: images must be uint8, or numbers in")
 

@@ -74,6 +74,8 @@ def array_images(array: StoredArray, size: tuple[int, int] | None = None) -> Arr
     if axis == 1:
         notes.insert(0, f"images of shape {array.shape} are read as (N, C, H, W)")
     height, width = size or (h, w)
+    if min(height, width) < MIN_SIDE:
+        raise UserError(f"images of {width}x{height} are too small: a side has {MIN_SIDE} or more")
 
     def parts() -> Iterator[np.ndarray]:
         for part in array.parts():

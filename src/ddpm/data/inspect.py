@@ -122,7 +122,7 @@ def value_notes(data: ImageDataset, flip: bool) -> list[str]:
     """Return notes where the pixels have few values, and where images are of one colour."""
     lines, (low, high, used) = [], byte_levels(data.images)
     if used <= FEW_LEVELS or high - low < NARROW:
-        dark = "; 12 bits stored in 16, for one, come out nearly black" if high < NARROW else ""
+        dark = " 12 bits stored in 16, for one, come out nearly black" if high < NARROW else ""
         lines.append(
             f"the pixels have {used} of 256 levels, from {low} to {high}: is this so in the "
             f"files?{dark}"

@@ -73,8 +73,7 @@ def train(
 
     config.toml, metrics.jsonl, held-out.jsonl, samples/, model.safetensors (the EMA weights, for
     use), guide.safetensors (early ones) and state/. Ctrl-C, SIGTERM and SIGHUP save and end;
-    `resume` goes on from there, on the CPU bit for bit. `images`, a data set or uint8 array,
-    replace `config.data`. Raises UserError.
+    `resume` goes on, on the CPU bit for bit. `images` replace `config.data`. Raises UserError.
     """
     began = time.monotonic()
     config = with_precision(check(config), device or best_device())
