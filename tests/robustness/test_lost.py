@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from ddpm import UserError, load, train
 from ddpm.checkpoint.run_dir import RunDir
 from ddpm.checkpoint.tensors import load_tensors, save_tensors
+from ddpm.cli.main import main
 from ddpm.cli.train import read_train_options
 from ddpm.training.state import StateHeader
 from runs import metrics
@@ -69,6 +70,34 @@ def test_the_command_resumes_where_no_settings_were_written(tmp_path):
     assert (options.resume, options.config.steps) == (True, 3)
     options = read_train_options(["cifar10", "--out", str(tmp_path / "run"), "--resume"])
     assert options.config.data == "cifar10"
+
+
+def test_a_run_goes_on_whose_settings_are_gone(begin, small, tmp_path, images, caplog):
+    np.save(tmp_path / "a.npy", images)
+    config = replace(small, data=str(tmp_path / "a.npy"))
+    run, words = RunDir(tmp_path / "run"), ["train", "--out", str(tmp_path / "run")]
+    train(config, run.path, device="cpu")
+    wanted = run.config.read_text()
+    run.config.unlink()
+    assert main([*words, "--data", config.data]) == 1
+    assert main([*words, "--resume", "--steps", "5", "--device", "cpu"]) == 0
+    assert f"{run.config} is missing: going on with the settings in {run.state}" in caplog.text
+    assert run.config.read_text() == wanted.replace("steps = 3", "steps = 5", 1)
+    assert [line["step"] for line in metrics(run.path)] == [1, 2, 3, 4, 5]
+    run.config.unlink()
+    run.state.write_text("torn")
+    assert read_train_options([*words[1:], "--resume"]).config.data == config.data
+
+
+def test_weights_without_a_state_or_settings_are_told(begin, tmp_path, capsys):
+    begin()
+    run = RunDir(tmp_path / "run")
+    for path in (run.config, run.state, run.previous_state):
+        path.unlink()
+    with pytest.raises(UserError, match=r"cannot go on: .* there are .*model.safetensors.*--init"):
+        begin(resume=True)
+    with pytest.raises(UserError, match="is in use: give another --out"):
+        begin()
 
 
 # ---- the lock --------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ def inspect_run(path: str | Path) -> RunContents:
     logs = (run.model, run.guide, run.metrics, run.held_out, *run.samples.glob("[!.]*"))
     learned = tuple(file for file in logs if file.is_file() and file.stat().st_size)
     kind: Contents
-    if run.config.is_file():
+    if run.config.is_file() or states:  # which have the settings too
         kind = "saved" if states or learned else "begun"
     else:
         kind = "nothing" if is_unused(run) else "other"
@@ -185,11 +185,12 @@ def check_trainable(path: str | Path, resume: bool, config: Config | None = None
     A run that has learned nothing may be begun again: with `resume`, or with the same `config`.
     """
     run = inspect_run(path)
-    if resume and (run.kind == "other" or not is_occupied(run.dir.path)):
+    if resume and (run.kind == "other" and not run.learned or not is_occupied(run.dir.path)):
         raise UserError(f"there is no run to go on with in {path}")
     begun = run.kind == "begun" and (config is None or has_settings(run.dir, config))
     if not resume and run.kind != "nothing" and not begun:
-        raise UserError(f"{path} is in use: go on with it by --resume, or give another --out")
+        resumable = "go on with it by --resume, or " if run.is_run else ""
+        raise UserError(f"{path} is in use: {resumable}give another --out")
     folder = run.dir.state.parent
     if not run.states and (run.learned or folder.is_symlink() and not folder.exists()):
         there = ", ".join(sorted({file.relative_to(path).parts[0] for file in run.learned}))

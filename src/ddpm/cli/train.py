@@ -1,5 +1,6 @@
 """`ddpm train`: a run, from the settings of a preset or of the run itself."""
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from ..checkpoint.header import PRETRAINED
-from ..checkpoint.run_dir import find_checkpoint
+from ..checkpoint.run_dir import RunContents, find_checkpoint
 from ..config import Config, option, preset, presets, read_toml
 from ..data.names import require_data
 from ..utils.errors import UserError
@@ -18,6 +19,8 @@ from ..utils.files import free_name
 from .common import Device, parse, say
 
 FIRST = "first-run"
+
+log = logging.getLogger(__name__)
 
 
 def unbounded(config: Config) -> Config:
@@ -78,7 +81,7 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
         if options.preset and run.is_run:
             raise UserError("--resume goes on with the run's own settings: leave out the preset")
         if run.is_run:  # else one was stopped there before it had written its settings
-            base = read_toml(run.dir.config)
+            base = settings_of(run)
             options = over(base)
     if options.preset and options.preset != argv[0]:
         base = preset(options.preset)
@@ -87,6 +90,19 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
     if config.steps is config.images is config.minutes is None:
         config = replace(config, steps=base.steps, images=base.images, minutes=base.minutes)
     return replace(options, config=config)
+
+
+def settings_of(run: RunContents) -> Config:
+    """Return the settings of a run: of its config.toml or, where that is gone, of a state."""
+    if run.dir.config.is_file():
+        return read_toml(run.dir.config)
+    from ..training.state import read_state_header
+
+    whole = [path for path in run.states if path not in run.damaged]
+    path = whole[0] if whole else run.dir.state
+    config = read_state_header(path).config
+    log.info("%s is missing: going on with the settings in %s", run.dir.config, path)
+    return config
 
 
 def larger(config: Config) -> str:
