@@ -164,8 +164,46 @@ def test_going_on(say, tmp_path):
     say("train --out run --resume --steps 4", "note: … is not a whole safetensors file", code=0)
     state.unlink()
     say("train --out run --resume --steps 5", "note: … is missing; going on", code=0)
+    (tmp_path / "run" / "config.toml").unlink()
+    say(["train", "--out", "run", "--resume", "--steps", "6"], "note: … is missing: going on with",
+        code=0)  # fmt: skip
     state.parent.rename(tmp_path / "away")
-    say("train --out run --resume --steps 6", "ddpm: the run in … cannot go on: … is missing")
+    say("train --out run --resume --steps 7", "ddpm: the run in … cannot go on: … is missing")
+
+
+def test_a_folder_that_is_not_a_run_as_yet(say, tmp_path):
+    (tmp_path / "run" / "state").mkdir(parents=True)
+    say(train("--resume"), "note: nothing was learned in", code=0)
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "diary.txt").write_text("mine")
+    say(train(out="papers"), "ddpm: … is in use: give another --out")
+
+
+def while_it_trains(change, monkeypatch):
+    """Have a run's folder changed after its first step."""
+    module = sys.modules["ddpm.training.train"]
+    honest = module.train_step
+
+    def changing(*args):
+        monkeypatch.setattr(module, "train_step", honest)
+        change()
+        return honest(*args)
+
+    monkeypatch.setattr(module, "train_step", changing)
+
+
+def test_what_goes_away_under_a_run(say, tmp_path, monkeypatch):
+    def another():
+        (tmp_path / "run").rename(tmp_path / "gone")
+        shutil.copytree(tmp_path / "gone", tmp_path / "run")
+
+    say(train(), code=0)
+    while_it_trains(another, monkeypatch)
+    say("train --out run --resume --steps 4", "ddpm: … was removed or moved while this run")
+    while_it_trains(lambda: [p.unlink() for p in (tmp_path / "a" / "state").glob("*.safetensors")],
+                    monkeypatch)  # fmt: skip
+    say(train("--train.lr", "100", out="a", steps="9"), "note: the weights of step … have exploded",
+        "ddpm: there is no checkpoint left in")  # fmt: skip
 
 
 def start(*words, **more):
