@@ -216,7 +216,8 @@ class Config:
     flip: bool = False
     """Mirror half of the images, left to right. Never for digits."""
     init: Annotated[str, option("WEIGHTS")] = ""
-    """Begin from these weights: a run's folder, a .safetensors file, or bundled weights."""
+    """Begin from these weights, and with their network: a run's folder, a .safetensors file,
+    bundled weights, or a folder of diffusers. Images, classes and size may be others."""
     seed: Annotated[Seed, option("N", "-s")] = 0
     """Seed of everything random in the run."""
     root: Annotated[str, option("FOLDER")] = "data"

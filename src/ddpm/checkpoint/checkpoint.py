@@ -1,9 +1,11 @@
 """Trained networks on disk, and the only place where a config meets a class."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -20,6 +22,14 @@ from .header import PRETRAINED as PRETRAINED
 from .header import VERSION, Header, Weights
 from .run_dir import RunDir, find_checkpoint
 from .tensors import load_tensors, require_finite, require_real, save_tensors
+
+MADE_ANEW = {  # where a run begins from weights that do not have it
+    "label": "the embedding of the classes",
+    "conv_in": "the layers that meet the image", "conv_out": "the layers that meet the image",
+    "fine": "the stage at full resolution",
+}  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -161,26 +171,45 @@ def rebuild(
     return net.float(), diffusion
 
 
-def load_initial(net: UNet, data: DataInfo, path: str) -> None:
-    """Set the weights of `net` to those of the checkpoint at `path`. The embedding of the classes
-    stays as it is where these are others, and so does a stage at full resolution that is new.
+def load_initial(net: UNet, data: DataInfo, path: str, config: Config | None = None) -> None:
+    """Set the weights of `net`, which the config describes, to those of the checkpoint that `path`
+    names: one of ours, a folder of diffusers, or a .pt file that is read.
 
-    Raises UserError where the networks differ in anything else.
+    A note says what is new: the embedding of the classes where these are others, the layers that
+    meet the image where it has other channels or patches, a stage at full resolution, and the
+    process that the weights were trained for. Raises UserError where the networks differ in
+    anything else.
     """
-    given = load(path)
-    weights = given.net.state_dict()
-    own = net.state_dict()
+    from .foreign import load_any
+
+    given = load_any(path, (data.height, data.width))
+    own, weights = net.state_dict(), given.net.state_dict()
     if given.data.classes != data.classes:
         weights.pop("label.weight", None)
-        weights |= {k: v for k, v in own.items() if k == "label.weight"}
-    if not given.config.unet.fine:
-        weights |= {k: v for k, v in own.items() if k.startswith("fine.")}
-    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
+    fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+    new = {name.split(".")[0] for name in own.keys() - fitting.keys()}
+    hidden = ("heads", "groups", "conventions")  # which no shape tells
+    others = config and any(
+        getattr(config.unet, k) != getattr(given.config.unet, k) for k in hidden
+    )
+    if others or new - MADE_ANEW.keys() or weights.keys() - own.keys():
         raise UserError(
             f"this run cannot begin with the weights of {path}, which are of another network: "
-            f"give the --unet settings, and images of the channels, that it was trained with"
+            f"give the --unet settings that it was trained with"
         )
-    net.load_state_dict(weights)
+    net.load_state_dict(own | fitting)
+    parts = [text for name, text in MADE_ANEW.items() if name in new]
+    if given.data.classes and not data.classes:
+        parts.append("no classes any more")
+    process = given.config.diffusion
+    if config and (config.diffusion.schedule, config.diffusion.target) != (
+        process.schedule, process.target,
+    ):  # fmt: skip
+        parts.append(f"another process than {process.schedule} with the target {process.target}")
+    logger.info(
+        "beginning from the weights of %s, of %dx%d images; new: %s",
+        path, given.data.width, given.data.height, ", ".join(dict.fromkeys(parts)) or "nothing",
+    )  # fmt: skip
 
 
 def average_note(step: int, decay: float) -> str | None:

@@ -30,9 +30,11 @@ from ..config import (
 from ..core.types import ScheduleName, Target
 from ..core.unet import UNet
 from ..utils.errors import UserError
-from .checkpoint import Checkpoint, rebuild
-from .header import FOREIGN, is_whole
+from .checkpoint import Checkpoint, load, rebuild
+from .diffusers import is_diffusers, read_diffusers
+from .header import FOREIGN, PRETRAINED, is_whole
 from .layouts import IMPROVED_DIFFUSION, LABELS, PYTORCH_DDPM, Layout, from_layout
+from .run_dir import inspect_run
 from .tensors import require_real
 
 ZIP = b"PK\x03\x04"  # how a file of torch.save begins, since torch 1.6
@@ -77,6 +79,18 @@ def is_foreign(path: Path) -> bool:
     """Return whether this is a file, by its ending or its contents, that torch.save may have
     written."""
     return path.is_file() and (path.suffix.lower() in FOREIGN or first_bytes(path) == ZIP)
+
+
+def load_any(name: str, side: tuple[int, ...] = (32,)) -> Checkpoint:
+    """Return the checkpoint that a name means, of ours or of another program; `side` is of its
+    images, where it does not say it. Raise UserError as the functions that read them do."""
+    path = Path(name)
+    if name not in PRETRAINED:
+        if is_foreign(path):
+            return read_foreign(path, Recipe(side))
+        if is_diffusers(path) and inspect_run(path).model is None:
+            return read_diffusers(path)
+    return load(name)
 
 
 def read_foreign(path: Path, recipe: Recipe = Recipe()) -> Checkpoint:

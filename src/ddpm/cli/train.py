@@ -10,8 +10,8 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from ..checkpoint.header import PRETRAINED
-from ..checkpoint.run_dir import RunContents, find_checkpoint
+from ..checkpoint.header import PRETRAINED, read_header
+from ..checkpoint.run_dir import RunContents, RunDir, check_trainable, find_checkpoint
 from ..config import Config, option, preset, presets, read_toml
 from ..data.names import require_data
 from ..utils.errors import UserError
@@ -41,9 +41,11 @@ class TrainOptions:
     )
     preset: Annotated[
         Positional[str | None],
-        option("[PRESET]", help=f"Where the settings begin: {', '.join(presets())}; {FIRST} if "
-               f"none is named."),
+        option("[PRESET]", help=f"Where the settings begin: {', '.join(presets())}, or the folder "
+               f"of a run; {FIRST} if none is named."),
     ] = None  # fmt: skip
+    file: Annotated[str | None, arg(name="config", metavar="FILE", help_behavior_hint="")] = None
+    """Or the config.toml that they begin with: a run's is that run again."""
     out: Annotated[str | None, option("FOLDER", "-o")] = None
     """Folder of the run. By default runs/PRESET, with a number where that is taken."""
     resume: Annotated[FlagCreatePairsOff[bool], option()] = False
@@ -57,12 +59,37 @@ def starting_from(config: Config) -> TrainOptions:
 
 
 def first_settings(argv: Sequence[str]) -> Config:
-    """Return the preset that the first word names; first-run if it names none."""
-    return preset(argv[0] if argv and not argv[0].startswith("-") else FIRST)
+    """Return the settings that the first word names; first-run if it names none."""
+    return settings_named(argv[0] if argv and not argv[0].startswith("-") else FIRST)
+
+
+def settings_named(name: str) -> Config:
+    """Return the settings of a preset, of a run's folder, or in a .toml file. Raises UserError
+    where there is none such."""
+    config = RunDir(Path(name)).config
+    if name in presets():
+        return preset(name)
+    if os.path.isfile(config):  # False even for names that no file can have
+        return read_toml(config)
+    return read_toml(Path(name)) if name.endswith(".toml") else preset(name)
+
+
+def settings_of_weights(name: str) -> Config:
+    """Return what the checkpoint of that name says of its settings: one of ours is told without
+    torch. Raises UserError where there is none."""
+    try:
+        return read_header(find_checkpoint(name)).config
+    except UserError:
+        if not Path(name).exists():
+            raise
+    from ..checkpoint.foreign import load_any  # of another program, or damaged
+
+    return load_any(name).config
 
 
 def read_train_options(argv: Sequence[str]) -> TrainOptions:
-    """Parse twice: first to learn the preset, or the run, whose settings are the second's defaults.
+    """Parse once for what names the settings to begin with, a preset, a run or a file, and again
+    with these as defaults; then once more where weights are named, whose network is meant.
 
     A budget on the command line takes the place of the preset's, whatever its unit.
     """
@@ -70,21 +97,22 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
     def over(base: Config) -> TrainOptions:
         return parse(TrainOptions, argv, "ddpm train", default=starting_from(base))
 
-    base = first_settings(argv)
+    base = first = first_settings(argv)
     options = over(base)
+    name = options.file or options.preset
+    if options.file and options.preset:
+        raise UserError("settings begin with a preset or with a --config: name one of them")
     if options.resume:
-        if not options.out:
-            raise UserError("--resume needs the folder of the run: --out RUN")
-        from ..checkpoint.run_dir import check_trainable
-
-        run = check_trainable(options.out, resume=True)
-        if options.preset and run.is_run:
-            raise UserError("--resume goes on with the run's own settings: leave out the preset")
-        if run.is_run:  # else one was stopped there before it had written its settings
-            base = settings_of(run)
-            options = over(base)
-    if options.preset and options.preset != argv[0]:
-        base = preset(options.preset)
+        base = settings_to_resume(options, base)
+    elif options.file or name and name != argv[0]:
+        base = settings_named(str(name))
+    options = options if base is first else over(base)
+    if options.config.init not in ("", base.init):
+        weights = settings_of_weights(options.config.init)
+        base = replace(
+            base, unet=weights.unet, diffusion=weights.diffusion, sample=weights.sample,
+            train=base.train if name else weights.train,
+        )  # fmt: skip
         options = over(base)
     config = options.config
     if config.steps is config.images is config.minutes is None:
@@ -113,16 +141,36 @@ def larger(config: Config) -> str:
     return "give it a larger one"
 
 
+def settings_to_resume(options: TrainOptions, base: Config) -> Config:
+    """Return the settings of the run in --out: `base` where it was stopped before it had written
+    any."""
+    if not options.out:
+        raise UserError("--resume needs the folder of the run: --out RUN")
+    run = check_trainable(options.out, resume=True)
+    if not run.is_run:
+        return base
+    if options.file or options.preset:
+        raise UserError("--resume goes on with the run's own settings: leave out any others")
+    return settings_of(run)
+
+
+def default_out(options: TrainOptions) -> Path:
+    """Return the folder of a run that has been given none: by the name of its settings."""
+    path = Path(os.path.abspath(options.file or options.preset or FIRST))
+    name = path.parent.name if path.name == "config.toml" else path.name.removesuffix(".toml")
+    return free_name(Path("runs", name))
+
+
 def train(options: TrainOptions) -> int:
     require_data(options.config.data)
-    if options.config.init and not options.resume:
+    if options.config.init and not options.resume and not Path(options.config.init).exists():
         find_checkpoint(options.config.init)
 
     from ..training.train import train as train_run
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not options.out:
         raise UserError("several processes need one folder: name it with --out RUN")
-    out = Path(options.out or free_name(Path("runs", options.preset or FIRST)))
+    out = Path(options.out or default_out(options))
     result = train_run(options.config, out, device=options.device, resume=options.resume)
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
         return 0 if result.finished else 130

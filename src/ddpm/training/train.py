@@ -158,7 +158,7 @@ def initial_state(
     torch.manual_seed(derive_seed(config.seed, INIT))
     raw, diffusion = build(config, data)
     if config.init and not (resume and inspect_run(run.path).states):
-        load_initial(raw, data, config.init)
+        load_initial(raw, data, config.init, config)
     place(raw, accelerator.device)
     ema = EMA(raw, config.train.ema)
     optimizer = accelerator.prepare(build_optimizer(raw, config.train))
