@@ -188,10 +188,8 @@ def load_initial(net: UNet, data: DataInfo, path: str, config: Config | None = N
         weights.pop("label.weight", None)
     fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
     new = {name.split(".")[0] for name in own.keys() - fitting.keys()}
-    hidden = ("heads", "groups", "conventions")  # which no shape tells
-    others = config and any(
-        getattr(config.unet, k) != getattr(given.config.unet, k) for k in hidden
-    )
+    alike = attrgetter("heads", "groups", "conventions")  # which no shape tells
+    others = config and alike(config.unet) != alike(given.config.unet)
     if others or new - MADE_ANEW.keys() or weights.keys() - own.keys():
         raise UserError(
             f"this run cannot begin with the weights of {path}, which are of another network: "
