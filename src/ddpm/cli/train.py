@@ -107,7 +107,8 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
     elif options.file or name and name != argv[0]:
         base = settings_named(str(name))
     options = options if base is first else over(base)
-    if options.config.init not in ("", base.init):
+    resumed = options.resume and base is not first  # whose network is its own
+    if options.config.init not in ("", base.init) and not resumed:
         weights = settings_of_weights(options.config.init)
         base = replace(
             base, unet=weights.unet, diffusion=weights.diffusion, sample=weights.sample,
