@@ -3,14 +3,16 @@
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ddpm import UserError, train
 from ddpm.checkpoint import tensors as module
-from ddpm.checkpoint.run_dir import RunDir
-from runs import assert_same, tensors
+from ddpm.checkpoint.run_dir import RunDir, inspect_run
+from runs import assert_same, metrics, tensors
 
 
 def full_disk(*args, **kwargs):
@@ -113,3 +115,88 @@ def test_the_state_before_is_kept(tiny, tmp_path):
     before, _ = module.read_tensors(run.previous_state)
     now, _ = module.read_tensors(run.state)
     assert before.keys() >= {k for k in now if k.startswith("raw.")}
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Makes a disk of so many kB, and gives it another size."""
+    path = tmp_path / "disk"
+
+    def sized(kb):
+        again = "remount," if path.exists() else ""
+        path.mkdir(exist_ok=True)
+        words = ["mount", "-t", "tmpfs", "-o", f"{again}size={kb}k", "none", path]
+        if not shutil.which("mount") or subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("no disk can be mounted here")
+        return path
+
+    yield sized
+    subprocess.run(["umount", path], capture_output=True)
+
+
+@pytest.fixture
+def small(tiny):
+    unet = replace(tiny.unet, channels=4, mults=(1,), attention=(), groups=2, patch=1)
+    config = replace(tiny, unet=unet, held_out=2, steps=4)
+    return replace(config, train=replace(tiny.train, batch=4, save_minutes=1e-6))
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+
+
+def assert_goes_on(config, path, wanted):
+    """What was whole still is, nothing is left over, and with more room the run ends the same."""
+    contents = inspect_run(path)
+    assert not contents.damaged
+    assert not [p for p in path.rglob("*") if p.name.startswith((".part", ".tmp"))]
+    yield
+    result = train(config, path, images=IMAGES, device="cpu", resume=contents.is_run)
+    assert result.finished
+    assert_same(tensors(path), tensors(wanted))
+    assert [line["step"] for line in metrics(path)] == [*range(1, config.steps + 1)]
+
+
+SIZES = [16, 28, 60, 90, 120, 160]
+
+
+@pytest.mark.parametrize(
+    "kb", [k if k in (60, 120) else pytest.param(k, marks=pytest.mark.long) for k in SIZES]
+)
+def test_a_small_disk_is_full_in_a_checkpoint(small, disk, tmp_path, kb):
+    train(small, tmp_path / "whole", images=IMAGES, device="cpu")
+    run = disk(kb) / "run"
+    with pytest.raises((OSError, UserError), match="No space left"):
+        train(small, run, images=IMAGES, device="cpu")
+    check = assert_goes_on(small, run, tmp_path / "whole")
+    next(check)
+    disk(4000)
+    assert list(check) == []
+
+
+def test_a_small_disk_is_full_in_the_log(small, disk, tmp_path, monkeypatch):
+    """A line that crosses a block's end has no room, and is torn there."""
+    config = replace(small, steps=40, train=replace(small.train, save_minutes=9.0))
+    train(config, tmp_path / "whole", images=IMAGES, device="cpu")
+    run = disk(1000) / "run"
+    module = sys.modules["ddpm.training.train"]
+    honest, taken = module.train_step, []
+
+    def filling(*args):
+        taken.append(1)
+        if len(taken) < 20:  # the first block of the log is not full yet
+            return honest(*args)
+        with suppress(OSError), (run.parent / "others").open("ab", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        return honest(*args)
+
+    monkeypatch.setattr(module, "train_step", filling)
+    with pytest.raises(OSError, match="No space left"):
+        train(config, run, images=IMAGES, device="cpu")
+    monkeypatch.undo()
+    lines = RunDir(run).metrics.read_text().splitlines()
+    assert 20 <= len(lines) < 40
+    check = assert_goes_on(config, run, tmp_path / "whole")
+    next(check)
+    (run.parent / "others").unlink()
+    assert list(check) == []

@@ -1,10 +1,14 @@
 """A run that is killed at any moment ends with the same weights, once it is resumed."""
 
 import multiprocessing
+import os
+import platform
 import random
+import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +49,32 @@ def test_killed_many_times_it_ends_with_the_same_weights(kills, tiny_dropout, tm
             assert_same(tensors(path), wanted)
             assert (path / "guide.safetensors").read_bytes() == wanted_guide
             ends += 1
+
+
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="calls have other numbers"
+)
+@pytest.mark.parametrize(
+    "calls",
+    [
+        pytest.param((15, 26), id="two"),
+        pytest.param(range(1, 31), id="first thirty", marks=pytest.mark.long),
+        pytest.param(range(31, 196, 3), id="others", marks=pytest.mark.long),
+    ],
+)
+def test_killed_at_a_system_call_that_writes(calls, tmp_path):
+    """All of it is as if it had not been: weights, files, lines of logs; and nothing is left over.
+    Of a write, half is done."""
+    script = Path(__file__).with_name("kill_at_calls.py")
+    path = os.pathsep.join([str(script.parents[1]), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, *map(str, calls)], capture_output=True, text=True,
+        env=environment,
+    )  # fmt: skip
+    if "] ptrace" in done.stderr:
+        pytest.skip("no process can be traced here")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    ends = [line for line in done.stdout.splitlines() if " after " in line]
+    assert len(ends) == len(calls)
+    assert not [line for line in ends if not line.startswith("same after")]
