@@ -366,6 +366,18 @@ def test_a_finished_run_that_is_resumed_logs_nothing_twice(begin, tmp_path):
     assert (run.metrics.read_text(), run.held_out.read_text()) == before
 
 
+def test_a_run_that_was_killed_in_its_last_preview_makes_it_anew(begin, tmp_path):
+    begin()
+    run = RunDir(tmp_path / "run")
+    (grid,) = run.samples.glob("*-raw.png")
+    before = grid.read_bytes(), run.held_out.read_text()
+    run.held_out.write_text(before[1][:-9])
+    begin(resume=True)
+    grid.unlink()
+    begin(resume=True)
+    assert (grid.read_bytes(), run.held_out.read_text()) == before
+
+
 def test_an_unexplained_refusal_is_a_sentence():
     from ddpm.utils.errors import explained
 

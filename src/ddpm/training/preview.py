@@ -14,6 +14,7 @@ from ..generation.generate import cycle_labels, denoise_trajectory, network_eval
 from ..utils.files import atomic_write, make_folder
 from ..utils.images import grid, to_uint8, zoom_for
 from ..utils.random import ImageNoise
+from .log import logged_step
 from .state import TrainState
 from .validation import BANDS, Validation
 
@@ -61,6 +62,14 @@ def preview_settings(config: Config) -> SampleConfig:
     if settings.steps > PREVIEW_STEPS:
         settings = replace(settings, sampler="ddim", eta=0.0, steps=PREVIEW_STEPS)
     return settings
+
+
+def was_previewed(run: RunDir, step: int, held_out: bool) -> bool:
+    """Return whether all is there that a `preview` of this step writes; `held_out`: the losses too.
+    A run may be killed before its last one has come to its end."""
+    grids = all((run.samples / f"{step:07}-{name}.png").is_file() for name in ("ema", "raw"))
+    lines = run.held_out.read_text(errors="replace").splitlines() if run.held_out.exists() else []
+    return grids and (not held_out or bool(lines) and logged_step(lines[-1]) == step)
 
 
 def sample_grid(

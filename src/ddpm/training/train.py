@@ -33,7 +33,7 @@ from .clock import Clock, catch_signals
 from .log import MetricsLog, rewind_logs
 from .nonfinite import NonFiniteGuard
 from .optimizers import build_optimizer
-from .preview import preview, preview_passes
+from .preview import preview, preview_passes, was_previewed
 from .state import (
     FIXED,
     TrainState,
@@ -143,7 +143,8 @@ def look_first(run: RunDir, config: Config, resume: bool, own: bool, main: bool)
             state = read_state_header(path)
             same = all(attrgetter(k)(state.config) == attrgetter(k)(config) for k in FIXED)
             spent = config.budget.progress(state.step, state.seconds) >= 1
-            if spent and same and state.config.data == config.data and run.model.exists():
+            whole = run.model.exists() and was_previewed(run, state.step, config.held_out > 0)
+            if spent and same and whole and state.config.data == config.data:
                 images = state.step * config.train.batch
                 return Result(run.path, state.step, images, state.seconds, math.nan, True)
     return None
