@@ -49,8 +49,8 @@ class EvaluateOptions(SamplingOptions):
     n: Annotated[Count | None, option("N", "-n")] = None
     """How many images to make: by default 10,000."""
     data: Annotated[str | None, option("DATA")] = None
-    """The real images, as in training, never mirrored. By default those the network was trained on;
-    for a file of 28x28 digits, mnist."""
+    """The real images, as in training, never mirrored. By default those a run of yours, or a
+    bundled network, was trained on; for a file of 28x28 digits, mnist."""
     root: Annotated[str | None, option("FOLDER")] = None
     """Where the named sets lie, or are downloaded to: by default as in training, or data."""
     split: Annotated[Literal["train", "test"] | None, option()] = None

@@ -86,8 +86,8 @@ def evaluate(
     what          a network: a Checkpoint, a run's folder, a .safetensors file, the name of bundled
                   weights; or images: an npz, a zip, a folder, Samples, an array of uint8
     data          the real images: a Reference, or what `load_reference` takes with `root`, `split`,
-                  `held_out`, `size` and `features`. By default those that the network was trained
-                  on; for digits of 28x28, mnist
+                  `held_out`, `size` and `features`. By default those that a run, or a bundled
+                  network, was trained on; for digits of 28x28, mnist
     n, seed, settings, guide, batch  make n images (10,000) with the network, as `generate` does
     likelihood    also bound the bits/dim of so many held-out images, in T evaluations each
     memorization  also compare the samples with the training images; a path, ending in .png, is for
