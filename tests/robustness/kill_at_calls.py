@@ -130,9 +130,10 @@ def main(folder, kills):
     )  # fmt: skip
     config = replace(config, sample=replace(config.sample, steps=1))
     whole, run = folder / "whole", RunDir(folder / "run")
-    for i, call in enumerate(traced(lambda: go_on(config, whole), whole), 1):
+    calls = traced(lambda: go_on(config, whole), whole)
+    for i, call in enumerate(calls, 1):
         print(i, call, flush=True)
-    for kill_at in kills:
+    for kill_at in (i for i in kills if i <= len(calls)):
         shutil.rmtree(run.path, ignore_errors=True)
         *_, call = traced(lambda: go_on(config, run.path), run.path, kill_at)
         in_process(lambda: go_on(config, run.path))
