@@ -1,7 +1,7 @@
 """The settings of a run: frozen dataclasses, checked by pydantic, written as TOML.
 
-A preset is a TOML file in `presets/` with the settings that differ from the defaults here. A run
-writes its whole config to `config.toml`.
+A preset is a TOML file in `presets/` with the settings that differ from the defaults here, or from
+those of the preset that it is `like`. A run writes its whole config to `config.toml`.
 """
 
 import os
@@ -407,5 +407,13 @@ def preset(name: str) -> Config:
             raise UserError(f"{name} is no preset: images are given by --data {name}")
         there_are = f"there is no preset {name!r}; there are {', '.join(presets())}"
         raise UserError(there_are + did_you_mean(name, presets()))
+    return validated(Config, preset_table(name), f"preset {name}")
+
+
+def preset_table(name: str) -> dict[str, Any]:
+    """Return what the file of a preset says, over what the one says that it is `like`."""
     text = resources.files(__package__).joinpath("presets", f"{name}.toml").read_text("utf-8")
-    return validated(Config, tomllib.loads(text), f"preset {name}")
+    own = tomllib.loads(text)
+    table = preset_table(own.pop("like")) if "like" in own else {}
+    parts = {k: table.get(k, {}) | v for k, v in own.items() if isinstance(v, dict)}
+    return table | own | parts

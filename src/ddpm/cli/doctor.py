@@ -9,7 +9,8 @@ from tyro.conf import Positional
 from ..config import ClassesFrom, option, preset
 from ..data.names import require_data
 from ..utils.errors import UserError
-from .common import Device, Root, Size, check_file, say
+from .common import Device, Root, Size, check_file, device_for, say
+from .train import FIRST
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class DoctorOptions:
 
     data: Annotated[Positional[str], option("DATA")]
     """As in training: a named set; a folder, zip or npz of images; or hf:OWNER/NAME."""
-    preset: Annotated[str, option("PRESET")] = "first-run"
-    """Whose network and budget are meant."""
+    preset: Annotated[str | None, option("PRESET")] = None
+    """Whose network and budget are meant: by default, as in training, what suits the images."""
     root: Root = "data"
     size: Size = ()
     """As in training: crop and resize to this."""
@@ -46,23 +47,28 @@ def doctor(options: DoctorOptions) -> int:
     from ..data.inspect import inspect_images
     from ..data.load import load_images
     from ..training.benchmark import about_cost
+    from ..training.choice import choose
 
     sheet = Path(options.sheet) if options.sheet else None
     if sheet:
         if sheet.suffix.lower() != ".png":
             raise UserError(f"--sheet {sheet}: end it in .png")
         check_file(sheet, overwrite=False)
-    config = replace(
-        preset(options.preset), data=options.data, root=options.root, size=options.size,
-        flip=options.flip, channels=options.channels, background=options.background,
-    )  # fmt: skip
     data = load_images(
-        config.data, config.size, config.root, channels=config.channels,
-        background=config.background, classes_from=options.classes_from,
+        options.data, options.size, options.root, channels=options.channels,
+        background=options.background, classes_from=options.classes_from,
     )  # fmt: skip
+    name, why = options.preset or FIRST, ""
+    if options.preset or options.data == preset(FIRST).data:
+        config = preset(name)
+    else:
+        name, config, why = choose(data, device_for(options.device))
+    config = replace(config, flip=config.flip and bool(why) or options.flip)
     data = data if config.labels else data.without_labels()
-    for line in inspect_images(data, config.data, config.flip, sheet, options.classes_from):
+    for line in inspect_images(data, options.data, config.flip, sheet, options.classes_from):
         say(line)
+    if why:
+        say(why)
     for line in about_cost(config, data, options.device):
         say(line)
     return 0

@@ -14,9 +14,9 @@ from ..checkpoint.header import PRETRAINED, read_header
 from ..checkpoint.run_dir import RunContents, RunDir, check_trainable, find_checkpoint
 from ..config import Config, option, preset, presets, read_toml
 from ..data.names import require_data
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.files import free_name
-from .common import Device, parse, say
+from .common import Device, device_for, parse, say
 
 FIRST = "first-run"
 
@@ -42,7 +42,7 @@ class TrainOptions:
     preset: Annotated[
         Positional[str | None],
         option("[PRESET]", help=f"Where the settings begin: {', '.join(presets())}, or the folder "
-               f"of a run; {FIRST} if none is named."),
+               f"of a run. If none is named, {FIRST}, or for --data what suits the images."),
     ] = None  # fmt: skip
     file: Annotated[str | None, arg(name="config", metavar="FILE", help_behavior_hint="")] = None
     """Or the config.toml that they begin with: a run's is that run again."""
@@ -89,7 +89,8 @@ def settings_of_weights(name: str) -> Config:
 
 def read_train_options(argv: Sequence[str]) -> TrainOptions:
     """Parse once for what names the settings to begin with, a preset, a run or a file, and again
-    with these as defaults; then once more where weights are named, whose network is meant.
+    with these as defaults; then once more where weights are named, whose network is meant, or where
+    settings are chosen for the images.
 
     A budget on the command line takes the place of the preset's, whatever its unit.
     """
@@ -115,10 +116,34 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
             train=base.train if name else weights.train,
         )  # fmt: skip
         options = over(base)
+    elif not name and not options.resume and suits_data(options.config, base):
+        chosen, base = settings_for(options)
+        options = replace(over(base), preset=chosen)
     config = options.config
     if config.steps is config.images is config.minutes is None:
         config = replace(config, steps=base.steps, images=base.images, minutes=base.minutes)
     return replace(options, config=config)
+
+
+def suits_data(config: Config, first: Config) -> bool:
+    """Return whether settings are to be chosen for the images: others than first-run's, for which
+    nobody has begun to describe a network."""
+    own = replace(config.unet, dropout=first.unet.dropout) != first.unet
+    return config.data != first.data and not own
+
+
+def settings_for(options: TrainOptions) -> tuple[str, Config]:
+    """Return the preset that is chosen for the images, and its settings; a note says why."""
+    require_data(options.config.data)
+    if options.out:
+        check_trainable(options.out, resume=False)
+    device = device_for(options.device)
+    from ..training.choice import choose
+    from ..training.train import read_images
+
+    name, config, why = choose(read_images(options.config), device)
+    log.info(why)
+    return name, replace(config, data=options.config.data)
 
 
 def settings_of(run: RunContents) -> Config:
@@ -179,7 +204,8 @@ def train(options: TrainOptions) -> int:
         say(f"{out} had come to the end of its budget: to go on, {larger(options.config)}")
         return 0
     minutes = result.seconds / 60
-    say(f"{result.images_seen:,} images in {minutes:.1f} minutes, loss {result.loss:.4f}: {out}")
+    seen = counted(result.images_seen, "image")
+    say(f"{seen} in {minutes:.1f} minutes, loss {result.loss:.4f}: {out}")
     if not result.finished:
         say(f"stopped at step {result.step:,}; go on with: ddpm train --out {out} --resume")
         return 130

@@ -235,6 +235,14 @@ def start(config: Config, device: str | None) -> Accelerator:
     )
 
 
+def read_images(config: Config) -> ImageDataset:
+    """Return the images that the config names."""
+    return load_images(
+        config.data, config.size, config.root, channels=config.channels,
+        background=config.background, classes_from=config.classes_from,
+    )  # fmt: skip
+
+
 def load_data(
     config: Config, images: ImageDataset | np.ndarray | None, processes: Processes
 ) -> tuple[Config, ImageDataset]:
@@ -244,10 +252,7 @@ def load_data(
     """
     if images is None:
         with processes.main_process_first():  # it decodes them, and the others read its cache
-            data = load_images(
-                config.data, config.size, config.root, channels=config.channels,
-                background=config.background, classes_from=config.classes_from,
-            )  # fmt: skip
+            data = read_images(config)
     else:
         data = images if isinstance(images, ImageDataset) else ImageDataset.from_array(images)
         config = replace(config, data=data.source, size=())

@@ -1,0 +1,49 @@
+"""Which preset suits images that nobody has named one for."""
+
+from dataclasses import replace
+
+import torch
+
+from ..config import Config, preset
+from ..data.dataset import ImageDataset
+from ..data.inspect import mirror_accuracy
+from ..utils.errors import counted
+
+FEW = 2000  # images, of which a network of these sizes soon knows each
+FEW_DROPOUT = 0.1
+ENOUGH_TO_TELL = 500  # images that tell whether mirroring changes them
+ALIKE = 0.56  # how often a classifier may be right about mirror images of which none is odd
+
+
+def choose(data: ImageDataset, device: str) -> tuple[str, Config, str]:
+    """Return the name of the preset for these images on this device, its settings with what few
+    images need, and a sentence on both.
+
+    Large networks are for GPUs. Few images have dropout, a shorter warm-up, as their runs are
+    short, and are mirrored where a classifier cannot tell them from their mirror images.
+    """
+    n, channels, height, width = data.images.shape
+    side, large = max(height, width), torch.device(device).type in ("cuda", "xpu")
+    if not large and channels == 1 and side <= 32:
+        name = "small-28"
+    else:
+        name = f"{'large' if large else 'small'}-{32 if side <= 48 else 64}"
+    config, more = preset(name), ""
+    if n < FEW:
+        dropout = max(FEW_DROPOUT, config.unet.dropout)
+        warmup = min(100, config.train.warmup)
+        flip = n >= ENOUGH_TO_TELL and mirror_accuracy(data.images) < ALIKE
+        config = replace(
+            config,
+            unet=replace(config.unet, dropout=dropout),
+            train=replace(config.train, warmup=warmup),
+            flip=flip,
+        )
+        more = f"; as they are few, dropout {dropout:g}" + (" and mirror images" if flip else "")
+    return (
+        name,
+        config,
+        f"the preset {name} was chosen for {counted(n, 'image')} of {width}x{height} in "
+        f"{counted(channels, 'channel')} on {device}{more}; {config.minutes:g} minutes, unless "
+        f"another budget is given",
+    )

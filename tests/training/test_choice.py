@@ -1,0 +1,119 @@
+"""Images that nobody names a preset for get one that suits them, and are told which and why."""
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm import ImageDataset, build, load, load_images
+from ddpm.cli.main import main
+from ddpm.cli.train import default_out, read_train_options
+from ddpm.config import preset
+from ddpm.training.choice import choose
+from pictures import folder_of, photos
+
+
+def images(n, channels, height, width):
+    return ImageDataset.from_array(torch.zeros(n, channels, height, width, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("shape", "on_cpu", "on_gpu"),
+    [
+        ((1, 28, 28), "small-28", "large-32"),
+        ((1, 32, 32), "small-28", "large-32"),
+        ((3, 28, 28), "small-32", "large-32"),
+        ((3, 32, 32), "small-32", "large-32"),
+        ((1, 48, 40), "small-32", "large-32"),
+        ((1, 64, 64), "small-64", "large-64"),
+        ((3, 32, 64), "small-64", "large-64"),
+        ((4, 64, 64), "small-64", "large-64"),
+    ],
+)
+def test_a_preset_is_chosen_by_size_channels_and_device(shape, on_cpu, on_gpu):
+    data = images(2000, *shape)
+    for device, name in (("cpu", on_cpu), ("mps", on_cpu), ("cuda:1", on_gpu), ("xpu", on_gpu)):
+        chosen, config, why = choose(data, device)
+        assert (chosen, config) == (name, preset(name))
+        for word in (name, "2,000 images", f"{shape[2]}x{shape[1]}", device, "minutes"):
+            assert word in why
+        net, _ = build(config, data.info)
+        x = torch.zeros(1, *shape)
+        with torch.inference_mode():
+            assert net(x, torch.ones(1)).shape == x.shape
+
+
+def test_the_presets_of_named_sets_are_these():
+    for name, like in (("cifar10-cpu", "small-32"), ("celeba64-cpu", "small-64"),
+                       ("cifar10", "large-32"), ("celeba64", "large-64"), ("mnist", "small-28"),
+                       ("first-run", "small-28")):  # fmt: skip
+        ours, theirs = preset(name), preset(like)
+        assert (ours.unet, ours.diffusion) == (theirs.unet, theirs.diffusion)
+        assert ours.train.lr == theirs.train.lr
+
+
+def test_few_images_are_not_learned_by_heart_so_soon():
+    _, config, why = choose(images(1999, 3, 64, 64), "cpu")
+    assert config.unet.dropout == 0.1 > preset("small-64").unet.dropout
+    assert config.train.warmup == 100 < preset("small-64").train.warmup
+    assert "as they are few, dropout 0.1" in why
+    one = choose(images(1, 1, 28, 28), "cpu")[2]
+    assert "for 1 image of 28x28 in 1 channel on" in one
+
+
+def test_few_images_are_mirrored_where_that_makes_no_odd_ones():
+    digits = load_images("mnist5k").images[::5]
+    assert not choose(ImageDataset.from_array(digits), "cpu")[1].flip
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 16, 16, 3), dtype=np.uint8)
+    assert choose(ImageDataset.from_array(noise), "cpu")[1].flip
+    assert not choose(ImageDataset.from_array(noise[:100]), "cpu")[1].flip  # too few to tell
+    both = ImageDataset.from_array(np.concatenate([noise, noise]))
+    assert not choose(both, "cpu")[1].flip  # not few
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Photos in three folders, and a working folder beside them."""
+    for i, name in enumerate(("cats", "dogs", "owls")):
+        folder_of(photos(6, seed=i, side=80), tmp_path / "photos" / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_own_images_are_trained_with_the_preset_of_their_size(own, capsys):
+    words = ["--data", "photos", "--size", "64", "--device", "cpu"]
+    small = ["--steps", "1", "--train.batch", "2", "--sample.steps", "1", "--unet.dropout", "0.3"]
+    assert main(["train", *words, *small]) == 0
+    out, err = capsys.readouterr()
+    assert err.count("the preset small-64 was chosen for 18 images of 64x64 in 3 channels") == 1
+    assert "2 images in" in out
+    made = load("runs/small-64")
+    assert (made.data.shape, made.data.classes) == ((3, 64, 64), ("cats", "dogs", "owls"))
+    assert made.config.unet.patch == preset("small-64").unet.patch
+    assert made.config.unet.dropout == 0.3  # what is typed goes before what is chosen
+    assert (made.config.steps, made.config.minutes) == (1, None)
+    assert main(["train", *words, "--out", "runs/small-64"]) == 1
+    assert "is in use" in capsys.readouterr().err
+
+
+def test_a_choice_is_made_for_own_images_alone(own):
+    chosen = read_train_options(["--data", "photos", "--size", "30", "--no-flip"])
+    assert (chosen.preset, chosen.config.minutes, chosen.config.size) == ("small-32", 150, (30,))
+    assert str(default_out(chosen)) == "runs/small-32"
+    data = ["--data", "photos", "--size", "64"]
+    assert read_train_options([]).preset is None
+    assert read_train_options(["--size", "64"]).config.unet == preset("first-run").unet
+    assert read_train_options(["mnist", *data]).config.unet == preset("mnist").unet
+    assert read_train_options([*data, "--init", "mnist"]).config.unet == load("mnist").config.unet
+    own_network = read_train_options([*data, "--unet.channels", "16"]).config.unet
+    assert (own_network.channels, own_network.mults) == (16, preset("first-run").unet.mults)
+
+
+def test_the_doctor_speaks_of_the_same_choice(own, capsys):
+    assert main(["doctor", "photos", "--size", "32", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "the preset small-32 was chosen for 18 images of 32x32" in out
+    assert "its budget: 150 minutes" in out
+    assert main(["doctor", "photos", "--size", "32", "--device", "cpu", "--preset", "mnist"]) == 0
+    out = capsys.readouterr().out
+    assert "was chosen" not in out
+    assert "its budget: 15 minutes" in out
