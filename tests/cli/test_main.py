@@ -117,24 +117,30 @@ def test_ctrl_c_while_modules_are_read_is_no_traceback():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds the address space")
-def test_memory_that_runs_out_for_real(tmp_path):
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("generate --n 3000 --batch 3000 --steps 1 --out a.png", "ddpm: making 3,000 images of"),
+        ("train first-run --steps 1 --train.batch 4000 --out run", "ddpm: out of memory ("),
+    ],
+)
+def test_memory_that_runs_out_for_real(tmp_path, words, says):
     code = (
         "import resource, sys, torch; from ddpm.cli.main import main;"
-        "from ddpm.generation import generate;"
+        "from ddpm.generation import generate; from ddpm.training import train;"
         "pages = int(open('/proc/self/statm').read().split()[0]);"
-        "limit = pages * resource.getpagesize() + 100_000_000;"
+        "limit = pages * resource.getpagesize() + 200_000_000;"
         "resource.setrlimit(resource.RLIMIT_AS, (limit, limit));"
         "sys.exit(main(sys.argv[1:]))"
     )
-    words = ["generate", "--n", "3000", "--batch", "3000", "--steps", "1", "--device", "cpu"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *words, "--out", "a.png"],
+        [sys.executable, "-c", code, *words.split(), "--device", "cpu"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr.startswith("ddpm: out of memory (")
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(says), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "a.png").exists()
 
 
 PATHS = {
