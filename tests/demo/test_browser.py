@@ -1,13 +1,8 @@
 """The demo in a real browser, as visitors use it."""
 
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pictures import open_data_uri
+from servers import serving
 
 pytest.importorskip("gradio", reason="the demo needs gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
@@ -79,24 +75,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["demo", "mnist", "runs/colour", "vanishing.safetensors", "--port", str(port)]
-    log = (folder / "log").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ddpm", *words, "--device", "cpu"], cwd=folder, stdout=log,
-        stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    deadline = time.monotonic() + WAIT / 1000
-    while "the demo is at" not in (folder / "log").read_text():
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, "the demo did not start"
-        time.sleep(0.2)
-    yield f"http://127.0.0.1:{port}/"
-    assert process.poll() is None, "the demo died: " + (folder / "log").read_text()
-    process.terminate()
-    process.wait(20)
+    models = ("mnist", "runs/colour", "vanishing.safetensors")
+    with serving(folder, *models) as (address, process, log):
+        yield f"{address}/"
+        assert process.poll() is None, "the demo died: " + log.read_text()
 
 
 def visit(browser, address, width=1280, height=1000):
@@ -423,11 +405,15 @@ def test_a_run_can_be_watched_while_its_tab_is_open(page, folder):
     pytest.fail("the page asks for the run while another tab is open")
 
 
+def begin_long_walk(page):
+    set_number(page, "Steps", 1000)
+    page.click("#go")
+    page.wait_for_selector("#stage .progress-bar")
+
+
 def test_a_long_walk_keeps_nobody_waiting(browser, address):
     first, second = (visit(browser, address) for _ in range(2))
-    set_number(first, "Steps", 1000)
-    first.click("#go")
-    first.wait_for_selector("#stage .progress-bar")
+    begin_long_walk(first)
     set_number(second, "Steps", 4)
     second.click("#go")
     second.wait_for_selector("#stage .player")
@@ -441,9 +427,7 @@ def test_a_visitor_sees_the_place_in_the_queue(browser, address):
     """Where as many walk as can."""
     last, *others = (visit(browser, address) for _ in range(SLOTS_OF_ADDRESS + 1))
     for visitor in others:
-        set_number(visitor, "Steps", 1000)
-        visitor.click("#go")
-        visitor.wait_for_selector("#stage .progress-bar")
+        begin_long_walk(visitor)
     set_number(last, "Steps", 4)
     last.click("#go")
     last.wait_for_function("/queue: \\d+\\/\\d+/.test(document.body.innerText)")

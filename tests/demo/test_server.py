@@ -1,10 +1,8 @@
 """The command that serves the demo."""
 
-import os
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -13,6 +11,7 @@ pytest.importorskip("gradio", reason="the demo needs gradio")
 from ddpm import UserError
 from ddpm.cli.main import main
 from ddpm.demo import server
+from servers import free_port, serving
 
 
 def test_a_port_that_is_taken(capsys):
@@ -30,48 +29,29 @@ def test_a_host_that_is_none(host, capsys):
     assert f"cannot listen at {host}" in capsys.readouterr().err
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def test_a_password_keeps_others_out(tmp_path):
     """Also where a proxy that is not there is set for everything."""
     import httpx
 
-    port, log = free_port(), tmp_path / "log"
-    words = ["demo", "mnist", "--port", str(port), "--password", "open sesame"]
     proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), "http://127.0.0.1:9")
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ddpm", *words], stdout=file, stderr=subprocess.STDOUT,
-            cwd=tmp_path, env={**os.environ, **proxies, "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 300
-        while "the demo is at" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, "the demo did not start"
-            time.sleep(0.2)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            page = client.get("/")
-            assert "images out of static" not in page.text
-            asks = {"data": [], "fn_index": 0, "session_hash": "x"}
-            for ask in (
-                client.get("/config"),
-                client.post("/gradio_api/queue/join", json=asks),
-                client.get("/gradio_api/queue/data?session_hash=x"),
-                client.post("/gradio_api/run/predict", json=asks),
-                client.post("/login", data={"username": "ddpm", "password": "wrong"}),
-            ):
-                assert ask.status_code >= 400, ask.url
-            right = {"username": "ddpm", "password": "open sesame"}
-            assert client.post("/login", data=right).status_code == 200
-            assert client.get("/config").status_code == 200
-    finally:
-        process.terminate()
-        process.wait(20)
+    with (
+        serving(tmp_path, "mnist", "--password", "open sesame", **proxies) as (address, *_),
+        httpx.Client(base_url=address, trust_env=False) as client,
+    ):
+        page = client.get("/")
+        assert "images out of static" not in page.text
+        asks = {"data": [], "fn_index": 0, "session_hash": "x"}
+        for ask in (
+            client.get("/config"),
+            client.post("/gradio_api/queue/join", json=asks),
+            client.get("/gradio_api/queue/data?session_hash=x"),
+            client.post("/gradio_api/run/predict", json=asks),
+            client.post("/login", data={"username": "ddpm", "password": "wrong"}),
+        ):
+            assert ask.status_code >= 400, ask.url
+        right = {"username": "ddpm", "password": "open sesame"}
+        assert client.post("/login", data=right).status_code == 200
+        assert client.get("/config").status_code == 200
 
 
 def test_a_checkpoint_that_is_not_there(capsys):

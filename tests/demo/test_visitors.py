@@ -1,9 +1,6 @@
 """The demo for many visitors, of whom some mean no good: none keeps the others out."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -22,38 +19,11 @@ from ddpm.demo.middleware import RequestFilter
 from ddpm.demo.queue import MAX_WAITING
 from ddpm.demo.server import MAX_SESSIONS
 from ddpm.demo.turns import Turns
+from servers import free_port, serving
 
 TROUBLESHOOTING = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text("utf-8")
 HEAVY = {"n": 64, "steps": 1000}
 names = (f"visitor{i}" for i in count())
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@contextmanager
-def serving(folder, *options, **environment):
-    """A demo in a process of its own: its address, its process and its log."""
-    port, log = free_port(), folder / "log"
-    words = ["demo", "mnist", "--port", str(port), "--device", "cpu", *options]
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "ddpm", *words], cwd=folder, stdout=file, stderr=file,
-            env={**os.environ, **environment},
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 300
-        while "the demo is at" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, "the demo did not start"
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}", psutil.Process(process.pid), log
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +33,9 @@ def files_of_gradio(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory, files_of_gradio):
-    with serving(tmp_path_factory.mktemp("demo"), GRADIO_TEMP_DIR=str(files_of_gradio)) as served:
-        yield served
+    folder, cache = tmp_path_factory.mktemp("demo"), str(files_of_gradio)
+    with serving(folder, "mnist", GRADIO_TEMP_DIR=cache) as (address, process, log):
+        yield address, psutil.Process(process.pid), log
 
 
 @pytest.fixture(scope="module")
@@ -429,7 +400,10 @@ def test_what_gradio_caches_is_deleted(blocks, tmp_path):
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("locked"), "--password", "open sesame") as (address, *_):
+    with serving(tmp_path_factory.mktemp("locked"), "mnist", "--password", "open sesame") as (
+        address,
+        *_,
+    ):
         yield address
 
 

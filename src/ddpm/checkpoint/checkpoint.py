@@ -186,8 +186,8 @@ def load_initial(net: UNet, data: DataInfo, path: str, config: Config | None = N
     own, weights = net.state_dict(), given.net.state_dict()
     if given.data.classes != data.classes:
         weights.pop("label.weight", None)
-    fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
-    new = {name.split(".")[0] for name in own.keys() - fitting.keys()}
+    kept = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+    new = {name.split(".")[0] for name in own.keys() - kept.keys()}
     alike = attrgetter("heads", "groups", "conventions")  # which no shape tells
     others = config and alike(config.unet) != alike(given.config.unet)
     if others or new - MADE_ANEW.keys() or weights.keys() - own.keys():
@@ -195,7 +195,7 @@ def load_initial(net: UNet, data: DataInfo, path: str, config: Config | None = N
             f"this run cannot begin with the weights of {path}, which are of another network: "
             f"give the --unet settings that it was trained with"
         )
-    net.load_state_dict(own | fitting)
+    net.load_state_dict(own | kept)
     parts = [text for name, text in MADE_ANEW.items() if name in new]
     if given.data.classes and not data.classes:
         parts.append("no classes any more")

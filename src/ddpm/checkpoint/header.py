@@ -60,12 +60,12 @@ def parse_header(path: Path, metadata: Mapping[str, str], kind: type[T]) -> tupl
     return validated(kind, renamed_header(header), f"{path} has a damaged header"), sha256
 
 
-def read_header(path: Path) -> Header:
-    """Return what the checkpoint at `path` says of itself, its weights unread. Raises UserError as
-    `parse_header` does, and where it is no whole safetensors file."""
+def header_of(path: Path, kind: type[T]) -> T:
+    """Return what the file at `path` says of itself, a dataclass of this kind; its tensors are not
+    read. Raises UserError as `parse_header` does, and where it is no whole safetensors file."""
     with opened(path) as file:
         metadata = file.metadata() or {}
-    return parse_header(path, metadata, Header)[0]
+    return parse_header(path, metadata, kind)[0]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import tyro
 from tyro.conf import DisallowNone, FlagCreatePairsOff, Suppress
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from ..checkpoint.header import read_header
+from ..checkpoint.header import Header, header_of
 from ..checkpoint.run_dir import find_checkpoint
 from ..config import (
     Count,
@@ -230,7 +230,7 @@ def sampling_settings(
 ) -> SampleConfig:
     """Return how to sample from a checkpoint. Raises UserError, before torch is imported, for what
     is missing and what it cannot be asked for."""
-    header = read_header(find_checkpoint(name))
+    header = header_of(find_checkpoint(name), Header)
     if options.guide:
         find_checkpoint(options.guide)
     given = {field.name: getattr(options, field.name) for field in fields(SampleConfig)}

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from ..checkpoint.header import PRETRAINED, read_header
+from ..checkpoint.header import PRETRAINED, Header, header_of
 from ..checkpoint.run_dir import RunContents, RunDir, check_trainable, find_checkpoint
 from ..config import Config, option, preset, presets, read_toml
 from ..data.names import require_data
@@ -78,7 +78,7 @@ def settings_of_weights(name: str) -> Config:
     """Return what the checkpoint of that name says of its settings: one of ours is told without
     torch. Raises UserError where there is none."""
     try:
-        return read_header(find_checkpoint(name)).config
+        return header_of(find_checkpoint(name), Header).config
     except UserError:
         if not Path(name).exists():
             raise
@@ -150,11 +150,11 @@ def settings_of(run: RunContents) -> Config:
     """Return the settings of a run: of its config.toml or, where that is gone, of a state."""
     if run.dir.config.is_file():
         return read_toml(run.dir.config)
-    from ..training.state import read_state_header
+    from ..training.state import StateHeader
 
     whole = [path for path in run.states if path not in run.damaged]
     path = whole[0] if whole else run.dir.state
-    config = read_state_header(path).config
+    config = header_of(path, StateHeader).config
     log.info("%s is missing: going on with the settings in %s", run.dir.config, path)
     return config
 

@@ -5,7 +5,6 @@ itself as many names as it likes, it leaves places to other addresses.
 """
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +24,6 @@ MAX_WAITING = 12  # requests of one visitor: a page that opens, or changes its m
 MAX_OF_ADDRESS = 32  # requests of one address that wait: half of all
 MAX_WAITING_BYTES = 64_000_000  # of all requests that wait, with the images in them
 GRACE = 5.0  # seconds until what nobody listens to is dropped
-
-logger = logging.getLogger(__name__)
 
 
 class FairQueue(Queue):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.checkpoint import save
-from ..checkpoint.header import VERSION, NewerVersion, Version, opened, parse_header
+from ..checkpoint.header import VERSION, NewerVersion, Version
 from ..checkpoint.run_dir import RunDir, inspect_run
 from ..checkpoint.tensors import (
     all_finite,
@@ -47,13 +47,6 @@ class StateHeader:
     data: DataInfo
     config: Config
     lr_scale: Positive = 1.0
-
-
-def read_state_header(path: Path) -> StateHeader:
-    """Return what a state says of itself, its tensors unread. Raises UserError where it is none."""
-    with opened(path) as file:
-        metadata = file.metadata() or {}
-    return parse_header(path, metadata, StateHeader)[0]
 
 
 @dataclass

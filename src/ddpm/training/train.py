@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from ..checkpoint.checkpoint import build, build_diffusion, build_loss, fitting, load_initial
+from ..checkpoint.header import header_of
 from ..checkpoint.run_dir import RunDir, check_trainable, inspect_run
 from ..config import Config, DataInfo, checked, write_toml
 from ..core.diffusion import Diffusion
@@ -36,8 +37,8 @@ from .optimizers import build_optimizer
 from .preview import preview, preview_passes, was_previewed
 from .state import (
     FIXED,
+    StateHeader,
     TrainState,
-    read_state_header,
     restore_latest,
     save_checkpoint,
     save_guide,
@@ -140,7 +141,7 @@ def look_first(run: RunDir, config: Config, resume: bool, own: bool, main: bool)
         check_trainable(run.path, resume, None if own else config)
     for path in inspect_run(run.path).states[:1] if resume else ():
         with suppress(UserError, OSError):  # which are told later, with what to do
-            state = read_state_header(path)
+            state = header_of(path, StateHeader)
             same = all(attrgetter(k)(state.config) == attrgetter(k)(config) for k in FIXED)
             spent = config.budget.progress(state.step, state.seconds) >= 1
             whole = run.model.exists() and was_previewed(run, state.step, config.held_out > 0)
