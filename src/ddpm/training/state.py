@@ -173,9 +173,10 @@ def restore_latest(
     `further`, rather the one before the newest, where there is one.
 
     Where the newest is missing, damaged or not of finite numbers the one before it serves, with a
-    note. With `repair` what is restored is the newest from then on: the next to be written must not
-    replace the only one that is whole, and the logs follow on it. Raises UserError where all are
-    damaged, or of another run or a newer version, and OSError where one cannot be read.
+    note. With `repair` it is the newest from then on: the next to be written must not replace the
+    only one that is whole. One that was gone back `further` to stays where it is, as the newest is
+    whole. Raises UserError where all are damaged, or of another run or a newer version, and OSError
+    where one cannot be read.
     """
     states = inspect_run(run.path).states
     if repair and states == (run.previous_state,):
@@ -195,7 +196,7 @@ def restore_latest(
             if repair:
                 logger.warning("%s; going on from the checkpoint before it", error)
             continue
-        if repair and path != run.state:
+        if repair and not further and path != run.state:
             link_or_copy(path, run.state)
         state._restore(path, *loaded)
         return True
