@@ -216,8 +216,7 @@ class Config:
     flip: bool = False
     """Mirror half of the images, left to right. Never for digits."""
     init: Annotated[str, option("WEIGHTS")] = ""
-    """Begin from these weights, and with their network: a run's folder, a .safetensors file,
-    bundled weights, or a folder of diffusers. Images, classes and size may be others."""
+    """Begin from weights, with their network: a run's, a file's, bundled ones or diffusers'."""
     seed: Annotated[Seed, option("N", "-s")] = 0
     """Seed of everything random in the run."""
     root: Annotated[str, option("FOLDER")] = "data"
@@ -234,6 +233,8 @@ class Config:
     or else their folders; names is the beginning of a file's name, cat of cat_001.png."""
     held_out: Whole = 256
     """Images to keep from training, one in 20 at most, for the loss in held-out.jsonl."""
+    track: Annotated[Literal["tensorboard", "wandb", "mlflow"] | None, option()] = None
+    """Send curves and grids there too; its package has to be installed."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

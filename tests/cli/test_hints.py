@@ -115,6 +115,8 @@ def test_options_take_such_numbers():
         ("train --lr 9", "did you mean --train.lr?"),
         ("generate --lr 9", "ddpm train has --train.lr"),
         ("train --output-dir x", "did you mean --out?"),
+        ("train --report_to wandb", "did you mean --track?"),
+        ("train --wandb", "did you mean --track?"),
         ("generate --gpu 0", "--device cuda:1"),
         ("generate --checkpoint x", "a checkpoint is named without an option"),
         ("generate --minutes 3", "ddpm train has --minutes"),

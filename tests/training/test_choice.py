@@ -108,6 +108,17 @@ def test_a_choice_is_made_for_own_images_alone(own):
     assert (own_network.channels, own_network.mults) == (16, preset("first-run").unet.mults)
 
 
+def test_a_run_that_was_stopped_before_it_had_settings_is_given_the_same(own):
+    (own / "run" / "state").mkdir(parents=True)
+    (own / "run" / "state" / "lock").touch()
+    words = ["--data", "photos", "--size", "64", "--out", "run", "--resume"]
+    assert read_train_options(words).preset == "small-64"
+    named = read_train_options([*words, "mnist"]).config
+    assert named.unet == preset("mnist").unet
+    begun = read_train_options([*words, "mnist", "--init", "cifar10"]).config
+    assert (begun.unet, begun.train) == (load("cifar10").config.unet, preset("mnist").train)
+
+
 def test_the_doctor_speaks_of_the_same_choice(own, capsys):
     assert main(["doctor", "photos", "--size", "32", "--device", "cpu"]) == 0
     out = capsys.readouterr().out

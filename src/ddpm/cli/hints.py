@@ -35,6 +35,7 @@ ELSEWHERE = {
     "guidance-scale cfg cfg-scale cond-scale": "--sample.guidance --guidance",
     "scheduler": "--sample.sampler --sampler",
     "learning-rate": "--train.lr",
+    "wandb use-wandb tensorboard mlflow report-to logger tracker log-with": "--track",
     "output-dir out-dir outdir output save-dir logdir results-folder": "--out",
     "data-dir dataset dataset-name data-path train-data-dir image-folder input": "--data",
     "resume-from resume-from-checkpoint continue": "--resume",

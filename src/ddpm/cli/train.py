@@ -103,12 +103,12 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
     name = options.file or options.preset
     if options.file and options.preset:
         raise UserError("settings begin with a preset or with a --config: name one of them")
-    if options.resume:
-        base = settings_to_resume(options, base)
+    resumed = options.resume and run_to_resume(options)
+    if resumed:
+        base = settings_of(resumed)
     elif options.file or name and name != argv[0]:
         base = settings_named(str(name))
     options = options if base is first else over(base)
-    resumed = options.resume and base is not first  # whose network is its own
     if options.config.init not in ("", base.init) and not resumed:
         weights = settings_of_weights(options.config.init)
         base = replace(
@@ -116,7 +116,7 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
             train=base.train if name else weights.train,
         )  # fmt: skip
         options = over(base)
-    elif not name and not options.resume and suits_data(options.config, base):
+    elif not name and not resumed and suits_data(options.config, base):
         chosen, base = settings_for(options)
         options = replace(over(base), preset=chosen)
     config = options.config
@@ -136,7 +136,7 @@ def settings_for(options: TrainOptions) -> tuple[str, Config]:
     """Return the preset that is chosen for the images, and its settings; a note says why."""
     require_data(options.config.data)
     if options.out:
-        check_trainable(options.out, resume=False)
+        check_trainable(options.out, options.resume)
     device = device_for(options.device)
     from ..training.choice import choose
     from ..training.train import read_images
@@ -167,17 +167,14 @@ def larger(config: Config) -> str:
     return "give it a larger one"
 
 
-def settings_to_resume(options: TrainOptions, base: Config) -> Config:
-    """Return the settings of the run in --out: `base` where it was stopped before it had written
-    any."""
+def run_to_resume(options: TrainOptions) -> RunContents | None:
+    """Return the run in --out; None where it was stopped before it had written its settings."""
     if not options.out:
         raise UserError("--resume needs the folder of the run: --out RUN")
     run = check_trainable(options.out, resume=True)
-    if not run.is_run:
-        return base
-    if options.file or options.preset:
+    if run.is_run and (options.file or options.preset):
         raise UserError("--resume goes on with the run's own settings: leave out any others")
-    return settings_of(run)
+    return run if run.is_run else None
 
 
 def default_out(options: TrainOptions) -> Path:

@@ -18,6 +18,7 @@ from ..utils.distributed import Processes
 from ..utils.files import atomic_write
 from ..utils.streams import safe
 from .state import TrainState
+from .track import Tracker
 
 PLAIN_SECONDS = 15  # between lines where there is no terminal to draw a bar on
 
@@ -32,6 +33,7 @@ class MetricsLog:
     def __init__(self, run: RunDir, config: Config, processes: Processes):
         self.run, self.config, self.processes = run, config, processes
         self.began, self.images_seen = time.monotonic(), 0
+        self.tracker = Tracker(run, config)
         self.pending: list[Tensor] = []
         self.loss = self.lr = math.nan
         self.last_shown = -math.inf
@@ -68,10 +70,17 @@ class MetricsLog:
         if self.processes.is_main:
             self.run.require_held()
             append_line(self.run.metrics, line | ({"skipped": skipped} if skipped else {}))
-            self.show(state)
+            rate = self.images_seen / (time.monotonic() - self.began)
+            numbers = {k: line[k] for k in ("loss", "lr", "grad_norm")}
+            self.tracker.log(numbers | {"images per second": rate}, state.step)
+            self.show(state, rate)
 
-    def show(self, state: TrainState) -> None:
-        rate = self.images_seen / (time.monotonic() - self.began)
+    def previewed(self, step: int) -> None:
+        """Send what a preview of this step has written to the tracker."""
+        self.tracker.log_held_out(step)
+        self.tracker.log_grids(step)
+
+    def show(self, state: TrainState, rate: float) -> None:
         left = self.config.budget.time_left(state.images_seen, state.seconds, rate)
         progress = min(1.0, state.seconds / max(state.seconds + left, 1e-9))
         text = (
@@ -92,6 +101,7 @@ class MetricsLog:
 
     def close(self) -> None:
         self.bar.close()
+        self.tracker.close()
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:

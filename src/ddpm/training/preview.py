@@ -29,10 +29,12 @@ def preview(
     validation: Validation,
     stop: Sequence[int] = (),
     show: Callable[[str], None] = lambda text: None,
+    after: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Write grids of samples of the averaged and of the raw weights, and a line of held-out.jsonl.
 
-    Ends early once `stop` is not empty. `show` is told what is being done.
+    Ends early once `stop` is not empty. `show` is told what is being done, and `after` of which
+    step all has been written.
     """
     for name, net in (("ema", state.ema.model), ("raw", state.net)):
         about = f"drawing samples of the {'averaged' if name == 'ema' else 'raw'} weights, "
@@ -45,6 +47,7 @@ def preview(
             image.save(beside)
     show("measuring the loss on held-out images")
     validation.measure(state)
+    after(state.step)
 
 
 def preview_passes(config: Config, data: ImageDataset, validation: Validation) -> int:

@@ -45,6 +45,7 @@ from .state import (
     save_state,
 )
 from .step import learning_rate, train_step
+from .track import check_tracker
 from .validation import Validation, split_held_out
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def train(
             if due.preview:
                 with clock.preview():
                     if main:
-                        preview(run, state, diffusion, validation, stop, log.say)
+                        preview(run, state, diffusion, validation, stop, log.say, log.previewed)
 
             # All that is random in a step follows from the seed and the step.
             torch.manual_seed(derive_seed(config.seed, STEP, state.step))
@@ -129,7 +130,7 @@ def train(
             state.step += 1
             log.record(lr, *terms)
         if main and due.finished:
-            preview(run, state, diffusion, validation, stop, log.say)
+            preview(run, state, diffusion, validation, stop, log.say, log.previewed)
         processes.finish()
     return Result(run.path, state.step, state.images_seen, clock.seconds, log.loss, due.finished)
 
@@ -198,6 +199,7 @@ def check(config: Config) -> Config:
     """Refuse, before any work is done, settings that cannot work together."""
     config = checked(config)
     _ = config.budget  # there is exactly one
+    check_tracker(config.track)
     with fitting():
         build_diffusion(config)
     d = config.diffusion
