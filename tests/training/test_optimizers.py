@@ -1,6 +1,5 @@
 """Muon: what its step promises, and that a run goes on with it as if it had not been stopped."""
 
-import pytest
 import torch
 
 from ddpm import UNet

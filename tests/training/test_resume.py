@@ -192,6 +192,7 @@ def test_a_diverged_run_does_not_replace_its_last_good_checkpoint(tiny, tmp_path
     wild = replace(tiny.train, lr=1e30, warmup=0, decay=0, **often)
     with pytest.raises(UserError, match="the last checkpoint is kept"):
         train(replace(tiny, steps=400, train=wild), tmp_path / "run", resume=True)
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4]
     kept = tensors(tmp_path / "run")
     assert good.keys() == kept.keys()
     assert all(torch.equal(t, kept[name]) for name, t in good.items())

@@ -18,9 +18,10 @@ from ..core.loss import Loss
 from ..data.batches import Batches
 from ..utils.distributed import Processes
 from ..utils.errors import UserError
+from ..utils.files import atomic_write
 from ..utils.random import STEP, derive_seed
 from .log import rewind_logs
-from .state import TrainState, restore_latest
+from .state import TrainState, restore_latest, swap_states
 
 MAX_NONFINITE_STEPS = 20  # since the last checkpoint, after which the run goes back to it
 MAX_ROLLBACKS = 3  # in a row, before it gives up
@@ -50,8 +51,8 @@ class NonFiniteGuard:
 
     After MAX_NONFINITE_STEPS since the last checkpoint, or where there is nothing sound to save,
     the run goes back to it with half of the learning rate; where that does not help, to the one
-    before, which is kept until the run is beyond where it failed. After MAX_ROLLBACKS in a row it
-    gives up.
+    before. Both are kept until the run is beyond where it failed. After MAX_ROLLBACKS in a row it
+    gives up, and leaves the checkpoints and the logs as they were.
     """
 
     def __init__(self, run: RunDir, processes: Processes, batches: Batches):
@@ -59,6 +60,7 @@ class NonFiniteGuard:
         self.nonfinite_steps = self.rollbacks = self.dumped = self.failed_at = 0
         self.all_finite = True  # no step was skipped between the last two checks
         self.lowest, self.noted_jump = math.inf, False
+        self.logs: dict[Path, str] = {}  # up to the newest checkpoint, as it went back to that
 
     @property
     def exhausted(self) -> bool:
@@ -134,6 +136,7 @@ class NonFiniteGuard:
         """Restore the last checkpoint, or the one before where the last has not helped, and halve
         the learning rate. Raises UserError where neither has helped so far."""
         if self.rollbacks == MAX_ROLLBACKS:
+            self.leave_as_it_was()
             raise UserError(
                 f"the loss is not a number, or far too large, at step {state.step}, even at "
                 f"{state.lr_scale:g} of the learning rate: try a lower --train.lr (the last "
@@ -141,22 +144,33 @@ class NonFiniteGuard:
             )
         self.run.require_held()
         self.failed_at = max(self.failed_at, state.step)
-        lr_scale, further = state.lr_scale, self.rollbacks > 0
+        lr_scale, further = state.lr_scale, self.rollbacks == 1
         if not restore_latest(self.run, state, self.processes.is_main, further):
             raise UserError(f"there is no checkpoint left in {self.run.path} to go back to")
         state.lr_scale = min(lr_scale, state.lr_scale) / 2
         if self.processes.is_main:
             rewind_logs(self.run, state.step)
+            if not self.rollbacks:
+                logs = (self.run.metrics, self.run.held_out)
+                self.logs = {path: path.read_text() for path in logs}
         self.nonfinite_steps, self.rollbacks = 0, self.rollbacks + 1
         self.note(
             f"back to step {state.step:,}, and on with {state.lr_scale:g} of the learning rate"
         )
 
+    def leave_as_it_was(self) -> None:
+        """Where the run has gone back further, have the later checkpoint be the newest again."""
+        if self.logs:
+            swap_states(self.run)
+        for path, text in self.logs.items():
+            with atomic_write(path) as beside:
+                beside.write_text(text)
+
     def saved(self, step: int) -> None:
         """Begin to count anew: there is a sound checkpoint of that step."""
         self.nonfinite_steps = 0
         if step > self.failed_at:
-            self.rollbacks = 0
+            self.rollbacks, self.logs = 0, {}
 
     def watch_jumps(self, step: int, loss: float) -> None:
         """Say once where the loss is finite and yet far above what it was."""

@@ -25,7 +25,7 @@ from ..config import Config, DataInfo, NonNegative, Positive, Whole
 from ..core.ema import EMA
 from ..core.unet import UNet
 from ..utils.errors import UserError
-from ..utils.files import link_or_copy, sync_file, sync_folder
+from ..utils.files import atomic_write, link_or_copy, sync_file, sync_folder
 
 FIXED = (  # settings that a run keeps for its whole life
     "size", "flip", "labels", "held_out", "seed", "unet", "train.batch",
@@ -173,10 +173,10 @@ def restore_latest(
     `further`, rather the one before the newest, where there is one.
 
     Where the newest is missing, damaged or not of finite numbers the one before it serves, with a
-    note. With `repair` it is the newest from then on: the next to be written must not replace the
-    only one that is whole. One that was gone back `further` to stays where it is, as the newest is
-    whole. Raises UserError where all are damaged, or of another run or a newer version, and OSError
-    where one cannot be read.
+    note. With `repair` what is restored is the newest from then on: the next to be written must not
+    replace the only one that is whole, and the logs follow on it; what was gone back `further` than
+    is then the one before. Raises UserError where all are damaged, or of another run or a newer
+    version, and OSError where one cannot be read.
     """
     states = inspect_run(run.path).states
     if repair and states == (run.previous_state,):
@@ -196,8 +196,16 @@ def restore_latest(
             if repair:
                 logger.warning("%s; going on from the checkpoint before it", error)
             continue
-        if repair and not further and path != run.state:
-            link_or_copy(path, run.state)
+        if repair and path != run.state:
+            swap_states(run) if further else link_or_copy(path, run.state)
         state._restore(path, *loaded)
         return True
     return False
+
+
+def swap_states(run: RunDir) -> None:
+    """Exchange the newest state and the one before it; nothing where there is but one."""
+    if run.state.exists() and run.previous_state.exists():
+        with atomic_write(run.previous_state) as newest:
+            link_or_copy(run.state, newest)
+            link_or_copy(run.previous_state, run.state)
