@@ -274,6 +274,7 @@ def test_a_jump(say):
         "note: the loss has jumped", code=0)  # fmt: skip
 
 
+@pytest.mark.long
 def test_learned_by_heart(say, tmp_path):
     noise = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     folder_of(noise.to(torch.uint8), tmp_path / "noise")

@@ -49,8 +49,12 @@ def metrics_lines(run):
 
 @pytest.mark.parametrize(
     ("how", "optimizer"),
-    [(signal.SIGINT, "adamw"), (signal.SIGKILL, "adamw"), (signal.SIGTERM, "muon")],
-)  # fmt: skip
+    [
+        pytest.param(signal.SIGINT, "adamw", marks=pytest.mark.long),
+        (signal.SIGKILL, "adamw"),
+        (signal.SIGTERM, "muon"),
+    ],
+)
 def test_a_stopped_run_goes_on_bit_for_bit(how, optimizer, tiny_dropout, tmp_path):
     config = replace(tiny_dropout, steps=60)
     config = replace(config, train=replace(config.train, optimizer=optimizer))
