@@ -16,7 +16,8 @@ BELOW = {"core": set(), "utils": set(), "config": {"core", "utils"}}  # what eac
 BELOW["data"] = BELOW["checkpoint"] = {"core", "utils", "config"}
 BELOW["generation"] = {*BELOW["data"], "checkpoint"}
 BELOW["training"] = {*BELOW["generation"], "data", "generation"}
-BELOW["evaluation"] = BELOW["demo"] = BELOW["training"]
+BELOW["evaluation"] = BELOW["training"]
+BELOW["demo"] = {*BELOW["training"], "evaluation"}
 BELOW["cli"] = {*BELOW["training"], "training", "evaluation", "demo", "__init__"}
 BELOW["__main__"] = {"cli"}
 

@@ -5,7 +5,8 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,59 +14,48 @@ from torch import Tensor
 from ..checkpoint.checkpoint import Checkpoint
 from ..core.diffusion import Diffusion
 from ..core.schedule import Schedule, Time, from_betas
+from ..utils.errors import UserError
 from ..utils.images import to_float, to_uint8
 from ..utils.random import ImageNoise
-from .html import Line, chart, figure, png
+from .pictures import png
+
+MATHML = Path(__file__).parent / "static" / "mathml"
 
 
 @dataclass(frozen=True)
 class Equation:
-    """An equation in TeX, and the function that computes it."""
+    """An equation, in static/mathml under its key; where it is from, and what computes it."""
 
+    key: str
     title: str
-    tex: str
+    paper: str
     code: Callable[..., object]
+
+    def as_dict(self) -> dict[str, str]:
+        return {
+            "key": self.key, "title": self.title, "paper": self.paper,
+            "mathml": (MATHML / f"{self.key}.html").read_text(encoding="utf-8"),
+            "function": self.code.__qualname__, "code": source(self.code),
+        }  # fmt: skip
 
 
 EQUATIONS = (
-    Equation(
-        "The schedule: how much of the image is left",
-        r"\bar\alpha_t = \prod_{i=1}^{t} \alpha_i \qquad \alpha_i = 1 - \beta_i"
-        r"\qquad \bar\alpha_0 = 1",
-        from_betas,
-    ),
-    Equation(
-        "The forward process: noise is added in one leap",
-        r"q(x_t \mid x_0) = \mathcal{N}(\sqrt{\bar\alpha_t}\,x_0,\ (1-\bar\alpha_t)\,I)"
-        r"\qquad x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon",
-        Diffusion.q_sample,
-    ),
-    Equation(
-        "The signal-to-noise ratio",
-        r"\mathrm{SNR}(t) = \frac{\bar\alpha_t}{1-\bar\alpha_t}",
-        Schedule.snr,
-    ),
-    Equation(
-        "What the network sees in it",
-        r"\hat x_0 = \frac{x_t - \sqrt{1-\bar\alpha_t}\,\hat\varepsilon}{\sqrt{\bar\alpha_t}}"
-        r"\quad\text{or}\quad \hat x_0 = \sqrt{\bar\alpha_t}\,x_t - \sqrt{1-\bar\alpha_t}\,\hat v",
-        Diffusion.predict,
-    ),
-    Equation(
-        "The posterior: one step back, if the clean image were known",
-        r"\tilde\mu_t = \frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t}\,x_0 + "
-        r"\frac{\sqrt{\alpha_t}\,(1-\bar\alpha_{t-1})}{1-\bar\alpha_t}\,x_t"
-        r"\qquad \tilde\beta_t = \frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}\,\beta_t",
-        Diffusion.q_posterior,
-    ),
-)
-
-GENERATED = ", which this network made: its data set is not here"
+    Equation("schedule", "The schedule: how much of the image is left",
+             "DDPM, Ho et al. 2020, section 2", from_betas),
+    Equation("forward", "The forward process: noise is added in one leap",
+             "DDPM, Ho et al. 2020, Eq. 4", Diffusion.q_sample),
+    Equation("snr", "The signal-to-noise ratio",
+             "Variational Diffusion Models, Kingma et al. 2021, Eq. 2", Schedule.snr),
+    Equation("predict", "What the network sees in it",
+             "DDPM, Eq. 15; for v: Salimans and Ho 2022, App. D", Diffusion.predict),
+    Equation("posterior", "The posterior: one step back, if the clean image were known",
+             "DDPM, Ho et al. 2020, Eq. 6 and 7", Diffusion.q_posterior),
+)  # fmt: skip
 
 
-def source(equation: Equation) -> str:
-    """Return the source of its function, without the docstring, which states the equation too."""
-    lines = textwrap.dedent(inspect.getsource(equation.code))
+def source(code: Callable[..., object]) -> str:
+    """Return the source of a function, without the docstring, which states the equation too."""
+    lines = textwrap.dedent(inspect.getsource(code))
     head, quote, rest = lines.partition('"""')
     if not quote:
         return lines.rstrip()
@@ -74,13 +64,13 @@ def source(equation: Equation) -> str:
 
 @torch.inference_mode()
 def whiteboard(
-    checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0, generated: bool = False
-) -> str:
-    """Return x_0, ε, x_t, x̂_0 and the posterior's mean at time t, limited to 1 … T, with the
-    numbers and the curves.
+    checkpoint: Checkpoint, image: Tensor, t: int, seed: int = 0,
+    pixel: tuple[int, int] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return x_0, ε, x_t, what the network predicts, and the posterior's mean at time t, limited to
+    1 … T: pictures, their weights, and with `pixel`, (x, y), all values there, by channel.
 
-    `image` is x_0, uint8 (C, H, W); `generated` says that the network made it. ε follows from
-    `seed`.
+    `image` is x_0, uint8 (C, H, W). ε follows from `seed`. Raises UserError for a pixel outside.
     """
     diffusion, T = checkpoint.diffusion, checkpoint.diffusion.T
     t = min(max(1, int(t)), T)
@@ -89,40 +79,35 @@ def whiteboard(
     eps = ImageNoise(seed, [0], tuple(image.shape), device)()
     x_t = diffusion.q_sample(x0, t, eps)
     predicted = diffusion.predict(checkpoint.net, x_t, t)
-    posterior = diffusion.q_posterior(x0, x_t, t - 1, t)
+    posterior = diffusion.q_posterior(predicted.x0, x_t, t - 1, t)
     weights = posterior_weights(diffusion, t)
-    error = (predicted.x0 - x0).square().mean()
-    figures = [
-        figure("x<sub>0</sub>" + GENERATED * generated, image_uri(x0), "the clean image"),
-        figure("ε", image_uri(eps / 2), "the noise"),
-        figure(f"x<sub>{t}</sub>", image_uri(x_t), f"the image at time {t}"),
-        figure(
-            "x̂<sub>0</sub>, seen by the network",
-            image_uri(predicted.x0),
-            "the predicted clean image",
-        ),
-        figure(
-            f"μ̃<sub>{t}</sub>, one step back", image_uri(posterior.mean), "the posterior's mean"
-        ),
-    ]
-    rows = {
-        "t": f"{t} of {T}",
-        "ᾱ<sub>t</sub>": f"{diffusion.schedule.at(t):.5f}",
-        "√ᾱ<sub>t</sub>, how much is image": f"{diffusion.schedule.at(t).sqrt():.4f}",
-        "√(1 − ᾱ<sub>t</sub>), how much is noise": f"{(1 - diffusion.schedule.at(t)).sqrt():.4f}",
-        "SNR(t)": f"{diffusion.schedule.snr(t):.4g}",
-        "β<sub>t</sub>": f"{posterior.beta:.3g}",
-        "β̃<sub>t</sub>": f"{posterior.beta_tilde:.3g}",
-        "μ̃<sub>t</sub>: weight of x<sub>0</sub>": f"{weights.x0:.4f}",
-        "μ̃<sub>t</sub>: weight of x<sub>t</sub>": f"{weights.x_t:.4f}",
-        "‖x̂<sub>0</sub> − x<sub>0</sub>‖², mean over pixels": f"{error:.4f}",
-    }
-    table = "".join(f"<tr><th scope='row'>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
-    return (
-        f'<div class="stage five">{"".join(figures)}</div><div class="stage">'
-        f'<table class="numbers"><caption>At this time</caption>{table}</table>'
-        f"{curves(diffusion, t)}</div>"
-    )
+    alpha_bar = diffusion.schedule.at(t)
+    images = {
+        "x0": x0, "eps": eps, "x_t": x_t, "x0_hat": predicted.x0, "eps_hat": predicted.eps,
+        "mean": posterior.mean,
+    }  # fmt: skip
+    noise = ("eps", "eps_hat")  # of which two deviations are shown as one
+    numbers = {
+        "alpha_bar": alpha_bar, "sqrt_alpha_bar": alpha_bar.sqrt(),
+        "sqrt_rest": (1 - alpha_bar).sqrt(), "snr": diffusion.schedule.snr(t),
+        "beta": posterior.beta, "beta_tilde": posterior.beta_tilde,
+        "weight_x0": weights.x0, "weight_x_t": weights.x_t,
+        "error": (predicted.x0 - x0).square().mean(),
+    }  # fmt: skip
+    return {
+        "t": t, "T": T, "target": diffusion.target,
+        "pictures": {k: png(to_uint8(x / 2 if k in noise else x).cpu()) for k, x in images.items()},
+        "numbers": {k: float(v) for k, v in numbers.items()},
+        "pixel": None if pixel is None else at_pixel(images, *pixel),
+    }  # fmt: skip
+
+
+def at_pixel(images: dict[str, Tensor], x: int, y: int) -> dict[str, list[float]]:
+    """Return the values of every image at a pixel, by channel."""
+    h, w = images["x0"].shape[-2:]
+    if x >= w or y >= h:
+        raise UserError(f"pixel ({x}, {y}) is outside of an image of {w} x {h}")
+    return {k: [round(v, 4) for v in image[0, :, y, x].tolist()] for k, image in images.items()}
 
 
 class PosteriorWeights(NamedTuple):
@@ -144,37 +129,21 @@ def posterior_weights(diffusion: Diffusion, t: Time) -> PosteriorWeights:
     return PosteriorWeights(of_x0.mean, of_x_t.mean, of_x0.beta, of_x0.beta_tilde)
 
 
-def curves(diffusion: Diffusion, t: int) -> str:
-    """Return charts of ᾱ, the SNR, and the posterior's weights and variances, with t marked."""
-    alpha_bar, snr, x0, x_t, beta, tilde = curve_lines(diffusion)
-    return (
-        chart("ᾱ<sub>t</sub>", [alpha_bar], mark=t)
-        + chart("SNR(t), logarithmic", [snr], log=True, mark=t)
-        + chart("Weights in the posterior's mean:", [x0, x_t], mark=t)
-        + chart("Variances of a step, logarithmic:", [beta, tilde], log=True, mark=t)
-    )
-
-
 @lru_cache(maxsize=8)
-def curve_lines(diffusion: Diffusion) -> tuple[Line, ...]:
-    """Return the lines of all charts over t, of about a hundred points each."""
+def curves(diffusion: Diffusion) -> dict[str, list[float | None]]:
+    """Return ᾱ, the SNR, and the posterior's weights and variances at about a hundred times; None
+    where one is infinite."""
     T, device = diffusion.T, diffusion.schedule.alpha_bar.device
     times = sorted({*range(1, T + 1, max(1, T // 100)), T})
     t = torch.tensor(times, device=device)
     weights = posterior_weights(diffusion, t)
     values = {
-        "ᾱ": diffusion.schedule.at(t),
-        "SNR": diffusion.schedule.snr(t),
-        "of x<sub>0</sub>": weights.x0,
-        "of x<sub>t</sub>": weights.x_t,
-        "β<sub>t</sub>": weights.beta,
-        "β̃<sub>t</sub>": weights.beta_tilde,
+        "t": t.float(), "alpha_bar": diffusion.schedule.at(t), "snr": diffusion.schedule.snr(t),
+        "weight_x0": weights.x0, "weight_x_t": weights.x_t,
+        "beta": weights.beta, "beta_tilde": weights.beta_tilde,
+    }  # fmt: skip
+    finite = {k: v.isfinite().tolist() for k, v in values.items()}
+    return {
+        k: [float(f"{y:.5g}") if ok else None for y, ok in zip(v.tolist(), finite[k], strict=True)]
+        for k, v in values.items()
     }
-    return tuple(
-        Line(name, list(zip(times, y.tolist(), strict=True))) for name, y in values.items()
-    )
-
-
-def image_uri(x: Tensor) -> str:
-    """Return images in [−1, 1], (N, C, H, W), as the data URI of a PNG."""
-    return png(to_uint8(x).cpu())

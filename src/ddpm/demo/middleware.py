@@ -5,22 +5,34 @@ import ipaddress
 import logging
 import socket
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from weakref import WeakValueDictionary
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..utils.errors import plain
 from .queue import FairQueue, address_of
 from .uploads import MAX_BYTES
 
+STATIC = Path(__file__).parent / "static"
+FILES = "/page/"  # where these are
+# Nothing is loaded from elsewhere, and no other site may hold the page in a frame.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
+    "media-src 'self' blob:; style-src 'self' 'unsafe-inline'; base-uri 'none'; "
+    "frame-ancestors 'self'; form-action 'self'",
+    "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}  # fmt: skip
 MAX_REQUEST = 3 * MAX_BYTES // 2  # bytes; base64 makes an upload longer by a third
 MAX_RECEIVING = 8 * MAX_REQUEST  # bytes of all requests that are arriving
 GUESS_SECONDS = 1.0  # that a wrong password costs, while its address can give no other
@@ -41,6 +53,7 @@ logger = logging.getLogger(__name__)
 class RequestFilter:
     """ASGI middleware that refuses what the page never sends, with a status and a sentence.
 
+    page    gives the page, which is served in place of gradio's, and with it static/
     hosts   names under which the page may be asked for, beside addresses in numbers: another
             site's name that points here is not among them
     gated   whether a password is asked for: without it 401, but for the page that asks
@@ -51,8 +64,15 @@ class RequestFilter:
     in the log.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str] = (), gated: bool = False):
-        self.app, self.hosts, self.gated = app, frozenset(hosts), gated
+    def __init__(
+        self,
+        app: ASGIApp,
+        page: Callable[[], str] = str,
+        hosts: Iterable[str] = (),
+        gated: bool = False,
+    ):
+        self.app, self.page, self.hosts, self.gated = app, page, frozenset(hosts), gated
+        self.files = StaticFiles(directory=STATIC)
         self.receiving = 0
         self.guessing: Counter[str] = Counter()
         self.wrong: OrderedDict[str, int] = OrderedDict()  # guesses of an address
@@ -87,7 +107,7 @@ class RequestFilter:
                 await self.guess(scope, limited_receive, noting_send)
             else:
                 with self.listening(scope):
-                    await self.app(scope, limited_receive, noting_send)
+                    await self.answering(scope)(scope, limited_receive, noting_send)
         except Exception as error:  # whatever an odd request does
             path = plain(f"{scope['method']} {scope['path']}", 200)
             logger.warning("%s failed: %s", path, plain(repr(error), 300))
@@ -113,6 +133,17 @@ class RequestFilter:
         ):
             return told(404, "this page has nothing there")
         return None
+
+    def answering(self, scope: Scope) -> ASGIApp:
+        """Return what answers: our own page and files, else gradio, which asks for the password."""
+        path: str = scope["path"]
+        if scope["method"] in ("GET", "HEAD") and (not self.gated or has_logged_in(scope)):
+            if path == "/":
+                return HTMLResponse(self.page(), headers=HEADERS)
+            if path.startswith(FILES):
+                scope["path"] = path.removeprefix(FILES.rstrip("/"))
+                return with_headers(self.files)
+        return self.app
 
     async def guess(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one who gives a password: of an address one after the other, and the later the
@@ -159,6 +190,21 @@ class RequestFilter:
             asked = parse_qs(scope["query_string"].decode("latin-1"))
             return queue.listening(asked.get("session_hash", [""])[0])
         return nullcontext()
+
+
+def with_headers(app: ASGIApp) -> ASGIApp:
+    """Return an app whose answers are asked for anew each time: they change with the version."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"cache-control", b"no-cache"),
+                                      (b"x-content-type-options", b"nosniff")]  # fmt: skip
+            await send(message)
+
+        await app(scope, receive, send_with)
+
+    return answer
 
 
 def told(status: int, detail: str) -> ASGIApp:

@@ -1,24 +1,36 @@
 """The networks that the demo shows, loaded when they are first asked for, and example images."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, load
 from ..checkpoint.run_dir import RunDir
 from ..data.load import load_images
 from ..data.sources import is_downloaded
+from ..evaluation.classifiers import CifarNet, DigitNet, cifar_net, digit_net
 from ..generation.generate import cycle_labels, on_device, trajectories
-from ..utils.device import best_device
-from ..utils.errors import UserError
+from ..utils.device import best_device, place
+from ..utils.errors import UserError, printable
 from ..utils.images import to_uint8
+from .asks import Picture
+from .uploads import border, read_upload
 
 MAX_LOADED = 4  # networks in memory at once
 NUM_EXAMPLES = 50  # example images of each network
 MAX_EXAMPLE_STEPS = 20  # to generate one of them
+BUNDLED = {  # their titles, and a sentence about each
+    "mnist": ("Digits", "28 x 28, the digits of MNIST"),
+    "cifar10": ("Objects", "32 x 32, the ten classes of CIFAR-10"),
+    "celeba64": ("Faces", "64 x 64, faces of CelebA"),
+}
+CLASSIFIERS: dict[Any, Any] = {
+    DigitNet: lru_cache(maxsize=1)(digit_net), CifarNet: lru_cache(maxsize=1)(cifar_net),
+}  # fmt: skip
 PUBLIC = ("mnist", "mnist5k", "fashion-mnist", "cifar10")  # data sets to show examples of
 
 
@@ -56,6 +68,43 @@ class ModelStore:
         """Return whether the examples are images that the network was trained on."""
         with self._examples_lock:
             return self._training_images(name, self._version(name)) is not None
+
+    def image(self, name: str, picture: Picture) -> tuple[Tensor, str]:
+        """Return a picture as the network takes it, uint8 (C, H, W), and a note about it. Dark
+        drawings on white are made light on dark for a network that knows only these."""
+        checkpoint = self[name]
+        if not picture.data:
+            real = self.has_real_examples(name)
+            note = "an image of its data set" if real else "an image that this network made"
+            return self.example(name, picture.example), note
+        data = checkpoint.data
+        image, note = read_upload(picture.name, picture.data, data, checkpoint.config.background)
+        if data.channels == 1 and border(image) > 127 and border(self.example(name, 0)) < 64:
+            return 255 - image, f"{note}; inverted, as these are light on dark"
+        return image, note
+
+    def classifier(self, name: str) -> nn.Module | None:
+        """Return the bundled classifier of the network's classes, where there is one."""
+        data = self[name].data
+        for kind, net in CLASSIFIERS.items():
+            if data.shape == kind.SHAPE and data.classes == kind.CLASSES:
+                return place(net(), self.device)
+        return None
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return what the page needs to know of a network."""
+        checkpoint = self[name]
+        data, c = checkpoint.data, checkpoint.config
+        title, about = BUNDLED.get(name, (Path(name).name, f"a network of {data.source}"))
+        return {
+            "name": name, "title": printable(title), "about": printable(about),
+            "bundled": name in BUNDLED, "shape": data.shape, "classes": data.classes,
+            "T": checkpoint.diffusion.T, "target": checkpoint.diffusion.target,
+            "sample": asdict(c.sample), "steps": min(c.sample.steps, 1000),
+            "judged": self.classifier(name) is not None, "images": checkpoint.images_seen,
+            "parameters": sum(p.numel() for p in checkpoint.net.parameters()),
+            "schedule": c.diffusion.schedule,
+        }  # fmt: skip
 
     def _version(self, name: str) -> float:
         if name not in self.names:

@@ -1,262 +1,238 @@
-"""The page: one model, chosen at the top, and a tab for each thing to do with it.
+"""The page: what is sent when it is opened, and the functions that it calls, each through the
+queue.
 
-To add a tab, write a function that builds it, and name it in TABS.
+All that is drawn is drawn by the scripts in static/. To add a function, write it here and name it
+in FUNCTIONS.
 """
 
+import inspect
+import json
+import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..core.sampling import SAMPLERS
 from ..generation.generate import Edit
-from ..utils.errors import UserError, printable
-from . import equations, uploads
-from .components import (
-    QUIET,
-    DemoBlocks,
-    ImagePicker,
-    Page,
-    Stage,
-    buttons,
-    event_data,
-    script,
-    seed_number,
-    show_errors,
-    stage,
-    stage_html,
-)
-from .models import ModelStore
-from .queue import address_of
-from .runs import run_html, run_version, runs_by_name
-from .stream import (
-    MAX_IMAGES,
-    MAX_STEPS,
-    NO_CLASS,
-    choose_seed,
-    sample_config,
-    stream_images,
-)
+from ..utils.errors import UserError, plain, printable
+from ..utils.images import to_float
+from . import asks, equations, runs
+from .launch import MIN_PHOTOS, Training
+from .models import NUM_EXAMPLES, ModelStore
+from .pictures import film, png
+from .queue import NETWORK, SLOTS, address_of
+from .trajectory import frames
+from .turns import Turns
+from .uploads import MAX_BYTES, read_frames, read_mask
 
+STATIC = Path(__file__).parent / "static"
 CACHE = (600, 600)  # seconds between looks for files that gradio has cached, and their age
-TICK = 5  # seconds between looks at a run's folder
+# The images of so many visitors are under way at once; the others see their place in the queue.
+IN_TURNS: dict[str, Any] = {"concurrency_limit": SLOTS, "concurrency_id": NETWORK}
+
+logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]
 
 
-def build_page(store: ModelStore, runs: Path) -> gr.Blocks:
-    """Return the page; `launch` in server.py serves it with its style."""
+@dataclass
+class Demo:
+    """What the functions of the page share."""
+
+    store: ModelStore
+    training: Training
+    turns: Turns
+
+    @property
+    def runs(self) -> Path:
+        return self.training.runs
+
+
+def sample(demo: Demo, value: Json, visitor: str) -> Iterator[Json]:
+    """Images out of noise, frame after frame: see asks.Sample and trajectory.frames."""
+    ask: asks.Sample = asks.read(asks.Sample, value)
+    checkpoint = demo.store[ask.model]
+    steps = frames(checkpoint, ask, edit_of(demo, ask))
+    yield from filter(None, demo.turns.share(steps, visitor))
+
+
+def edit_of(demo: Demo, ask: asks.Sample) -> Edit | None:
+    """Return what the images come from, where not from noise alone."""
+    if ask.picture is None:
+        return None
+    image, _ = demo.store.image(ask.model, ask.picture)
+    if ask.mask is None:
+        return Edit(image=image, change=ask.change)
+    mask = read_mask(ask.mask, demo.store[ask.model].data)
+    if not mask.any():
+        raise UserError("Nothing is painted over yet: draw on the image first")
+    return Edit(image=image, mask=mask, rounds=ask.rounds)
+
+
+def picture(demo: Demo, value: Json, visitor: str) -> Json:
+    """A picture as a network takes it, and a note about it."""
+    ask: asks.Show = asks.read(asks.Show, value)
+    image, note = demo.store.image(ask.model, ask.picture)
+    return {"src": png(image[None]), "note": note}
+
+
+def whiteboard(demo: Demo, value: Json, visitor: str) -> Json:
+    """An image at time t, with all numbers: see equations.whiteboard."""
+    ask: asks.Board = asks.read(asks.Board, value)
+    image, note = demo.store.image(ask.model, ask.picture)
+    checkpoint = demo.store[ask.model]
+    return {**equations.whiteboard(checkpoint, image, ask.t, ask.seed, ask.pixel), "note": note}
+
+
+def curves(demo: Demo, value: Json, visitor: str) -> Json:
+    """ᾱ, the SNR, and the posterior's weights and variances over t."""
+    ask: asks.Show = asks.read(asks.Show, value)
+    return dict(equations.curves(demo.store[ask.model].diffusion))
+
+
+def decide(demo: Demo, value: Json, visitor: str) -> Json:
+    """The classifier's probabilities of each class in each frame, which is one image."""
+    ask: asks.Frames = asks.read(asks.Frames, value)
+    net = demo.store.classifier(ask.model)
+    if net is None:
+        raise UserError("there is no classifier for the images of this network")
+    data = demo.store[ask.model].data
+    images = [uint8(frame, data.channels) for frame in read_frames(ask.frames)]
+    if any(image.shape != data.shape for image in images):
+        raise UserError("the classifier takes single images: load the page anew")
+    return {"classes": data.classes, "probabilities": probabilities(net, images)}
+
+
+def uint8(frame: Any, channels: int) -> Tensor:
+    """Return a picture as a uint8 image (C, H, W)."""
+    import numpy as np
+    import torch
+
+    array = np.asarray(frame.convert("L" if channels == 1 else "RGB"))
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1).transpose(2, 0, 1).copy())
+
+
+def probabilities(net: nn.Module, images: list[Tensor]) -> list[list[float]]:
+    """Return the softmax of a classifier's logits for each image."""
+    import torch
+
+    with torch.inference_mode():
+        device = next(net.parameters()).device
+        _, logits = net(to_float(torch.stack(images)).to(device))
+        return [[round(p, 4) for p in row] for row in logits.softmax(1).tolist()]
+
+
+def save_film(demo: Demo, value: Json, visitor: str) -> Json:
+    """The frames as one animated file."""
+    ask: asks.Frames = asks.read(asks.Frames, value)
+    return {"src": film(read_frames(ask.frames), ask.kind)}
+
+
+def list_runs(demo: Demo, value: Json, visitor: str) -> Json:
+    """The runs that can be watched, and what may be trained on."""
+    training = demo.training
+    return {
+        "runs": runs.list_runs(demo.runs), "folder": printable(demo.runs.name),
+        "allowed": training.allowed, "sets": training.sets(), "minutes": asks.MAX_MINUTES,
+        "photos": [MIN_PHOTOS, asks.MAX_PHOTOS],
+    }  # fmt: skip
+
+
+def watch_run(demo: Demo, value: Json, visitor: str) -> Json:
+    """A run's curves and samples."""
+    ask: asks.Run = asks.read(asks.Run, value)
+    status = demo.training.status(ask.name)
+    if status["failed"]:
+        raise UserError(f"the run has failed: {status['failed']}")
+    return {**runs.describe_run(demo.runs, ask.name, ask.seen), "ours": status["ours"]}
+
+
+def start_run(demo: Demo, value: Json, visitor: str) -> Json:
+    """Begin a run, and return its name."""
+    return {"name": demo.training.start(asks.read(asks.Start, value))}
+
+
+def stop_run(demo: Demo, value: Json, visitor: str) -> Json:
+    """Have a run that was begun from the page save and end."""
+    ask: asks.Run = asks.read(asks.Run, value)
+    demo.training.stop(ask.name)
+    return {}
+
+
+FUNCTIONS: dict[Callable[..., Any], dict[str, Any]] = {
+    sample: IN_TURNS, picture: {"concurrency_limit": 2}, whiteboard: {"concurrency_limit": 2},
+    curves: {"concurrency_limit": 2}, decide: {"concurrency_limit": 2},
+    save_film: {"concurrency_limit": 1}, list_runs: {"concurrency_limit": 2},
+    watch_run: {"concurrency_limit": 2}, start_run: {"concurrency_limit": 1},
+    stop_run: {"concurrency_limit": 1},
+}  # fmt: skip
+
+
+def build_page(store: ModelStore, training: Training) -> gr.Blocks:
+    """Return the functions behind the page; `launch` in server.py serves them with it."""
+    demo = Demo(store, training, Turns())
     with DemoBlocks(title="ddpm", analytics_enabled=False, delete_cache=CACHE) as blocks:
-        gr.Markdown("# ddpm: images out of static")
-        model = gr.Dropdown(store.names, value=store.names[0], label="Model")
-        with gr.Tabs() as tabs:
-            page = Page(blocks, tabs, model, store, runs)
-            for title, build in TABS.items():
-                with gr.Tab(title):
-                    build(page)
-        page.connect_class_dropdowns()
+        for fn, options in FUNCTIONS.items():
+            gr.api(bound(fn, demo), api_name=fn.__name__, api_description=fn.__doc__, **options)
     return blocks
 
 
-def generate_tab(page: Page) -> None:
-    chosen = page.first.config.sample
-    with gr.Row():
-        with gr.Column(scale=1, min_width=280):
-            label = page.class_dropdown()
-            n = gr.Slider(1, MAX_IMAGES, 16, step=1, label="Images")
-            steps = gr.Slider(1, MAX_STEPS, chosen.steps, step=1, label="Steps")
-            start, stop = buttons("Generate")
-            with gr.Accordion("Sampler, guidance and seed", open=False):
-                sampler = gr.Dropdown(list(SAMPLERS), value=chosen.sampler, label="Sampler")
-                eta = gr.Slider(0, 1, chosen.eta, step=0.05, label="η: noise that ddim adds")
-                insist = "Guidance: how much to insist on the class"
-                guidance = gr.Slider(0, 6, chosen.guidance, step=0.1, label=insist)
-                seed = seed_number()
-                fresh = gr.Checkbox(True, label="A fresh seed each time")
-        with gr.Column(scale=2, min_width=300):
-            output = stage_html()
+def bound(fn: Callable[..., Any], demo: Demo) -> Callable[..., Any]:
+    """Return a function of the page as gradio calls it, its UserErrors as messages."""
 
-    def generate(
-        name: str, label: str, n: float, steps: float, sampler: str, eta: float,
-        guidance: float, seed: float, fresh: bool, request: gr.Request,
-    ) -> Iterator[Any]:  # fmt: skip
-        checkpoint, drawn = page.store[name], choose_seed(seed, fresh)
-        settings = sample_config(checkpoint, sampler, steps, eta, guidance, label)
-        frames = stream_images(
-            checkpoint, settings, int(n), drawn, label,
-            turns=page.turns, visitor=address_of(request.request),
-        )  # fmt: skip
-        for i, html in enumerate(frames):
-            yield html, gr.skip() if i else drawn
+    def message(error: UserError) -> gr.Error:
+        return gr.Error(str(error), title="That did not work", print_exception=False)
 
-    inputs = [page.model, label, n, steps, sampler, eta, guidance, seed, fresh]
-    Stage(start, stop, output).connect(generate, inputs, seed)
+    @wraps(fn)
+    def returning(ask: Json, request: gr.Request) -> Json:
+        try:
+            return fn(demo, ask, address_of(request.request))
+        except UserError as error:
+            raise message(error) from None
 
-    def defaults(name: str) -> tuple[Any, ...]:
-        s = page.store[name].config.sample
-        return s.steps, s.sampler, s.eta, s.guidance
+    @wraps(fn)
+    def yielding(ask: Json, request: gr.Request) -> Iterator[Json]:
+        try:
+            yield from fn(demo, ask, address_of(request.request))
+        except UserError as error:
+            raise message(error) from None
 
-    outputs = [steps, sampler, eta, guidance]
-    page.model.change(show_errors(defaults), page.model, outputs, **QUIET)
+    chosen: Any = yielding if inspect.isgeneratorfunction(fn) else returning
+    del chosen.__wrapped__  # its arguments are `ask` and the request, which gradio looks for
+    chosen.__annotations__ = {"ask": Json, "request": gr.Request, "return": Json}
+    return chosen
 
 
-def whiteboard_tab(page: Page) -> None:
-    T = page.first.diffusion.T
-    picker = ImagePicker(page)
-    t = gr.Slider(1, T, T // 4, step=1, label="t: how far towards static", elem_id="t")
-    board = gr.HTML(elem_id="board")
+class DemoBlocks(gr.Blocks):
+    """Functions whose failures are one line in the log and a sentence in the page."""
 
-    def draw(name: str, number: float, uploaded: Tensor | None, t: float) -> str:
-        image = picker.image(name, number, uploaded)
-        own = picker.fitting(name, uploaded) is not None
-        real = own or page.store.has_real_examples(name)
-        return equations.whiteboard(page.store[name], image, int(t), generated=not real)
-
-    def draw_within_T(
-        name: str, number: float, uploaded: Tensor | None, t: float | None
-    ) -> tuple[str, gr.Slider]:
-        T = page.store[name].diffusion.T
-        t = min(t or 1, T)
-        return draw(name, number, uploaded, t), gr.Slider(maximum=T, value=t)
-
-    inputs = [*picker.inputs, t]
-    picker.on_change(draw_within_T, inputs, [board, t])
-    t.input(
-        show_errors(draw), inputs, board, trigger_mode="always_last", concurrency_limit=2,
-        # The number is null while it is emptied to type another.
-        js="(...values) => [...values.slice(0, 3), values[3] ?? 1]", **QUIET,
-    )  # fmt: skip
-    for equation in equations.EQUATIONS:
-        gr.Markdown(f"### {equation.title}\n\n$$ {equation.tex} $$")
-        with gr.Accordion(f"The lines that compute it: {equation.code.__qualname__}", open=False):
-            gr.Code(equations.source(equation), language="python", interactive=False)
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            return await super().process_api(*args, **kwargs)
+        except Exception as error:  # whatever an odd request holds
+            if isinstance(error, gr.Error) and not error.print_exception:
+                raise  # a sentence of ours
+            logger.warning("a request failed: %s", plain(repr(error), 300))
+            sentence = "This request could not be understood: load the page anew"
+            raise gr.Error(sentence, print_exception=False) from None
 
 
-def editing_tab(page: Page) -> None:
-    with gr.Tab("From one seed to another"):
-        interpolation_tab(page)
-    gr.Markdown("### An image to begin with")
-    picker = ImagePicker(page)
-    with gr.Tab("Paint anew"):
-        inpainting_tab(page, picker)
-    with gr.Tab("Variations"):
-        variations_tab(page, picker)
-
-
-def edited_images(
-    page: Page, request: gr.Request, name: str, label: str, n: float, seed: float, edit: Edit
-) -> Iterator[str]:
-    """Yield images with the settings that the network was trained to be sampled with."""
-    checkpoint = page.store[name]
-    s = checkpoint.config.sample
-    settings = sample_config(checkpoint, s.sampler, s.steps, s.eta, s.guidance, label)
-    yield from stream_images(
-        checkpoint, settings, int(n), choose_seed(seed, False), label, edit,
-        page.turns, address_of(request.request),
-    )  # fmt: skip
-
-
-def interpolation_tab(page: Page) -> None:
-    gr.Markdown("Images along the great circles between the noise of two seeds.")
-    with gr.Row():
-        a, b = seed_number(1, "From seed"), seed_number(2, "to seed")
-        n = gr.Slider(3, 16, 8, step=1, label="Images")
-        label = page.class_dropdown(NO_CLASS)
-
-    def interpolate(
-        name: str, label: str, n: float, a: float, b: float, request: gr.Request
-    ) -> Iterator[str]:
-        edit = Edit(towards=choose_seed(b, False))
-        yield from edited_images(page, request, name, label, n, a, edit)
-
-    stage("Walk", "between").connect(interpolate, [page.model, label, n, a, b])
-
-
-def inpainting_tab(page: Page, picker: ImagePicker) -> None:
-    gr.Markdown("Paint over what is to be made anew; the rest stays as it is.")
-    mask = gr.State(None)
-    canvas = gr.HTML(js_on_load=script("paint.js"), elem_id="canvas")
-    with gr.Row():
-        rounds = gr.Slider(1, 20, 5, step=1, label="Rounds a step: more fits better")
-        seed, label = seed_number(), page.class_dropdown(NO_CLASS)
-
-    def inpaint(
-        name: str, number: float, uploaded: Tensor | None, mask: Tensor | None, label: str,
-        seed: float, rounds: float, request: gr.Request,
-    ) -> Iterator[str]:  # fmt: skip
-        if mask is None or not mask.any():
-            raise UserError("Nothing is painted over yet: draw on the image first")
-        image = picker.image(name, number, uploaded)
-        if mask.shape != image.shape[1:]:
-            raise UserError("The mask is of another model's size: draw it again")
-        edit = Edit(image=image, mask=mask, rounds=int(rounds))
-        yield from edited_images(page, request, name, label, 8, seed, edit)
-
-    stage("Paint", "paint").connect(inpaint, [*picker.inputs, mask, label, seed, rounds])
-
-    def show(name: str, number: float, uploaded: Tensor | None) -> tuple[str, None]:
-        return uploads.canvas_html(picker.image(name, number, uploaded)), None
-
-    def read(name: str, event: gr.EventData) -> Tensor:
-        return uploads.read_mask(str(event_data(event).get("mask", "")), page.store[name].data)
-
-    picker.on_change(show, picker.inputs, [canvas, mask])
-    canvas.input(show_errors(read), page.model, mask, **QUIET)
-
-
-def variations_tab(page: Page, picker: ImagePicker) -> None:
-    gr.Markdown("The image goes part of the way to static, and comes back as another.")
-    with gr.Row():
-        change = gr.Slider(0.05, 1, 0.6, step=0.05, label="How far")
-        seed, label = seed_number(), page.class_dropdown(NO_CLASS)
-
-    def vary(
-        name: str, number: float, uploaded: Tensor | None, label: str, seed: float, change: float,
-        request: gr.Request,
-    ) -> Iterator[str]:  # fmt: skip
-        edit = Edit(image=picker.image(name, number, uploaded), change=float(change))
-        yield from edited_images(page, request, name, label, 16, seed, edit)
-
-    stage("Vary", "vary").connect(vary, [*picker.inputs, label, seed, change])
-
-
-def training_tab(page: Page) -> None:
-    runs = page.runs
-    names = list(runs_by_name(runs))
-    run = gr.Dropdown(
-        names, value=names[0] if names else None, label=f"Run in {printable(runs.name)}/"
-    )
-    view, shown = gr.HTML(elem_id="training"), gr.State(None)
-    clock = gr.Timer(TICK, active=False)
-
-    def update(name: str | None, shown: Any) -> tuple[Any, ...]:
-        """Return the dropdown, the view and their state; nothing where that is shown already."""
-        found = runs_by_name(runs)
-        name = name if name in found else next(iter(found), None)
-        choice = (list(found), name)
-        state = (choice, run_version(found[name]) if name else None)
-        if shown == state:
-            return gr.skip(), gr.skip(), gr.skip()
-        same = shown is not None and shown[0] == choice
-        dropdown = gr.skip() if same else gr.Dropdown(choice[0], value=name)
-        return dropdown, run_html(runs, name), state
-
-    def select(name: str | None, shown: Any, event: gr.SelectData) -> tuple[Any, ...]:
-        """Let the clock tick while the tab is open."""
-        if event.value == TRAINING:
-            return gr.Timer(active=True), *update(name, shown)
-        return gr.Timer(active=False), gr.skip(), gr.skip(), gr.skip()
-
-    inputs, outputs = [run, shown], [run, view, shown]
-    clock.tick(update, inputs, outputs, **QUIET)
-    run.input(update, inputs, outputs, **QUIET)
-    page.tabs.select(select, inputs, [clock, *outputs], **QUIET)
-
-
-TRAINING = "Training"
-TABS: dict[str, Callable[[Page], None]] = {
-    "Generate": generate_tab,
-    "Whiteboard": whiteboard_tab,
-    "Between and within": editing_tab,
-    TRAINING: training_tab,
-}
+def page_html(store: ModelStore, training: Training) -> str:
+    """Return the page, with what its scripts must know of the server."""
+    boot = {
+        "models": [store.describe(name) for name in store.names],
+        "functions": {fn.__name__: i for i, fn in enumerate(FUNCTIONS)},
+        "equations": [equation.as_dict() for equation in equations.EQUATIONS],
+        "limits": {
+            "images": asks.MAX_IMAGES, "steps": asks.MAX_STEPS, "bytes": MAX_BYTES,
+            "examples": NUM_EXAMPLES, "frames": asks.MAX_FRAMES,
+        },
+        "training": training.allowed,
+    }  # fmt: skip
+    text = json.dumps(boot, ensure_ascii=False).replace("<", "\\u003c")
+    html = (STATIC / "index.html").read_text(encoding="utf-8")
+    return html.replace("{{boot}}", text)

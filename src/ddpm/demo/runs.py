@@ -1,82 +1,128 @@
-"""Watch a run: its loss, and samples of its raw and its averaged weights, read from its folder."""
+"""Watch a run: its loss, its loss on held-out images by band of noise, and its samples, read from
+its folder."""
 
 import json
 import math
 import time
-from html import escape
 from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from ..checkpoint.run_dir import RunDir, find_runs
 from ..config import read_toml
 from ..core.ema import warm_decay
 from ..utils.errors import UserError, printable
-from .html import Line, chart, data_uri, image
+from .pictures import data_uri
 
-MAX_POINTS = 300  # of the curve
-ACTIVE_SECONDS = 30  # since the last line of its metrics: longer, and a run is not training
+MAX_POINTS = 300  # of a curve
+MAX_GRIDS = 16  # of samples, from the first to the last
+FRESH_SECONDS = 30  # since a run has written something: on a disk without locks, it is training
+
+Activity = Literal["training", "stopped", "finished"]
 
 
 def runs_by_name(folder: Path) -> dict[str, RunDir]:
-    """Return the runs in `folder`, the last written first. The folder may also be that of one
-    run."""
-    runs = sorted(find_runs(folder), key=last_written, reverse=True)
+    """Return the runs in `folder`: those that are training first, then the last written first. The
+    folder may also be that of one run."""
+    runs = sorted(find_runs(folder), key=lambda r: (is_held(r), last_written(r)), reverse=True)
     return {printable(run.path.name): run for run in runs}
 
 
 def last_written(run: RunDir) -> float:
-    """Return when a run last wrote its metrics; 0 if it has none."""
-    return run.metrics.stat().st_mtime if run.metrics.exists() else 0.0
+    """Return when a run last wrote its metrics, or else began; 0 if neither is known."""
+    for path in (run.metrics, run.config):
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            continue
+    return 0.0
 
 
-def activity(run: RunDir) -> str:
-    """Return whether a run is training, or since when it is not."""
-    age = time.time() - last_written(run)
-    return "training now" if age < ACTIVE_SECONDS else f"last written {round(age / 60)} minutes ago"
+def is_held(run: RunDir) -> bool:
+    """Return whether a process is training in the run's folder: it holds the lock there."""
+    if not run.lock.exists():
+        return False
+    try:
+        with FileLock(run.lock, fallback_to_soft=False).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return time.time() - last_written(run) < FRESH_SECONDS
 
 
-def run_version(run: RunDir) -> tuple[object, ...]:
-    """Return a value that changes whenever `run_html` would show something new."""
-    grids = sorted(path.name for path in run.samples.glob("*.png"))
-    return last_written(run), activity(run), *grids[-2:]
-
-
-def run_html(folder: Path, name: str | None) -> str:
-    """Return the loss curve and the newest samples of the run of that name in `folder`."""
-    run = runs_by_name(folder).get(name or "")
-    if run is None:
-        start = "start one with <code>ddpm train</code>"
-        return f"<p>There is no run in {escape(printable(str(folder)))}: {start}.</p>"
-    name = escape(printable(run.path.name))
-    lines = read_metrics(run.metrics)
+def activity(run: RunDir, lines: list[dict[str, float]]) -> Activity:
+    """Return whether a run is training, has spent its budget, or was stopped before."""
+    if is_held(run):
+        return "training"
+    try:
+        budget = read_toml(run.config).budget
+    except UserError:
+        return "stopped"
     if not lines:
-        return f"<p>{name} has begun; its first steps are on their way.</p>"
-    now = lines[-1]
-    losses = [(line["images"], line["loss"]) for line in lines]
-    average = f"averaged weights (EMA{average_span(run, now['step'])})"
-    grids = [
-        f'<figure class="pane"><figcaption>{title}</figcaption>{newest_grid(run, kind, title)}'
-        "</figure>"
-        for kind, title in (("ema", average), ("raw", "raw weights"))
+        return "stopped"
+    step, seconds = int(lines[-1]["step"]), lines[-1]["seconds"]
+    # Its last images are drawn once the budget is spent, of whose minutes some are kept for that.
+    drawn = (run.samples / f"{step:07}-ema.png").exists()
+    return "finished" if drawn and budget.progress(step, seconds) >= 0.5 else "stopped"
+
+
+def list_runs(folder: Path) -> list[dict[str, str]]:
+    """Return the names of the runs, each with what it is doing."""
+    return [
+        {"name": name, "state": activity(run, read_metrics(run.metrics))}
+        for name, run in runs_by_name(folder).items()
     ]
-    return (
-        f'<p role="status">{name}: {activity(run)} · step {now["step"]:,} · {now["images"]:,} '
-        f"images · {now['seconds'] / 60:.1f} minutes · loss {now['loss']:.4f}</p>"
-        + chart("Loss, logarithmic", [Line("loss", smoothed(losses))], x_name="images", log=True)
-        + f'<div class="stage">{"".join(grids)}</div>'
-    )
 
 
-def average_span(run: RunDir, step: float) -> str:
-    """Return over how many steps the weights are averaged, which grows while the EMA warms up."""
+def describe_run(folder: Path, name: str, seen: str = "") -> dict[str, Any]:
+    """Return the curves and the samples of the run of that name: or only its `version`, where that
+    is the one that the page has `seen`.
+
+    Raises UserError where there is none of that name.
+    """
+    run = runs_by_name(folder).get(name)
+    if run is None:
+        raise UserError(f"there is no run {printable(name)!r} here: choose another one")
+    lines = read_metrics(run.metrics)
+    state = activity(run, lines)
+    grids = sorted(run.samples.glob("[!.]*-ema.png"))
+    version = f"{state} {last_written(run)} {len(grids)}"
+    if version == seen:
+        return {"version": version}
+    now = lines[-1] if lines else {}
+    return {
+        "version": version, "name": name, "state": state, "now": now,
+        "loss": smoothed([(line["images"], line["loss"]) for line in lines]),
+        "rate": images_per_second(lines),
+        "bands": held_out_by_band(run.held_out),
+        "grids": [grid_of(path) for path in thinned(grids, MAX_GRIDS)],
+        "span": average_span(run, now.get("step", 0)),
+    }  # fmt: skip
+
+
+def average_span(run: RunDir, step: float) -> int:
+    """Return over how many steps the weights are averaged, which grows while the EMA warms up; 0
+    where that is not known."""
     try:
         decay = read_toml(run.config).train.ema
     except UserError:
-        return ""
-    return f" over {1 / (1 - warm_decay(decay, int(step))):,.0f} steps"
+        return 0
+    return round(1 / (1 - warm_decay(decay, int(step))))
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Return the lines of metrics.jsonl that are complete and finite."""
+def images_per_second(lines: list[dict[str, float]]) -> float:
+    """Return how many images were learned a second, of late."""
+    if len(lines) < 2:
+        return 0.0
+    first, last = lines[max(0, len(lines) - 20)], lines[-1]
+    seconds = last["seconds"] - first["seconds"]
+    return round((last["images"] - first["images"]) / seconds, 1) if seconds > 0 else 0.0
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log that are whole: the last may not be while it is written."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -85,11 +131,37 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     for line in text.splitlines():
         try:
             table = json.loads(line)
-            if all(math.isfinite(table[k]) for k in ("step", "images", "seconds", "loss")):
-                lines.append(table)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue  # incomplete, as the last one may be while it is written
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(table, dict):
+            lines.append(table)
     return lines
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the lines of metrics.jsonl that have a loss and are finite."""
+    keys = ("step", "images", "seconds", "loss")
+    return [line for line in read_lines(path) if all(is_finite(line.get(k)) for k in keys)]
+
+
+def is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def held_out_by_band(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Return the loss on held-out images over the images learned, for each band of noise."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for line in read_lines(path):
+        bands = line.get("held out")
+        if not is_finite(line.get("images")) or not isinstance(bands, dict):
+            continue
+        for band, loss in bands.items():
+            if is_finite(loss):
+                curves.setdefault(str(band)[:40], []).append((line["images"], loss))
+    return {band: thinned(points, MAX_POINTS) for band, points in [*curves.items()][:8]}
 
 
 def smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -99,10 +171,22 @@ def smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
 
 
-def newest_grid(run: RunDir, kind: str, title: str) -> str:
-    """Return the last grid of samples of a kind, "ema" or "raw"."""
-    grids = sorted(run.samples.glob(f"*-{kind}.png"))
+def thinned(items: list[Any], most: int) -> list[Any]:
+    """Return at most so many items, evenly from the first to the last."""
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def grid_of(path: Path) -> dict[str, str]:
+    """Return the grid of samples at `path`, of the averaged weights, and that of the raw ones."""
+    raw = path.with_name(path.name.replace("-ema", "-raw"))
+    return {"name": printable(path.name.partition("-ema")[0]), "ema": uri(path), "raw": uri(raw)}
+
+
+def uri(path: Path) -> str:
+    """Return a PNG file as a data URI; "" where there is none."""
     try:
-        return image(data_uri(grids[-1].read_bytes(), "image/png"), f"samples of the {title}")
-    except (IndexError, OSError):
-        return "<p>none yet</p>"
+        return data_uri(path.read_bytes(), "image/png")
+    except OSError:
+        return ""

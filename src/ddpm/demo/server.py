@@ -2,12 +2,15 @@
 
 import logging
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..generation.generate import generate
 from ..utils.errors import UserError, first_line
+from .launch import Training
 from .models import ModelStore
 
 if TYPE_CHECKING:
@@ -45,13 +48,15 @@ def serve(
         raise UserError("the password is empty and would keep nobody out: give another --password")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # send nothing to anyone
     try:
-        from .page import build_page
+        from .page import build_page, page_html
     except ImportError:
         raise UserError("the demo needs gradio: pip install 'ddpm-from-scratch[demo]'") from None
     store = ModelStore(checkpoints, device)
     warm_up(store)
-    blocks = build_page(store, Path(runs))
-    address = launch(blocks, host, port, password)
+    training = Training(Path(runs), allowed=host in LOCAL or password is not None)
+    blocks = build_page(store, training)
+    address = launch(blocks, lambda: page_html(store, training), host, port, password)
+    ask_once(address, password)
     if host not in LOCAL and not password:
         logger.warning("anyone who can reach this machine can use the page: set --password")
     user = f" (user {USER})" if password else ""
@@ -68,12 +73,24 @@ def warm_up(store: ModelStore) -> None:
     generate(checkpoint, settings=settings, device=store.device)
 
 
-def launch(blocks: "gr.Blocks", host: str, port: int, password: str | None) -> str:
-    """Start the server and return its address. Raises UserError where it cannot be reached."""
-    import gradio as gr
+def ask_once(address: str, password: str | None) -> None:
+    """Send a first request through the queue, which takes a second, so that no visitor waits."""
+    if password is not None:
+        return
+    import httpx
+
+    ask = {"data": [{}], "fn_index": 0, "session_hash": "first"}
+    with suppress(httpx.HTTPError), httpx.Client(trust_env=False, timeout=10) as client:
+        client.post(f"{address}gradio_api/queue/join", json=ask)
+        client.get(f"{address}gradio_api/queue/data?session_hash=first")
+
+
+def launch(
+    blocks: "gr.Blocks", page: Callable[[], str], host: str, port: int, password: str | None
+) -> str:
+    """Start the server and return its address; `page` gives the page. Raises UserError where it cannot be reached."""
     from starlette.middleware import Middleware
 
-    from .components import STATIC
     from .middleware import RequestFilter, own_hosts
     from .queue import FairQueue
 
@@ -81,18 +98,15 @@ def launch(blocks: "gr.Blocks", host: str, port: int, password: str | None) -> s
     logging.getLogger("httpx").setLevel(logging.WARNING)
     blocks.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
     FairQueue.of(blocks._queue)
-    gate = Middleware(RequestFilter, hosts=own_hosts(host), gated=password is not None)
-    theme = gr.themes.Base(
-        primary_hue="orange", neutral_hue="gray",
-        font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
-        font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
+    gate = Middleware(
+        RequestFilter, page=page, hosts=own_hosts(host), gated=password is not None
     )  # fmt: skip
     try:
         _, address, _ = blocks.launch(
             server_name=f"[{host}]" if ":" in host else host, server_port=port,
             quiet=True, share=False, prevent_thread_lock=True, show_error=True,
             auth=None if password is None else (USER, password),
-            footer_links=[], css_paths=STATIC / "style.css", theme=theme, ssr_mode=False,
+            footer_links=[], ssr_mode=False,
             pwa=False, enable_monitoring=False, mcp_server=False, run_history=False,
             state_session_capacity=MAX_SESSIONS,
             app_kwargs={"middleware": [gate]},

@@ -1,44 +1,22 @@
-"""Read a visitor's images and masks. The browser sends them as data URIs with its events, so that
-nothing is written to disk or served to anyone."""
+"""Read a visitor's images, masks and films. The browser sends them as data URIs, so that nothing is
+written to disk or served to anyone."""
 
 import base64
 import binascii
-import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..config import DataInfo
 from ..data.decode import fit, image_to_tensor, open_image
 from ..utils.errors import UserError, printable
-from .html import png
 
 MAX_BYTES = 8_000_000
 MAX_PIXELS = 40_000_000
 MAX_MASK_PIXELS = 1_000_000  # the canvas has a tenth of that
-
-
-def upload_html(text: str) -> str:
-    """Return the choice of a file, which static/upload.js reads."""
-    return (
-        f'<label class="upload">{text} '
-        f'<input type="file" accept="image/*" data-max-bytes="{MAX_BYTES}"></label>'
-    )
-
-
-def canvas_html(image: Tensor, side: int = 336) -> str:
-    """Return a uint8 image (C, H, W) as a canvas, which static/paint.js lets a visitor paint on."""
-    height = round(side * image.shape[1] / image.shape[2])
-    return (
-        f'<canvas class="pixels" width="{side}" height="{height}" tabindex="0" '
-        'role="application" aria-label="Paint over what is to be made anew; with the keyboard, '
-        'arrows move the brush and space paints" '
-        f'data-key="{time.time_ns()}" data-src="{png(image[None], 1)}"></canvas>'
-        '<label>Brush <input class="brush" type="range" min="4" max="40" value="16"></label> '
-        '<button type="button" class="clear">Clear</button>'
-    )
 
 
 def read_upload(
@@ -73,6 +51,12 @@ def read_upload(
     return image, "; ".join(notes)
 
 
+def border(image: Tensor) -> float:
+    """Return the mean of the pixels at the border of an image (C, H, W)."""
+    x = image.float()
+    return torch.cat([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], dim=1).mean().item()
+
+
 def read_mask(data: str, info: DataInfo) -> Tensor:
     """Return what was painted, at the network's size: bool (H, W), True under the brush. Raises
     UserError for what is no mask."""
@@ -97,3 +81,20 @@ def decode_data_uri(data: str, max_bytes: int) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
         raise UserError("the file did not arrive whole: choose it again") from None
+
+
+def read_frames(frames: Sequence[str]) -> list[Image.Image]:
+    """Return the frames of a film. Raises UserError for what are no images, or too large."""
+    if sum(map(len, frames)) > MAX_BYTES:
+        raise UserError("this film is too large: ask for fewer images or steps")
+    try:
+        opened = [open_image(decode_data_uri(frame, MAX_BYTES)).image for frame in frames]
+        if sum(frame.size[0] * frame.size[1] for frame in opened) > MAX_PIXELS:
+            raise UserError("this film is too large: ask for fewer images or steps")
+        for frame in opened:
+            frame.load()
+    except UserError:
+        raise
+    except Exception:
+        raise UserError("the film could not be read: make the images once more") from None
+    return opened

@@ -87,3 +87,10 @@ def digit_net() -> DigitNet:
     net = DigitNet()
     net.load_state_dict(load(DigitNet.WEIGHTS.read_bytes()))
     return net.eval().requires_grad_(False)
+
+
+def cifar_net() -> CifarNet:
+    """Return the bundled classifier of CIFAR-10, in evaluation mode on the CPU."""
+    net = CifarNet()
+    net.load_state_dict(load(CifarNet.WEIGHTS.read_bytes()))
+    return net.eval().requires_grad_(False)

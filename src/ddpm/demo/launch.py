@@ -1,0 +1,135 @@
+"""Begin and stop a run from the page: one at a time, for some minutes, in a process of its own."""
+
+import atexit
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from threading import Lock
+from typing import IO
+
+import numpy as np
+
+from ..checkpoint.run_dir import RunDir
+from ..data.decode import decode_to_fit, open_image
+from ..data.sources import is_downloaded
+from ..utils.errors import UserError, plain, printable
+from ..utils.files import free_name, make_folder
+from .asks import Start
+from .models import PUBLIC
+from .uploads import MAX_BYTES, decode_data_uri
+
+SETS = {
+    "mnist5k": "5,000 digits", "mnist": "60,000 digits", "fashion-mnist": "60,000 clothes",
+    "cifar10": "50,000 objects in colour",
+}  # fmt: skip
+SIDES = (28, 32, 64)  # of photos, as the page sends them
+MIN_PHOTOS = 8
+
+
+class Training:
+    """The run that was begun from the page, if any. `allowed`: whether visitors may begin one."""
+
+    def __init__(self, runs: Path, allowed: bool, root: str = "data"):
+        self.runs, self.allowed, self.root = runs, allowed, Path(root)
+        self.lock = Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.out: Path | None = None
+        self.log: IO[bytes] | None = None
+        atexit.register(self.close)
+
+    def sets(self) -> dict[str, str]:
+        """Return the sets that are on this machine, each with what it is."""
+        here = (n for n in SETS if n == "mnist5k" or n in PUBLIC and is_downloaded(n, self.root))
+        return {name: SETS[name] for name in here}
+
+    def start(self, ask: Start) -> str:
+        """Begin a run and return its name. Raises UserError where none may be begun, another one
+        that was is training, or there are too few photos."""
+        if not self.allowed:
+            raise UserError(
+                "runs can be begun where the page is open to its own machine alone, or asks for a "
+                "password: start it so, or use ddpm train"
+            )
+        if not ask.photos and ask.data not in self.sets():
+            raise UserError(f"there is no set {printable(ask.data)!r} here: choose another one")
+        with self.lock:
+            if self.process is not None and self.process.poll() is None:
+                raise UserError("a run that was begun here is training: stop it, or let it end")
+            make_folder(self.runs)
+            out = free_name(self.runs / "from-the-page")
+            data = ask.data
+            if ask.photos:
+                data = str(save_photos(ask, out.with_name(f"{out.name}-photos.npz")))
+            words = ["train", "--data", data, "--minutes", f"{ask.minutes:g}", "--out", str(out)]
+            self.log = tempfile.TemporaryFile()
+            threads = str(max(1, (os.cpu_count() or 2) // 2))  # the others are the page's
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ddpm", *words],
+                stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+                env={**os.environ, "OMP_NUM_THREADS": threads},
+            )  # fmt: skip
+            self.out = out
+        return printable(out.name)
+
+    def stop(self, name: str) -> None:
+        """Have the run of that name save and end. Raises UserError where it was not begun here."""
+        with self.lock:
+            if self.out is None or printable(self.out.name) != name or self.process is None:
+                raise UserError("this run was not begun here: stop it where it was, by Ctrl-C")
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGTERM)
+
+    def status(self, name: str) -> dict[str, object]:
+        """Return whether the run of that name is one that the page can stop, and the last line of
+        what it said where it has failed."""
+        with self.lock:
+            ours = self.out is not None and printable(self.out.name) == name
+            if not ours or self.process is None or self.log is None:
+                return {"ours": False, "failed": ""}
+            code = self.process.poll()
+            if not code or RunDir(self.out or Path()).metrics.exists():
+                return {"ours": code is None, "failed": ""}
+            return {"ours": False, "failed": self.last_line()}
+
+    def last_line(self) -> str:
+        """Return the last line of what the run said."""
+        assert self.log is not None
+        self.log.seek(0)
+        lines = self.log.read().decode("utf-8", "replace").split("\n")
+        return plain(next((line for line in reversed(lines) if line.strip()), "it ended"), 300)
+
+    def close(self) -> None:
+        """Have the run save and end, as the server does."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+
+def save_photos(ask: Start, path: Path) -> Path:
+    """Write the visitor's photos as an npz that `ddpm train` reads, and return its path. Raises
+    UserError for too few, others than squares of SIDES, or labels for some of them alone."""
+    n = len(ask.photos)
+    if n < MIN_PHOTOS:
+        raise UserError(f"{n} photos are too few to learn from: choose {MIN_PHOTOS} or more")
+    if ask.labels and len(ask.labels) != n:
+        raise UserError("each photo has one class, or none has: choose them anew")
+    files = [decode_data_uri(photo, MAX_BYTES) for photo in ask.photos]
+    try:
+        w, h = open_image(files[0]).image.size
+        if w != h or w not in SIDES:
+            raise UserError(f"photos are sent as squares of {SIDES} pixels: load the page anew")
+        images = np.stack([decode_to_fit(file, "RGB", (w, h)) for file in files])
+    except UserError:
+        raise
+    except Exception:
+        raise UserError("one of the photos cannot be read: choose them anew") from None
+    classes = sorted(set(ask.labels))
+    arrays = {"images": images}
+    if len(classes) > 1:
+        arrays["labels"] = np.array([classes.index(label) for label in ask.labels])
+        arrays["classes"] = np.array(classes)
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return path
+

@@ -1,0 +1,48 @@
+"""Images as data URIs, which hold all of their data: no file is written, and nothing fetched."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+from PIL import Image
+from torch import Tensor
+
+from ..utils.errors import UserError
+from ..utils.images import grid, save_animation
+
+MAX_COLUMNS = 8
+MAX_FILM_PIXELS = 30_000_000  # of all frames, as they are sent
+SIDE = 480  # pixels of the longer side of a film that is taken home
+
+
+def png(images: Tensor) -> str:
+    """Return uint8 images (N, C, H, W) as a grid: the data URI of a PNG."""
+    file = io.BytesIO()
+    grid(images, columns_for(len(images)), gap=1).save(file, "png")
+    return data_uri(file.getvalue(), "image/png")
+
+
+def columns_for(n: int) -> int:
+    """Return the columns of a grid of n images that is about square."""
+    return min(MAX_COLUMNS, round(n**0.5 + 0.49))
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def film(frames: Sequence[Image.Image], kind: str) -> str:
+    """Return an animation, "gif" or "webp", enlarged by whole pixels to about SIDE: a data URI.
+
+    Raises UserError for frames that differ in size or are too many pixels.
+    """
+    if len({frame.size for frame in frames}) > 1:
+        raise UserError("the frames of a film are of one size: make the images once more")
+    zoom = max(1, SIDE // max(frames[0].size))
+    w, h = (side * zoom for side in frames[0].size)
+    if w * h * len(frames) > MAX_FILM_PIXELS:
+        raise UserError("this film is too large: ask for fewer images or steps")
+    file = io.BytesIO()
+    large = [frame.convert("RGB").resize((w, h), Image.Resampling.NEAREST) for frame in frames]
+    save_animation(large, file, kind)
+    return data_uri(file.getvalue(), f"image/{kind}")

@@ -1,0 +1,77 @@
+// The page: tabs, each with a view that is built when it is first opened.
+
+import {between} from './between.js';
+import {board} from './board.js';
+import {command, python} from './commands.js';
+import {create} from './create.js';
+import {copy, el, notice} from './dom.js';
+import {draw} from './draw.js';
+import {mount} from './plane.js';
+import {call} from './queue.js';
+import {link, state, subscribe, update} from './state.js';
+import {train} from './train.js';
+
+const VIEWS = {
+  create: ['Create', create],
+  draw: ['Draw', draw],
+  between: ['Between', between],
+  board: ['Whiteboard', () => board(() => views.draw?.picture() ?? null)],
+  plane: ['Two dimensions', plane],
+  train: ['Training', train],
+};
+const views = {};
+const panels = {};
+const tabs = {};
+
+function plane() {
+  const root = el('div', {class: 'plane'});
+  return {node: root, open() { if (!root.childElementCount) mount(root, call); }};
+}
+
+function show(name) {
+  for (const key of Object.keys(VIEWS)) {
+    tabs[key].setAttribute('aria-selected', key === name);
+    tabs[key].tabIndex = key === name ? 0 : -1;
+    panels[key].hidden = key !== name;
+  }
+  document.title = `ddpm: ${VIEWS[name][0].toLowerCase()}`;
+  if (views[name]) return;
+  const view = views[name] = VIEWS[name][1]();
+  panels[name].append(view.node);
+  view.open();
+}
+
+for (const [name, [title]] of Object.entries(VIEWS)) {
+  panels[name] = el('section', {id: `view-${name}`, role: 'tabpanel', 'aria-labelledby': `tab-${name}`, hidden: true});
+  tabs[name] = el('button', {type: 'button', role: 'tab', id: `tab-${name}`, 'aria-controls': `view-${name}`,
+    onclick: () => update({view: name})}, title);
+}
+document.querySelector('[role=tablist]').append(...Object.values(tabs));
+document.querySelector('[role=tablist]').addEventListener('keydown', (event) => {
+  const names = Object.keys(VIEWS);
+  const by = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+  const at = {Home: 0, End: names.length - 1}[event.key] ?? (by && (names.indexOf(state.view) + by + names.length) % names.length);
+  if (at === undefined) return;
+  event.preventDefault();
+  update({view: names[at]});
+  tabs[names[at]].focus();
+});
+document.querySelector('#views').append(...Object.values(panels));
+
+subscribe((names) => { if (names.has('view')) show(state.view); fitShare(); });
+
+const shareCommand = document.querySelector('#copy-command');
+const sharePython = document.querySelector('#copy-python');
+function fitShare() {
+  const plain = state.view === 'create' && !state.fork;
+  shareCommand.hidden = sharePython.hidden = !plain;
+}
+document.querySelector('#copy-link').addEventListener('click', () =>
+  copy('A link to what is on the page', `${location.origin}${location.pathname}${link()}`));
+shareCommand.addEventListener('click', () => copy('The same images by the command line', command()));
+sharePython.addEventListener('click', () => copy('The same images in Python', python()));
+addEventListener('hashchange', () => location.reload());
+addEventListener('error', (event) => notice(`Something went wrong in the page: ${event.message}`, 'error'));
+
+fitShare();
+show(state.view);

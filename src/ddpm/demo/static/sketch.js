@@ -1,0 +1,189 @@
+// A canvas to paint on, with pointer or keys: a picture, and over it a mask.
+
+import {button, chips, el, slider} from './dom.js';
+
+const SIDE = 320;
+const PALETTE = ['#ffffff', '#000000', '#f2c9a5', '#8d5a3b', '#c92a2a', '#f08c00', '#2f9e44', '#1971c2', '#74c0fc', '#868e96'];
+
+/** Draw something to begin with, by the size of the images. */
+function scribble(pen, [channels, height]) {
+  const fill = (colour, draw) => { pen.fillStyle = colour; pen.beginPath(); draw(); pen.fill(); };
+  const oval = (x, y, rx, ry) => pen.ellipse(x, y, rx, ry, 0, 0, 7);
+  if (channels === 1) {
+    pen.fillStyle = 'black';
+    pen.fillRect(0, 0, SIDE, SIDE);
+    pen.strokeStyle = 'white';
+    pen.lineWidth = 30;
+    pen.lineCap = 'round';
+    pen.beginPath();
+    pen.moveTo(105, 95);
+    pen.bezierCurveTo(160, 40, 250, 90, 165, 150);
+    pen.bezierCurveTo(270, 170, 210, 290, 100, 230);
+    pen.stroke();
+  } else if (height > 48) {
+    pen.fillStyle = '#8fa3b0';
+    pen.fillRect(0, 0, SIDE, SIDE);
+    fill('#3b2a20', () => oval(160, 140, 105, 120));
+    fill('#4a5a70', () => oval(160, 345, 130, 75));
+    fill('#e2b08d', () => { oval(160, 175, 76, 98); pen.rect(130, 240, 60, 60); });
+    for (const x of [130, 190]) fill('#2b2018', () => oval(x, 155, 11, 7));
+    fill('#c98f6f', () => oval(160, 190, 10, 16));
+    fill('#a8483f', () => oval(160, 228, 27, 9));
+  } else {
+    pen.fillStyle = '#a9cbe8';
+    pen.fillRect(0, 0, SIDE, SIDE);
+    fill('#3f7fae', () => pen.rect(0, 205, SIDE, 115));
+    fill('#6b4a35', () => { pen.moveTo(50, 195); pen.lineTo(275, 195); pen.lineTo(240, 250); pen.lineTo(90, 250); });
+    fill('#f3efe6', () => { pen.moveTo(160, 60); pen.lineTo(160, 185); pen.lineTo(250, 185); });
+  }
+}
+
+export class Sketch {
+  /** `onchange()` is called when a stroke has ended, and during it. */
+  constructor(shape, onchange) {
+    this.onchange = onchange;
+    this.masking = false;
+    this.undo = [];
+    this.at = [SIDE / 2, SIDE / 2];
+    this.picture = el('canvas', {width: SIDE, height: SIDE});
+    this.mask = el('canvas', {width: SIDE, height: SIDE});
+    this.canvas = el('canvas', {class: 'sketch', width: SIDE, height: SIDE, tabindex: 0, role: 'application',
+      'aria-label': 'Canvas: draw with the pointer; with the keyboard, arrows move the brush and space paints'});
+    this.brush = slider({label: 'Brush', min: 2, max: 80, value: 26, onchange: () => this.show()});
+    this.colours = chips({label: 'Colour', kind: 'chips colours', value: PALETTE[0],
+      choices: PALETTE.map((c) => [c, el('i', {style: `background:${c}`, title: c}), c]),
+      onchange: (c) => { this.colour = c; this.own.value = c; }});
+    this.own = el('input', {type: 'color', value: '#ffffff', 'aria-label': 'Another colour',
+      oninput: () => { this.colour = this.own.value; this.colours.choose(null); }});
+    this.colour = PALETTE[0];
+    this.tools = el('div', {class: 'tools'}, el('div', {class: 'palette'}, this.colours.node, this.own), this.brush.node,
+      el('div', {class: 'actions'}, button('Undo', () => this.back()), button('Clear', () => this.clear())));
+    this.canvas.addEventListener('pointerdown', (event) => {
+      this.canvas.setPointerCapture(event.pointerId);
+      this.keep();
+      this.move(event, true);
+    });
+    this.canvas.addEventListener('pointermove', (event) => { if (event.buttons & 1) this.move(event); });
+    this.canvas.addEventListener('pointerup', () => this.onchange());
+    this.canvas.addEventListener('keydown', (event) => this.key(event));
+    this.canvas.addEventListener('blur', () => this.show());
+    this.begin(shape);
+  }
+
+  /** Begin anew with a scribble for images of this shape. */
+  begin(shape) {
+    this.shape = shape;
+    const gray = shape[0] === 1;
+    this.tools.querySelector('.palette').hidden = gray;
+    this.colour = gray ? '#ffffff' : this.colour;
+    scribble(this.picture.getContext('2d'), shape);
+    this.unmask();
+  }
+
+  unmask() {
+    this.undo = [];
+    this.mask.getContext('2d').clearRect(0, 0, SIDE, SIDE);
+    this.show();
+  }
+
+  /** Put a picture in place of what is drawn. */
+  put(image) {
+    const pen = this.picture.getContext('2d');
+    pen.imageSmoothingEnabled = image.width >= SIDE;
+    pen.fillStyle = this.shape[0] === 1 ? 'black' : 'white';
+    pen.fillRect(0, 0, SIDE, SIDE);
+    const side = Math.min(image.width, image.height);
+    pen.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, SIDE, SIDE);
+    this.unmask();
+  }
+
+  setMasking(on) {
+    this.masking = on;
+    this.tools.querySelector('.palette').hidden = on || this.shape[0] === 1;
+    this.show();
+  }
+
+  get target() { return this.masking ? this.mask : this.picture; }
+
+  get masked() {
+    return this.mask.getContext('2d').getImageData(0, 0, SIDE, SIDE).data.some((v, i) => i % 4 === 3 && v);
+  }
+
+  keep() {
+    const copy = el('canvas', {width: SIDE, height: SIDE});
+    copy.getContext('2d').drawImage(this.target, 0, 0);
+    this.undo.push([this.target, copy]);
+    this.undo.splice(0, this.undo.length - 20);
+  }
+
+  back() {
+    const [target, copy] = this.undo.pop() ?? [];
+    if (!target) return;
+    const pen = target.getContext('2d');
+    pen.clearRect(0, 0, SIDE, SIDE);
+    pen.drawImage(copy, 0, 0);
+    this.show();
+    this.onchange();
+  }
+
+  clear() {
+    this.keep();
+    const pen = this.target.getContext('2d');
+    pen.clearRect(0, 0, SIDE, SIDE);
+    if (!this.masking) {
+      pen.fillStyle = this.shape[0] === 1 ? 'black' : this.colour;
+      pen.fillRect(0, 0, SIDE, SIDE);
+    }
+    this.show();
+    this.onchange();
+  }
+
+  move(event, first = false) {
+    const box = this.canvas.getBoundingClientRect();
+    const from = this.at;
+    this.at = [(event.clientX - box.left) * SIDE / box.width, (event.clientY - box.top) * SIDE / box.height];
+    this.dab(first ? this.at : from);
+    this.onchange();
+  }
+
+  dab(from = this.at) {
+    const pen = this.target.getContext('2d');
+    pen.strokeStyle = this.masking ? '#ff8a4c' : this.colour;
+    pen.lineWidth = this.brush.value;
+    pen.lineCap = 'round';
+    pen.beginPath();
+    pen.moveTo(...from);
+    pen.lineTo(this.at[0] + 0.01, this.at[1]);
+    pen.stroke();
+    this.show();
+  }
+
+  key(event) {
+    const way = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
+    if (way) this.at = this.at.map((v, i) => Math.min(Math.max(v + way[i] * this.brush.value / 2, 0), SIDE));
+    else if (event.key === ' ') {
+      this.keep();
+      this.dab();
+      this.onchange();
+    } else return;
+    event.preventDefault();
+    this.show(true);
+  }
+
+  show(cursor = document.activeElement === this.canvas) {
+    const pen = this.canvas.getContext('2d');
+    pen.globalAlpha = 1;
+    pen.drawImage(this.picture, 0, 0);
+    pen.globalAlpha = 0.75;
+    pen.drawImage(this.mask, 0, 0);
+    pen.globalAlpha = 1;
+    if (!cursor) return;
+    pen.strokeStyle = '#ff8a4c';
+    pen.lineWidth = 2;
+    pen.beginPath();
+    pen.arc(...this.at, this.brush.value / 2, 0, 7);
+    pen.stroke();
+  }
+
+  get data() { return this.picture.toDataURL('image/png'); }
+}
