@@ -9,7 +9,8 @@ from PIL import GifImagePlugin, Image
 from ddpm import UserError
 from ddpm.data.limits import Budget
 from ddpm.demo import uploads
-from pictures import data_uri
+from ddpm.demo.pictures import film
+from pictures import data_uri, open_data_uri
 
 
 def test_an_upload_becomes_an_image_of_the_network(digits):
@@ -85,3 +86,33 @@ def test_the_frames_of_a_file_are_not_counted(digits, monkeypatch):
     )
     assert "it is animated" in uploads.read_upload("a.gif", moving, digits.data)[1]
     assert max(sought) <= 1
+
+
+def test_the_frames_of_a_film_become_a_file():
+    frames = [data_uri(Image.new("L", (28, 28), i)) for i in range(5)]
+    for kind in ("gif", "webp"):
+        made = open_data_uri(film(uploads.read_frames(frames), kind))
+        assert made.n_frames == 5
+        assert made.size == (476, 476)
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        (["data:image/png;base64,????"], "did not arrive whole"),
+        ([text_uri(b"no")], "could not be read"),
+        ([data_uri(Image.new("1", (7000, 7000)))], "too large"),
+        (["data:image/png;base64," + "A" * 9_000_000], "too large"),
+    ],
+)
+def test_films_that_are_none(frames, says):
+    with pytest.raises(UserError, match=says):
+        uploads.read_frames(frames)
+
+
+def test_films_of_odd_sizes_are_refused():
+    frames = [Image.new("L", (28, 28)), Image.new("L", (29, 28))]
+    with pytest.raises(UserError, match="of one size"):
+        film(frames, "gif")
+    with pytest.raises(UserError, match="too large"):
+        film([Image.new("L", (400, 400))] * 200, "gif")

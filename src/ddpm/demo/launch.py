@@ -64,7 +64,7 @@ class Training:
             if ask.photos:
                 data = str(save_photos(ask, out.with_name(f"{out.name}-photos.npz")))
             words = ["train", "--data", data, "--minutes", f"{ask.minutes:g}", "--out", str(out)]
-            self.log = tempfile.TemporaryFile()
+            self.log = tempfile.TemporaryFile()  # noqa: SIM115, it is read once the run has ended
             threads = str(max(1, (os.cpu_count() or 2) // 2))  # the others are the page's
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ddpm", *words],
@@ -132,4 +132,3 @@ def save_photos(ask: Start, path: Path) -> Path:
         arrays["classes"] = np.array(classes)
     np.savez(path, **arrays)  # type: ignore[arg-type]
     return path
-

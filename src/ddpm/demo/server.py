@@ -88,7 +88,10 @@ def ask_once(address: str, password: str | None) -> None:
 def launch(
     blocks: "gr.Blocks", page: Callable[[], str], host: str, port: int, password: str | None
 ) -> str:
-    """Start the server and return its address; `page` gives the page. Raises UserError where it cannot be reached."""
+    """Start the server and return its address; `page` gives the page.
+
+    Raises UserError where it cannot be reached.
+    """
     from starlette.middleware import Middleware
 
     from .middleware import RequestFilter, own_hosts

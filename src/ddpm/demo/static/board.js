@@ -30,7 +30,7 @@ export function board(picture) {
   const term = (key, equation, ...content) => el('button', {type: 'button', class: `term ${key}`, 'aria-expanded': 'false',
     'data-equation': equation, onclick: (event) => open(equation, event.currentTarget)}, ...content);
   const figure = (key, text, equation) => el('figure', {class: 'pane'}, images[key],
-    el('figcaption', {}, term(key, equation, sub(...NAMES[key]), ` ${text}`)));
+    el('figcaption', {}, term(key, equation, sub(...NAMES[key]), el('span', {class: 'words'}, ` ${text}`))));
   const op = (text) => el('span', {class: 'op', 'aria-hidden': 'true'}, text);
   const weight = (key, cls, equation, text) => term(cls, equation, numbers[key], el('small', {}, text));
 
@@ -39,7 +39,6 @@ export function board(picture) {
     weight('sqrt_rest', 'noise', 'schedule', '√(1−ᾱₜ)'), op('·'), figure('eps', 'the noise', 'forward'));
   const answer = el('div', {class: 'row equation-row'}, figure('x_t', 'the noisy image', 'predict'), op('→'),
     el('span', {class: 'network'}, 'network'), op('→'), figure('x0_hat', 'the image it sees', 'predict'), op('and'), figure('eps_hat', 'the noise it sees', 'predict'));
-  images.x_t2 = answer.querySelector('img') ; // the same picture stands twice
   const back = el('div', {class: 'row equation-row'}, figure('mean', 'one step back', 'posterior'), op('='),
     weight('weight_x0', 'signal', 'posterior', 'of x̂₀'), op('·'), el('span', {class: 'again', 'data-key': 'x0_hat'}), op('+'),
     weight('weight_x_t', 'noise', 'posterior', 'of xₜ'), op('·'), el('span', {class: 'again', 'data-key': 'x_t'}));

@@ -41,7 +41,7 @@ export class Film {
     this.panes = el('div', {class: `panes count-${2 + before.length}`}, before,
       el('figure', {class: 'pane'}, el('figcaption', {}, sub('x', 't'), ' the noisy image'),
         screen(this.screens[0], 'Noisy images')),
-      el('figure', {class: 'pane'}, el('figcaption', {}, sub('x̂', '0'), ' what the network sees in it'),
+      el('figure', {class: 'pane'}, el('figcaption', {}, sub('x̂', '0'), ' the network’s guess'),
         screen(this.screens[1], 'Clean images that the network predicts')));
     this.says = el('p', {class: 'says'});
     this.play = button('▶', () => this.toggle(), {class: 'play', 'aria-label': 'Play'});

@@ -16,7 +16,7 @@ const VIEWS = {
   draw: ['Draw', draw],
   between: ['Between', between],
   board: ['Whiteboard', () => board(() => views.draw?.picture() ?? null)],
-  plane: ['Two dimensions', plane],
+  plane: ['In 2-D', plane],
   train: ['Training', train],
 };
 const views = {};
