@@ -24,17 +24,19 @@ import tyro
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 CLICK = """() => {
-  const caption = () => document.querySelector('#stage .player .caption')?.innerText ?? '';
-  const before = caption(), start = performance.now(), visit = window.visit = {};
+  const film = document.querySelector('#view-create .film');
+  const place = document.querySelector('#view-create .place');
+  const start = performance.now(), visit = window.visit = {};
   const note = (what) => { visit[what] ??= (performance.now() - start) / 1000; };
+  document.querySelector('#view-create .dice').click();
   const look = setInterval(() => {
-    if (/queue: *\\d+/.test(document.body.innerText)) { note('place'); note('told'); }
-    const bar = document.querySelector('#stage .progress-bar');
-    if (bar && !caption()) { note('frame'); note('told'); }
-    if (caption() && caption() !== before) { note('told'); note('done'); clearInterval(look); }
-  }, 20);
-  document.querySelector('#go').click();
+    if (!place.hidden) { note('place'); note('told'); }
+    if (film.dataset.film === 'waiting') visit.begun = true;
+    if (visit.begun && film.dataset.film === 'coming') { note('frame'); note('told'); }
+    if (visit.begun && film.dataset.film === 'done') { note('told'); note('done'); clearInterval(look); }
+  }, 10);
 }"""
+OPENED = "document.querySelector('#view-create .film')?.dataset.film === 'done'"
 
 
 @dataclass
@@ -75,8 +77,9 @@ def start(checkpoint: str, folder: Path) -> tuple["subprocess.Popen[bytes]", str
 def arrive(browser: Browser, address: str, visitors: int) -> list[Page]:
     pages = [browser.new_page() for _ in range(visitors)]
     for page in pages:
-        page.goto(address)
-        page.wait_for_selector("#go", timeout=60_000)
+        page.goto(f"{address}#n=16")
+    for page in pages:
+        page.wait_for_function(OPENED, timeout=300_000)
     return pages
 
 

@@ -33,6 +33,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 WAIT = 180_000  # milliseconds for anything to appear, on a busy machine
+playwright.expect.set_options(timeout=WAIT)
 
 VIEWS = {  # and what is there when one has opened
     "Create": "#view-create .caption",
@@ -147,7 +148,7 @@ def finished(page, steps=None):
     """Wait for the last frame, of so many steps."""
     end = r"^step (\d+) of \1 · t = 0 " if steps is None else rf"^step {steps} of {steps} "
     caption = view(page).locator(".caption")
-    playwright.expect(caption).to_have_text(re.compile(end), timeout=WAIT)
+    playwright.expect(caption).to_have_text(re.compile(end))
     page.wait_for_function(
         "[...document.querySelectorAll('.film .says')].some((p) => p.checkVisibility() "
         "&& p.textContent.startsWith('Done'))"
@@ -417,11 +418,11 @@ def test_between_seeds(page):
 def test_the_whiteboard_is_live(at):
     page = at("#view=board&t=250")
     number = page.locator("#view-board .equation-row .number").first
-    playwright.expect(number).to_have_text("0.920", timeout=WAIT)
+    playwright.expect(number).to_have_text("0.920")
     slider = view(page).get_by_role("slider", name=re.compile("how far towards static")).first
     slider.press("ArrowRight")
     page.wait_for_function("location.hash.includes('t=251')")
-    playwright.expect(number).not_to_have_text("0.920", timeout=WAIT)
+    playwright.expect(number).not_to_have_text("0.920")
     chart = page.locator("#view-board svg[role=slider]").first
     chart.focus()
     page.keyboard.press("PageUp")

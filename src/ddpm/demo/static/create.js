@@ -29,7 +29,7 @@ export function create() {
   const forkButton = button('Go on from here …', fork, {title: 'Keep what has come about so far, and change the class or the guidance for the rest'});
   const endlessButton = button('∞', () => setEndless(!endless), {class: 'endless', 'aria-pressed': 'false',
     'aria-label': 'New images for ever', title: 'New images for ever'});
-  const stop = button('Stop', () => { latest.stop(); film.cut(); }, {hidden: true});
+  const stop = button('Stop', () => { latest.stop(); film.cut(); stop.hidden = true; }, {hidden: true});
   const film = new Film({actions: [stop, endlessButton, forkButton]});
   const place = el('p', {class: 'place', role: 'status', hidden: true});
   const comparison = el('section', {class: 'comparison', 'aria-label': 'Comparison', hidden: true});

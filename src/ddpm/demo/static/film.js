@@ -74,6 +74,7 @@ export class Film {
     this.next = [];
     this.live = true;
     this.rest = 0;
+    this.node.dataset.film = 'waiting';
   }
 
   /** Add a frame as it comes from the server. */
@@ -81,6 +82,7 @@ export class Film {
     const film = this.next;
     [frame.image, frame.guess] = await Promise.all([loadImage(frame.x), loadImage(frame.x0)]);
     if (film !== this.next) return; // another film has begun
+    this.node.dataset.film = 'coming';
     if (this.frames !== film) this.reset(film);
     if (frame.passing) {
       this.draw(frame);
@@ -102,6 +104,7 @@ export class Film {
 
   end() {
     this.live = false;
+    this.node.dataset.film = 'done';
     this.playing = this.looping;
     this.rest = REST;
     this.paint();
@@ -115,6 +118,7 @@ export class Film {
   cut() {
     if (!this.live) return;
     this.live = false;
+    this.node.dataset.film = 'cut';
     this.thumbs();
     this.paint();
   }
