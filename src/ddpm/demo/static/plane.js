@@ -1,1 +1,0 @@
-export function mount(root) { root.textContent = 'soon'; }
