@@ -4,6 +4,7 @@ export const COLOURS = ['#ff9d4d', '#6cb8ff', '#7fe0a8', '#c9a7ff', '#ff9ec0'];
 const NEUTRAL = '#e6e9ef';
 const EXTENT = 1.5; // of the plane that is seen
 const FULL = 2 * Math.PI;
+const MANY = 150; // paths that are drawn faintly
 
 export class Stage {
   constructor(canvas) {
@@ -39,8 +40,9 @@ export class Stage {
     this.drawBackground();
     const drawing = view.cursor !== null;
     const { show, done } = view;
-    if (show.data || drawing || !view.dots) this.drawData(view.points, drawing ? 0.85 : 0.42);
+    if (show.data || drawing || !view.dots) this.drawData(view.points, view.quiet ? 0.85 : 0.42);
     if (drawing && view.quiet) {
+      this.drawData(view.noise, 0.45, NEUTRAL);
       if (view.focused) this.drawCursor(view.cursor, view.brush);
       return;
     }
@@ -70,11 +72,11 @@ export class Stage {
     c.stroke();
   }
 
-  drawData(points, alpha) {
+  drawData(points, alpha, colour) {
     const c = this.context, r = Math.max(1.1, this.side / 480);
     c.globalAlpha = alpha;
     byClass(points.map((p) => p[2] ?? 0), (k, members) => {
-      c.fillStyle = COLOURS[k];
+      c.fillStyle = colour ?? COLOURS[k];
       c.beginPath();
       for (const i of members) dot(c, this.px(points[i][0]), this.py(points[i][1]), r);
       c.fill();
@@ -98,7 +100,7 @@ export class Stage {
     c.lineWidth = Math.max(1, this.side / 520);
     c.lineCap = 'round';
     levels.forEach((arrows, level) => {
-      c.strokeStyle = `rgba(205, 214, 230, ${[0.3, 0.26, 0.22][level]})`;
+      c.strokeStyle = `rgba(205, 214, 230, ${[0.36, 0.3, 0.24][level]})`;
       c.beginPath();
       for (const [i, ux, uy, strength] of arrows) {
         const x = this.px((2 * (i % n) / (n - 1) - 1) * field.extent);
@@ -115,26 +117,30 @@ export class Stage {
     });
   }
 
-  // The way that each sample has come so far.
+  // The way that samples have come so far: many faintly, and a few that can be followed. Where steps
+  // add noise the ways are long, and fainter.
   drawPaths(done, view) {
     const c = this.context, [k] = between(done.times, view.t);
-    c.globalCompositeOperation = 'lighter';
-    c.globalAlpha = 0.2;
-    c.lineWidth = Math.max(0.8, this.side / 640);
+    const stroke = (choose, alpha, width) => {
+      c.globalAlpha = alpha;
+      c.lineWidth = Math.max(width, width * this.side / 600);
+      byClass(view.labels, (label, members) => {
+        c.strokeStyle = view.neutral ? NEUTRAL : COLOURS[label];
+        c.beginPath();
+        for (const i of members.filter((_, order) => choose(order, members.length))) {
+          const path = done.paths[i];
+          c.moveTo(this.px(path[0][0]), this.py(path[0][1]));
+          for (let j = 1; j <= k; j++) c.lineTo(this.px(path[j][0]), this.py(path[j][1]));
+          c.lineTo(this.px(view.dots[i][0]), this.py(view.dots[i][1]));
+        }
+        c.stroke();
+      });
+    };
+    const groups = new Set(view.labels).size, few = done.way > 2.5 ? groups : 3 * groups;
     c.lineJoin = 'round';
-    byClass(view.labels, (label, members) => {
-      c.strokeStyle = view.neutral ? NEUTRAL : COLOURS[label];
-      c.beginPath();
-      for (const i of members) {
-        const path = done.paths[i];
-        c.moveTo(this.px(path[0][0]), this.py(path[0][1]));
-        for (let j = 1; j <= k; j++) c.lineTo(this.px(path[j][0]), this.py(path[j][1]));
-        c.lineTo(this.px(view.dots[i][0]), this.py(view.dots[i][1]));
-      }
-      c.stroke();
-    });
+    stroke((order, n) => order % Math.ceil(n * groups / MANY) === 0, Math.min(0.3, 0.4 / done.way), 0.9);
+    stroke((order, n) => order % Math.ceil(n * groups / few) === 1, 0.85, 1.4);
     c.globalAlpha = 1;
-    c.globalCompositeOperation = 'source-over';
   }
 
   // What the network sees in each sample, as circles with a line from the sample.
@@ -226,4 +232,13 @@ export function longest(field) {
     const sizes = vectors.map(([x, y]) => Math.hypot(x, y)).sort((a, b) => a - b);
     return sizes[Math.floor(sizes.length * 11 / 12)];
   });
+}
+
+// How far a sample goes on its way, on average.
+export function wayOf(paths) {
+  let way = 0;
+  for (const path of paths) {
+    for (let j = 1; j < path.length; j++) way += Math.hypot(path[j][0] - path[j - 1][0], path[j][1] - path[j - 1][1]);
+  }
+  return way / paths.length;
 }

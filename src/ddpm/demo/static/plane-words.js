@@ -17,11 +17,11 @@ const SCHEDULES = {
 };
 
 const SAMPLERS = {
-  ddpm: 'DDPM adds fresh noise at every step: the paths tremble, and with few steps they end too widely.',
+  ddpm: 'DDPM adds fresh noise at every step: the paths tremble, and what went wrong in earlier steps is forgotten.',
   ddim: 'DDIM draws no new noise: the same start leads to the same end, along a smooth path.',
   euler: 'Euler’s method follows the arrows in straight pieces; it is DDIM in other variables.',
   heun: 'Heun asks the network twice a step, before and after, and follows the bend of a path better.',
-  'dpm++': 'DPM-Solver++ remembers the step before, so that few steps suffice.',
+  'dpm++': 'DPM-Solver++ remembers the step before, so that fewer steps suffice.',
   'dpm++sde': 'This DPM-Solver++ draws fresh noise too: its paths tremble, as DDPM’s do.',
 };
 
@@ -59,17 +59,21 @@ export function sentence(view) {
 function about(topic, request, done) {
   const { steps, guidance, sampler } = request;
   if (topic === 'steps') {
-    if (steps === 1) return 'One step: the network’s first guess, which is the average of all data that it could be.';
-    if (steps <= 4) return `${steps} steps are ${steps} straight lines: the dots cut corners and miss the shape, by ${done.distance} on average.`;
-    if (steps <= 15) return `${steps} steps bend with the field, and the dots come within ${done.distance} of the data.`;
-    return `${steps} steps follow the field closely: ${done.nfe} calls of the network, and the dots within ${done.distance} of the data.`;
+    if (steps === 1) {
+      return request.target === 'eps'
+        ? 'One step: at t = T the noise is all there is, so that knowing it says nothing of the data, and the dots end at the edges.'
+        : 'One step: the network’s first guess, which is the average of all that a dot could become.';
+    }
+    if (steps <= 4) return `${steps} steps are ${steps} straight lines: the dots cut corners and miss the shape by ${done.distance.toFixed(3)} on average.`;
+    if (steps <= 15) return `${steps} steps bend with the field, and the dots come within ${done.distance.toFixed(3)} of the data.`;
+    return `${steps} steps follow the field closely: ${done.nfe} calls of the network, and the dots within ${done.distance.toFixed(3)} of the data.`;
   }
   if (topic === 'guidance') {
     if (guidance === 0) return 'Guidance 0 ignores the class: each dot goes wherever the noise leads it.';
-    if (guidance < 1) return 'Guidance below 1 follows the class only half-heartedly, so that some dots end among the others.';
+    if (guidance < 1) return 'Guidance below 1 follows the class only half-heartedly, so that some dots end between the classes.';
     if (guidance === 1) return 'Guidance 1 is the network as it was trained: each dot goes to its class.';
     if (guidance <= 3) return `Guidance ${guidance} exaggerates what the class changes: classes part early, and each is less varied.`;
-    return `Guidance ${guidance} pushes too far: the dots leave the data for places that no other class could be.`;
+    return `Guidance ${guidance} goes too far: each class shrinks to where no other is near, and the rest of the data is never reached.`;
   }
   if (topic === 'label') {
     return request.label === null
@@ -85,5 +89,5 @@ function about(topic, request, done) {
 
 function result(request, done) {
   const steps = request.steps === 1 ? 'one step' : `${request.steps} steps`;
-  return `After ${steps} the dots lie ${done.distance} from the data on average; the data lie ${done.fresh} from each other.`;
+  return `After ${steps} the dots lie ${done.distance.toFixed(3)} from the data on average; the data lie ${done.fresh.toFixed(3)} from each other.`;
 }

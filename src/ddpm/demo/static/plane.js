@@ -4,7 +4,7 @@
 // mount(root, call) builds the whole tab in `root`. call("plane", request) returns an async
 // iterator of the frames that demo/plane.py describes.
 
-import { COLOURS, Stage, longest, mix, positions } from './plane-stage.js';
+import { COLOURS, Stage, longest, mix, positions, wayOf } from './plane-stage.js';
 import { sentence } from './plane-words.js';
 
 const STEPS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200];
@@ -50,6 +50,7 @@ class Plane {
       cursor: [0, 0], classes: 2, points: [], labels: [], dots: gaussian(300), before: null, run: 0,
       playing: false, again: false, frame: 0, visible: false, begun: false, quiet: false,
     });
+    this.noise = this.dots;
     this.labels = this.dots.map(() => 0);
     this.still = window.matchMedia('(prefers-reduced-motion: reduce)');
     this.build(root);
@@ -63,10 +64,11 @@ class Plane {
   build(root) {
     this.root = root;
     root.classList.add('plane');
-    root.innerHTML = `<div class="plane-body">
+    // A form, so that names of its radio buttons are its own.
+    root.innerHTML = `<form class="plane-body">
       <div class="plane-view">
         <div class="plane-stage">
-          <canvas tabindex="0"></canvas>
+          <canvas></canvas>
           <div class="plane-bar"><i></i></div>
           <p class="plane-status" role="status"></p>
         </div>
@@ -99,15 +101,15 @@ class Plane {
           </div>
           <button type="button" class="plane-small" data-pen="undo">Undo</button>
           <button type="button" class="plane-small" data-pen="clear">Clear</button>
-          <small></small>
+          <small role="status"></small>
         </div>
         <section>
-          <h3>Sampling <small>acts at once</small></h3>
+          <h3>Sampling <small>acts at once</small>
+            <button type="button" class="plane-small" data-act="seed">Other noise</button></h3>
           ${slider('steps', 'Steps', 0, STEPS.length - 1, 1)}
           ${slider('guidance', 'Guidance', 0, 6, 0.25)}
           <fieldset class="plane-group" data-classes><legend>Class</legend><div class="plane-chips"></div></fieldset>
           ${chips('sampler', 'Sampler', SAMPLERS)}
-          <button type="button" class="plane-small" data-act="seed">Other noise</button>
         </section>
         <section>
           <h3>Training <small>begins anew, for ${SECONDS} seconds</small></h3>
@@ -121,7 +123,7 @@ class Plane {
               <span>${name}</span></label>`).join('')}
           </div>
         </section>
-      </div></div>`;
+      </div></form>`;
     const find = (selector) => root.querySelector(selector);
     this.canvas = find('canvas');
     this.playButton = find('.plane-play');
@@ -141,6 +143,7 @@ class Plane {
     on(this.root, 'input', (event) => {
       if (event.target.type === 'range' && event.target.name) this.changed(event.target);
     });
+    on(this.root, 'submit', (event) => event.preventDefault());
     on(this.slider, 'input', () => {
       this.playing = false;
       this.topic = null;
@@ -232,6 +235,7 @@ class Plane {
   penDown(event) {
     if (!this.drawing) return;
     this.canvas.setPointerCapture(event.pointerId);
+    this.keyed = false;
     this.stroke = this.stage.at(event);
     this.drop(this.stroke, 3);
   }
@@ -255,13 +259,7 @@ class Plane {
 
   key(event) {
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-    if (!this.drawing) {
-      if (event.key === ' ') {
-        event.preventDefault();
-        this.playButton.click();
-      }
-      return;
-    }
+    if (!this.drawing) return;
     const step = event.shiftKey ? 0.2 : 0.05, arrow = arrows[event.key];
     if (arrow) {
       this.cursor = clamp([this.cursor[0] + step * arrow[0], this.cursor[1] + step * arrow[1]]);
@@ -274,6 +272,7 @@ class Plane {
       return;
     }
     event.preventDefault();
+    this.keyed = true;
     this.update();
   }
 
@@ -350,6 +349,7 @@ class Plane {
       this.present = [...new Set(this.points.map((p) => p[2]))].sort();
       this.classes = this.present.length;
       this.next = frame;
+      this.noise = frame.noise;
       this.signal(frame.alpha_bar);
       if (!this.shown || trainingPart(this.shown) !== trainingPart(request)) {
         [this.dots, this.labels, this.before, this.done] = [frame.noise, frame.labels, null, null];
@@ -365,6 +365,7 @@ class Plane {
     } else if (frame.phase === 'done') {
       const trained = this.phase !== 'done';
       frame.field.longest = longest(frame.field);
+      frame.way = wayOf(frame.paths);
       this.phase = 'done';
       this.quiet = false;
       this.before = null;
@@ -430,7 +431,7 @@ class Plane {
 
   view() {
     return {
-      points: this.points, labels: this.labels, dots: this.dots, done: this.done, t: this.t, T: this.T,
+      points: this.points, noise: this.noise, labels: this.labels, dots: this.dots, done: this.done, t: this.t, T: this.T,
       show: this.show, phase: this.describe(), share: this.share, request: this.request, brush: this.brush,
       topic: this.topic, quiet: this.quiet, cursor: this.drawing ? this.cursor : null,
       focused: this.canvas.matches(':focus-visible, :hover') && !this.stroke,
@@ -498,17 +499,19 @@ class Plane {
       button.setAttribute('aria-pressed', Number(button.dataset.brush) === this.brush);
     }
     this.pen.querySelector('[data-pen=undo]').disabled = !this.strokes.length;
-    const n = this.drawn.length;
-    this.pen.querySelector('small').textContent =
-      n >= MOST ? `${n} points, which is all there can be` : n < ENOUGH ? `${n} of at least ${ENOUGH} points` : `${n} points`;
+    const n = this.drawn.length, where = this.cursor.map((x) => x.toFixed(2)).join(', ');
+    const count = n >= MOST ? `${n} points, which is all there can be`
+      : n < ENOUGH ? `${n} of at least ${ENOUGH} points` : `${n} points`;
+    this.pen.querySelector('small').textContent = this.keyed ? `${count}; cursor at ${where}` : count;
   }
 
   updateStage() {
     const training = this.phase === 'training' && !this.quiet;
+    this.canvas.tabIndex = this.drawing ? 0 : -1;
     this.canvas.setAttribute('role', this.drawing ? 'application' : 'img');
     this.canvas.setAttribute('aria-label', this.drawing
       ? 'Draw points: arrow keys move the cursor, space drops points, 1 to 5 choose the class'
-      : 'Points in the plane: the data, and samples on their way from noise; space plays');
+      : 'Points in the plane: the data, and samples on their way from noise');
     this.canvas.classList.toggle('plane-drawable', this.drawing);
     this.find('.plane-bar').hidden = !training;
     this.find('.plane-bar i').style.width = `${100 * this.share}%`;
@@ -530,6 +533,7 @@ class Plane {
     put('loss', losses.length ? losses.at(-1).toFixed(3) : '–');
     put('nfe', done ? String(done.nfe) : '–');
     put('distance', done ? done.distance.toFixed(3) : '–');
+    this.find('.plane-numbers svg').toggleAttribute('hidden', losses.length < 2);
     const most = Math.max(...losses), least = Math.min(...losses);
     const at = losses.map((loss, i) =>
       `${(100 * i / Math.max(1, losses.length - 1)).toFixed(1)} ${(22 - 20 * (loss - least) / (most - least || 1)).toFixed(1)}`);
@@ -551,6 +555,7 @@ class Plane {
     this.output.textContent = `t = ${t}`;
     const view = { ...this.view(), request: this.phase === 'done' && this.shown ? this.shown : this.request };
     const say = this.find('.plane-say'), said = sentence(view);
+    say.setAttribute('aria-live', this.playing || this.phase === 'training' ? 'off' : 'polite');
     if (say.textContent !== said) say.textContent = said;
   }
 }
