@@ -46,7 +46,7 @@ def size(frame):
 
 
 def test_data_and_noise_come_at_once_then_training_then_paths(monkeypatch):
-    monkeypatch.setattr(module, "INTERVAL", 0.0)
+    monkeypatch.setattr(module, "INTERVAL", -1.0)
     monkeypatch.setattr(module, "STEPS", 12)
     data, *training, done = plane({"points": "spirals", "steps": 7}, Networks())
     assert data["phase"] == "data"
@@ -135,11 +135,11 @@ def test_known_networks_answer_without_training(networks):
     list(plane({"seconds": 8}, networks))
     best = math.inf
     for steps, seed in ((10, 1), (20, 2), (30, 3)):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         frames = list(plane({"seconds": 8, "steps": steps, "seed": seed}, networks))
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.thread_time() - begun)
         assert [f["phase"] for f in frames] == ["data", "done"]
-    assert best < 1.0  # 0.1 on a machine that does nothing else
+    assert best < 0.3
 
 
 def test_the_same_seed_gives_the_same_and_another_gives_other_samples(networks):
@@ -149,7 +149,8 @@ def test_the_same_seed_gives_the_same_and_another_gives_other_samples(networks):
     assert a["field"] == c["field"]
 
 
-def test_training_of_as_many_steps_is_the_same(quick):
+def test_training_of_as_many_steps_is_the_same(quick, monkeypatch):
+    monkeypatch.setattr(module.Clock, "seconds", lambda clock: 0.0)  # which the rate falls by, too
     assert last(points=SPOTS) == last(points=SPOTS)
 
 
@@ -291,7 +292,7 @@ def test_training_ends_within_its_budget(monkeypatch):
 
 def test_time_between_the_frames_is_not_the_budgets(monkeypatch):
     monkeypatch.setattr(module, "STEPS", 10)
-    monkeypatch.setattr(module, "INTERVAL", 0.0)
+    monkeypatch.setattr(module, "INTERVAL", -1.0)
     steps = 0
     for frame in plane({"seconds": 1.5}, Networks()):
         if frame["phase"] == "training":
@@ -301,7 +302,7 @@ def test_time_between_the_frames_is_not_the_budgets(monkeypatch):
 
 
 def test_what_is_stopped_is_not_kept(monkeypatch):
-    monkeypatch.setattr(module, "INTERVAL", 0.0)
+    monkeypatch.setattr(module, "INTERVAL", -1.0)
     networks = Networks()
     frames = plane({"points": SPOTS}, networks)
     assert next(frames)["phase"] == "data"

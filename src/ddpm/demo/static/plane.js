@@ -89,7 +89,7 @@ class Plane {
           <div><dt>Network calls</dt><dd data-number="nfe"></dd></div>
           <div><dt>Distance to the data</dt><dd data-number="distance"></dd></div>
         </dl>
-        <p class="plane-problem" role="alert" hidden><span></span> <button type="button">Try again</button></p>
+        <p class="plane-problem" role="alert" hidden><span></span> <button type="button" class="plane-small">Try again</button></p>
       </div>
       <div class="plane-controls">
         ${chips('points', 'Data', Object.fromEntries(Object.entries(DATA).map(([k, [name, icon]]) => [k,
