@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -309,6 +310,15 @@ def test_what_is_stopped_is_not_kept(monkeypatch):
     assert next(frames)["phase"] == "training"
     frames.close()
     assert len(networks) == 0
+
+
+def test_visitors_at_once_each_get_their_own(quick):
+    networks = Networks()
+    last(networks)
+    asked = [{"steps": 3 + i, "seed": i, "guidance": i / 2} for i in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda request: last(networks, **request), asked))
+    assert together == [last(networks, **request) for request in asked]
 
 
 def test_few_networks_are_kept_the_latest(quick):

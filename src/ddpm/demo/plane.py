@@ -235,10 +235,10 @@ def read_point(i: int, point: Any) -> tuple[float, float, int]:
 
 
 def diffusion_of(asked: PlaneRequest, points: Points) -> Diffusion:
-    spread = max(float(points.x.std()) * SCALE, 0.1)
+    std = max(float(points.x.std()) * SCALE, 0.1)
     try:
         return Diffusion(
-            named_schedule(asked.schedule, T), asked.target, clip=SCALE, sigma_data=spread
+            named_schedule(asked.schedule, T), asked.target, clip=SCALE, sigma_data=std
         )
     except ValueError as error:  # a schedule that does not go with the target
         raise UserError(str(error)) from None
