@@ -33,7 +33,9 @@ CLICK = """() => {
     if (!place.hidden) { note('place'); note('told'); }
     if (film.dataset.film === 'waiting') visit.begun = true;
     if (visit.begun && film.dataset.film === 'coming') { note('frame'); note('told'); }
-    if (visit.begun && film.dataset.film === 'done') { note('told'); note('done'); clearInterval(look); }
+    if (!visit.begun || film.dataset.film !== 'done') return;
+    note('told'); note('done');
+    clearInterval(look);
   }, 10);
 }"""
 OPENED = "document.querySelector('#view-create .film')?.dataset.film === 'done'"

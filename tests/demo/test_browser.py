@@ -150,8 +150,7 @@ def finished(page, steps=None):
     caption = view(page).locator(".caption")
     playwright.expect(caption).to_have_text(re.compile(end))
     page.wait_for_function(
-        "[...document.querySelectorAll('.film .says')].some((p) => p.checkVisibility() "
-        "&& p.textContent.startsWith('Done'))"
+        "[...document.querySelectorAll('[data-film=done]')].some((e) => e.checkVisibility())"
     )
 
 

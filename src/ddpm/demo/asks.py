@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..config import SampleConfig, Share, validated
+from ..config import STRICT, SampleConfig, Share, validated
 from ..core.types import SamplerName, Spacing
 from ..utils.errors import UserError
 
@@ -16,8 +16,6 @@ MAX_SEED = 2**53 - 1  # of a number in JavaScript
 MAX_FRAMES = 64  # of a film that is to be made into a file
 MAX_PHOTOS = 400  # to train on
 MAX_MINUTES = 10.0  # of training, begun from the page
-
-STRICT = ConfigDict(extra="forbid")
 
 Class = Annotated[str, Field(max_length=200)] | None
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]

@@ -24,6 +24,7 @@ from . import asks, equations, runs
 from .launch import MIN_PHOTOS, Training
 from .models import NUM_EXAMPLES, ModelStore
 from .pictures import film, png
+from .plane import plane as plane_frames
 from .queue import NETWORK, SLOTS, address_of
 from .trajectory import frames
 from .turns import Turns
@@ -132,6 +133,11 @@ def save_film(demo: Demo, value: Json, visitor: str) -> Json:
     return {"src": film(read_frames(ask.frames), ask.kind)}
 
 
+def plane(demo: Demo, value: Json, visitor: str) -> Iterator[Json]:
+    """Diffusion of points in the plane: see plane.plane."""
+    yield from demo.turns.share(plane_frames(value), visitor)
+
+
 def list_runs(demo: Demo, value: Json, visitor: str) -> Json:
     """The runs that can be watched, and what may be trained on."""
     training = demo.training
@@ -166,7 +172,7 @@ def stop_run(demo: Demo, value: Json, visitor: str) -> Json:
 FUNCTIONS: dict[Callable[..., Any], dict[str, Any]] = {
     sample: IN_TURNS, picture: {"concurrency_limit": 2}, whiteboard: {"concurrency_limit": 2},
     curves: {"concurrency_limit": 2}, decide: {"concurrency_limit": 2},
-    save_film: {"concurrency_limit": 1}, list_runs: {"concurrency_limit": 2},
+    save_film: {"concurrency_limit": 1}, plane: IN_TURNS, list_runs: {"concurrency_limit": 2},
     watch_run: {"concurrency_limit": 2}, start_run: {"concurrency_limit": 1},
     stop_run: {"concurrency_limit": 1},
 }  # fmt: skip

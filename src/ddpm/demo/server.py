@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from ..generation.generate import generate
@@ -57,6 +58,7 @@ def serve(
     blocks = build_page(store, training)
     address = launch(blocks, lambda: page_html(store, training), host, port, password)
     ask_once(address, password)
+    Thread(target=warm_up_plane, daemon=True).start()
     if host not in LOCAL and not password:
         logger.warning("anyone who can reach this machine can use the page: set --password")
     user = f" (user {USER})" if password else ""
@@ -83,6 +85,14 @@ def ask_once(address: str, password: str | None) -> None:
     with suppress(httpx.HTTPError), httpx.Client(trust_env=False, timeout=10) as client:
         client.post(f"{address}gradio_api/queue/join", json=ask)
         client.get(f"{address}gradio_api/queue/data?session_hash=first")
+
+
+def warm_up_plane() -> None:
+    """Train a network for points once: the first time takes seconds more."""
+    from .plane import plane
+
+    for _ in plane({"seconds": 0.1}):
+        pass
 
 
 def launch(

@@ -25,7 +25,7 @@ const tabs = {};
 
 function plane() {
   const root = el('div', {class: 'plane'});
-  return {node: root, open() { if (!root.childElementCount) mount(root, call); }};
+  return {node: root, open() { mount(root, call); }};
 }
 
 function show(name) {
