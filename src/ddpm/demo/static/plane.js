@@ -104,20 +104,20 @@ class Plane {
           <small role="status"></small>
         </div>
         <section>
-          <h3>Sampling <small>acts at once</small>
-            <button type="button" class="plane-small" data-act="seed">Other noise</button></h3>
+          <h2>Sampling <small>acts at once</small>
+            <button type="button" class="plane-small" data-act="seed">Other noise</button></h2>
           ${slider('steps', 'Steps', 0, STEPS.length - 1, 1)}
           ${slider('guidance', 'Guidance', 0, 6, 0.25)}
           <fieldset class="plane-group" data-classes><legend>Class</legend><div class="plane-chips"></div></fieldset>
           ${chips('sampler', 'Sampler', SAMPLERS)}
         </section>
         <section>
-          <h3>Training <small>begins anew, for ${SECONDS} seconds</small></h3>
+          <h2>Training <small>begins anew, for ${SECONDS} seconds</small></h2>
           ${chips('schedule', 'Schedule', SCHEDULES)}
           ${chips('target', 'The network says', TARGETS)}
         </section>
         <section>
-          <h3>Seen</h3>
+          <h2>Seen</h2>
           <div class="plane-chips" role="group" aria-label="What is shown">
             ${Object.entries(SHOWN).map(([k, name]) => `<label class="plane-chip"><input type="checkbox" name="${k}">
               <span>${name}</span></label>`).join('')}
