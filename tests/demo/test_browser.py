@@ -83,7 +83,7 @@ def address(folder):
 
 
 def visit(browser, address, link="", width=1280, height=900, bypass_csp=True, **options):
-    """A page; what Playwright waits for is text to be evaluated, which the page's policy refuses."""
+    """A page. What Playwright waits for is text that is evaluated, which its policy refuses."""
     size = {"width": width, "height": height}
     page = browser.new_page(viewport=size, bypass_csp=bypass_csp, **options)
     page.set_default_timeout(WAIT)

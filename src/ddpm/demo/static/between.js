@@ -61,7 +61,7 @@ export function between() {
   function drawCorners() {
     corners.run(async (signal) => {
       const made = await images(CORNERS, signal);
-      made.forEach((part, i) => paint(pictures[i], part));
+      for (const [i, part] of made.entries()) paint(pictures[i], part);
     });
   }
 
@@ -150,7 +150,7 @@ export function between() {
 
   const fit = () => {
     place(state.at);
-    seeds.forEach((field, i) => field.set(state.seeds[i]));
+    for (const [i, field] of seeds.entries()) field.set(state.seeds[i]);
   };
   fit();
   subscribe((names) => {

@@ -70,9 +70,11 @@ export function chart({title, x = 't', log = false, lines = [], onmark, range}) 
       parts.push(svg('text', {x: scale.x(v), y: BOX.height - 14, 'text-anchor': 'middle'}, short(v)));
     }
     parts.push(svg('text', {x: BOX.width - BOX.right, y: BOX.height - 1, 'text-anchor': 'end'}, x));
-    shown.forEach(({points}, i) => points.length === 1 ? parts.push(svg('circle', {class: `line-${i}`,
-      cx: scale.x(points[0][0]), cy: scale.y(points[0][1]), r: 3})) : parts.push(svg('polyline', {class: `line line-${i}`,
-      points: points.map(([px, y]) => `${scale.x(px).toFixed(1)},${scale.y(y).toFixed(1)}`).join(' ')})));
+    for (const [i, {points}] of shown.entries()) {
+      const at = points.map(([px, y]) => [scale.x(px), scale.y(y)]);
+      parts.push(at.length === 1 ? svg('circle', {class: `line-${i}`, cx: at[0][0], cy: at[0][1], r: 3})
+        : svg('polyline', {class: `line line-${i}`, points: at.map(([px, y]) => `${px.toFixed(1)},${y.toFixed(1)}`).join(' ')}));
+    }
     parts.push(svg('g', {class: 'marker'}));
     picture.replaceChildren(...parts);
     if (at !== null) mark(at);

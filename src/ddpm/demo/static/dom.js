@@ -25,7 +25,7 @@ export function notice(text, kind = 'note') {
   const box = document.querySelector('#notices');
   const node = el('p', {class: kind}, text, el('button', {
     type: 'button', 'aria-label': 'Dismiss', onclick: () => node.remove()}, '×'));
-  [...box.children].slice(0, -2).forEach((old) => old.remove());
+  for (const old of [...box.children].slice(0, -2)) old.remove();
   box.append(node);
   setTimeout(() => node.remove(), kind === 'error' ? 12000 : 4000);
 }
@@ -75,7 +75,7 @@ export function chips({label, choices, value, onchange, kind = 'chips'}) {
       for (const input of set.querySelectorAll('input')) input.checked = input.choice === v;
     },
     fill(list, v) {
-      set.querySelectorAll('label').forEach((old) => old.remove());
+      for (const old of set.querySelectorAll('label')) old.remove();
       for (const [choice, content, title] of list) {
         const input = el('input', {type: 'radio', name, title,
           onchange: () => { control.value = choice; onchange(choice); }});
