@@ -41,7 +41,7 @@ VIEWS = {  # and what is there when one has opened
     "Between": "#view-between .dot",
     "Whiteboard": "#view-board img[alt^='x̂0']",
     "In 2-D": "#view-plane canvas",
-    "Training": "#view-train .line",
+    "Training": "#view-train .chart :is(.line, circle)",
 }
 
 
@@ -269,7 +269,7 @@ def test_a_number_out_of_range_is_brought_within(page, folder):
 
 def test_stop_keeps_the_film(at):
     page = at("#model=mnist&n=16&settings=" + '{"steps":1000,"sampler":"ddpm"}')
-    page.wait_for_function("/^step [1-9]/.test(document.querySelector('.caption').textContent)")
+    page.wait_for_function("/^step [2-9]/.test(document.querySelector('.caption').textContent)")
     page.get_by_role("button", name="Stop", exact=True).click()
     playwright.expect(page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
     assert not page.locator("#notices .error").count()

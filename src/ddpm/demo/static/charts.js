@@ -99,6 +99,7 @@ export function chart({title, x = 't', log = false, lines = [], onmark, range}) 
 
   if (onmark) {
     picture.setAttribute('role', 'slider');
+    picture.setAttribute('aria-valuenow', 0);
     picture.setAttribute('tabindex', '0');
     const follow = (event) => {
       if (!scale || !(event.buttons & 1)) return;

@@ -85,17 +85,24 @@ export class Film {
     this.node.dataset.film = 'coming';
     if (this.frames !== film) this.reset(film);
     if (frame.passing) {
+      this.last = frame;
       this.draw(frame);
       return;
     }
-    film.push(frame);
-    this.range.max = film.length - 1;
+    this.push(frame);
     if (!reducedMotion() || frame.step === 0 || frame.nfe) this.show(film.length - 1);
     if (frame.nfe) this.end();
   }
 
+  push(frame) {
+    this.last = null;
+    this.frames.push(frame);
+    this.range.max = this.frames.length - 1;
+  }
+
   reset(film) {
     this.frames = film;
+    this.last = null;
     this.strip.replaceChildren();
     this.decided.hidden = true;
     this.decided.replaceChildren();
@@ -114,10 +121,12 @@ export class Film {
     this.judge();
   }
 
-  /** A film that has ended before its last step keeps its frames. */
+  /** A film that has ended before its last step keeps its frames, and that which was seen last. */
   cut() {
     if (!this.live) return;
     this.live = false;
+    if (this.last) this.push(this.last);
+    this.show(this.frames.length - 1);
     this.node.dataset.film = 'cut';
     this.thumbs();
     this.paint();
