@@ -61,10 +61,10 @@ function stepInSymbols({ sampler, eta }) {
 const FRESH = 'z is fresh noise', SEEN = 'x̂₀′ is the x̂₀ of the step before';
 const LEANING = `D = x̂₀ + (x̂₀ − x̂₀′)/2k, where ${SEEN}`;
 const STEPS = {
-  ddpm: `DDPM: where x_s was, if x̂₀ is right; ${FRESH}.`,
-  ddim: 'DDIM: ε̂ is the noise that x_t has beside x̂₀',
-  euler: 'Euler: ε̂ is the noise that x_t has beside x̂₀.',
-  heun: 'Heun: ε̂ is the noise that x_t has beside x̂₀, and ε̂′ that where it leads.',
+  ddpm: `DDPM: where xₛ was, if x̂₀ is right; ${FRESH}.`,
+  ddim: 'DDIM: ε̂ is the noise that xₜ has beside x̂₀',
+  euler: 'Euler: ε̂ is the noise that xₜ has beside x̂₀.',
+  heun: 'Heun: ε̂ is the noise that xₜ has beside x̂₀, and ε̂′ that where it leads.',
   'dpm++': `DPM-Solver++: ${LEANING}.`,
   'dpm++sde': `DPM-Solver++: ${LEANING}; ${FRESH}.`,
 };

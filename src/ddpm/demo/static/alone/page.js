@@ -146,7 +146,7 @@ function build() {
   find('step-said').textContent = words.step;
   const size = (model.network.bytes + model.runtime.bytes) / 1e6;
   find('facts').textContent = `A network of ${(model.parameters / 1e6).toFixed(1)} million parameters, as `
-    + `ONNX, run in this browser by onnxruntime-web ${model.runtime.version}, on one thread: ${size.toFixed(1)} MB.`;
+    + `ONNX, run in this browser by onnxruntime-web ${model.runtime.version}: ${size.toFixed(1)} MB.`;
 }
 
 let waiting;
@@ -200,9 +200,9 @@ function showPlaying(playing) {
 function say() {
   const status = find('status');
   if (failed) status.textContent = `The network cannot run here: ${failed}`;
-  else if (!ready) status.textContent = 'The network is on its way; this film was recorded.';
-  else if (each) status.textContent = `Computed here: ${each.toFixed(0)} ms an evaluation.`;
-  else status.textContent = 'The network is here: what comes next is computed in this browser.';
+  else if (!ready) status.textContent = 'The network is on its way; this was recorded.';
+  else if (each) status.textContent = `Computed here, ${each.toFixed(0)} ms an evaluation`;
+  else status.textContent = 'The network is here: what comes next is computed.';
 }
 
 // ---- all together ------------------------------------------------------------------------------
