@@ -74,6 +74,8 @@ def modules(browser):
 @pytest.fixture(scope="module")
 def runtime():
     """The package in the user's own cache, which outlives the tests', or from npm."""
+    for name in exporting.NEEDED:
+        pytest.importorskip(name, reason="pip install 'ddpm-from-scratch[onnx]'")
     own = os.environ.pop("DDPM_CACHE")
     try:
         return read_runtime()
@@ -86,8 +88,6 @@ def runtime():
 @pytest.fixture(scope="module")
 def package(runtime, tmp_path_factory):
     """The npm package, unpacked."""
-    for name in exporting.NEEDED:
-        pytest.importorskip(name, reason="pip install 'ddpm-from-scratch[onnx]'")
     folder = tmp_path_factory.mktemp("package")
     (folder / "dist").mkdir()
     (folder / "package.json").write_text('{"name": "onnxruntime-web", "version": "1"}')

@@ -27,6 +27,7 @@ for (const canvas of [find('x_t'), find('x0')]) {
   if (channels === 4) canvas.style.background = model.background;
 }
 
+document.querySelector('.panes').style.setProperty('--aspect', width / height);
 const player = new Player(
   { x: find('x_t'), x0: find('x0'), strip: find('strip'), scrub: find('scrub') },
   { frame: showNumbers, playing: showPlaying, ended },

@@ -4,7 +4,7 @@
 
 const SECONDS = 3, QUICKEST = 60, SLOWEST = 200;  // of a film; milliseconds of a frame
 const REST = 2200;  // milliseconds on the last frame
-const CELL = { least: 18, most: 64 };  // width of a picture in the strip
+const CELL = { least: 18, most: 120 };  // width of a picture in the strip
 
 export class Player {
   /** parts: { x, x0, strip, scrub }; told: { frame(i), playing(yes), ended() } */
