@@ -1,5 +1,6 @@
 """`ddpm demo`: images out of noise, live in the browser."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -39,10 +40,10 @@ class DemoOptions:
 
 
 def demo(options: DemoOptions) -> int:
-    for name in options.checkpoints:
-        find_checkpoint(name)
     if options.static is not None:
         return write_static(options, options.static)
+    for name in options.checkpoints:
+        find_checkpoint(name)
     if options.runtime is not None or options.overwrite:
         raise UserError("--runtime and --overwrite are for a page without a server: add --static")
 
@@ -65,9 +66,12 @@ def write_static(options: DemoOptions, folder: str) -> int:
     if options.password is not None:
         raise UserError("a page without a server has no password: leave --password out")
 
+    name = options.checkpoints[0] if options.checkpoints else "mnist"
+    if not os.path.exists(name):
+        find_checkpoint(name)
+
     from ..demo.static_page import write_page
 
-    name = options.checkpoints[0] if options.checkpoints else "mnist"
     size = write_page(name, Path(folder), options.runtime, options.overwrite)
     say(
         f"{folder}: {size / 1e6:.1f} MB for any web host; to look at it here: "

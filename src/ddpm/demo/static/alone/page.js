@@ -13,8 +13,8 @@ const SMOOTH = 48;  // pixels from which an image is not shown as squares
 const ANY = 'any';
 const KEPT = { withClasses: 6, without: 30 };  // pictures that were made, as the card has room
 
-document.documentElement.classList.add('started');
 const model = await (await fetch('model.json')).json();
+document.documentElement.classList.add('started');
 const [channels, height, width] = model.shape;
 let network, ready = false, failed = null, chosen = false, each = null;
 
@@ -56,6 +56,7 @@ async function recorded(ask) {
 /** Have the network compute what is asked for, and show it as it comes. */
 function live() {
   const ask = asked(), film = blankFilm(ask);
+  address(ask);
   player.begin(film, !still);
   network.run(ask, (state, ms) => {
     if (!state.x0) return;
@@ -138,6 +139,7 @@ function build() {
     chip.append(input, Object.assign(document.createElement('span'), { textContent: name }));
     document.querySelector('.chips').append(chip);
   }
+  if (classes.length && asked().label === null) document.querySelector(`[name=class][value=${ANY}]`).checked = true;
   document.querySelector(`[name=end][value=${still ? 'rest' : 'next'}]`).checked = true;
   const symbols = inSymbols(model);
   find('reading').innerHTML = symbols.reading;
@@ -157,7 +159,13 @@ function changed(wait = 0) {
   if (ready) waiting = setTimeout(live, wait);
 }
 
-/** Say what is asked for: beside the sliders, as a command, and in the address. */
+/** Put what is asked for into the address, so that it can be passed on. */
+function address({ seed, label, steps, guidance }) {
+  const of_class = model.classes.length ? { class: label ?? ANY, guidance } : {};
+  history.replaceState(null, '', `#${new URLSearchParams({ ...of_class, steps, seed })}`);
+}
+
+/** Say what is asked for, beside the sliders and as a command. */
 function tell() {
   const { seed, label, steps, guidance } = asked(), classes = model.classes;
   find('steps-said').textContent = steps;
@@ -166,8 +174,6 @@ function tell() {
   const words = ['ddpm generate', model.name, '--n 1'];
   if (classes.length) words.push(label === null ? '--guidance 0' : `--label ${quoted(classes[label])} --guidance ${guidance}`);
   find('command').textContent = [...words, `--steps ${steps} --seed ${seed}`].join(' ');
-  const hash = new URLSearchParams({ ...(classes.length && { class: label ?? ANY, guidance }), steps, seed });
-  if (asksOther()) history.replaceState(null, '', `#${hash}`);
 }
 
 const quoted = (name) => /^[\w.-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`;
@@ -202,8 +208,8 @@ function say() {
   const status = find('status');
   if (failed) status.textContent = `The network cannot run here: ${failed}`;
   else if (!ready) status.textContent = 'The network is on its way; this was recorded.';
-  else if (each) status.textContent = `Computed here, ${each.toFixed(0)} ms an evaluation`;
-  else status.textContent = 'The network is here: what comes next is computed.';
+  else status.textContent = each ? '' : 'The network is here: what comes next is computed.';
+  find('speed').textContent = each ? `Computed here, ${each.toFixed(0)} ms an evaluation` : '';
 }
 
 // ---- all together ------------------------------------------------------------------------------
