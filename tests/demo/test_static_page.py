@@ -148,13 +148,13 @@ def page(browser, site):
 
 @pytest.mark.parametrize(("seed", "index"), [(0, 0), (7, 3), (2**32 - 1, 1)])
 def test_the_noise_of_a_seed_is_that_of_generate(modules, seed, index):
-    n = 40_000  # so many have some in the tail, beyond 3.65
+    n = 20_000  # so many have some in the tail, beyond 3.65
     theirs = modules.evaluate(
         "async ([seed, i, n]) => [...new (await import('./noise.js')).Noise(seed, i).draw(n)]",
         [seed, index, n],
     )
     ours = ImageNoise(seed, [index], (n,))()[0].numpy()
-    assert np.abs(ours).max() > 3.8
+    assert np.abs(ours).max() > 3.7
     np.testing.assert_allclose(theirs, ours, atol=1e-6)
 
 

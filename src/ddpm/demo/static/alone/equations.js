@@ -35,7 +35,8 @@ const READINGS = {
 const beta = sub(mi('β'), row(t, mo('|'), s)), alpha = sub(mi('α'), row(t, mo('|'), s));
 const left = row(mn('1'), mo('−'), alphaBar(s)), all = row(mn('1'), mo('−'), alphaBar(t));
 const plusNoise = [mo('+'), mi('σ'), z];
-const grown = (times) => row(mo('('), mn('1'), mo('−'), sup(mi('e'), row(mo('−'), times, mi('h'))), mo(')'));
+const shrunk = (times) => sup(mi('e'), row(mo('−'), times, mi('h')));
+const grown = (times) => row(mo('('), mn('1'), mo('−'), shrunk(times), mo(')'));
 
 function stepInSymbols({ sampler, eta }) {
   switch (sampler) {
@@ -52,9 +53,8 @@ function stepInSymbols({ sampler, eta }) {
         mo(')'), over(eps + mo('+') + epsEuler, mn('2'))];
     case 'dpm++': return [over(sigma(s), sigma(t)), x(t), mo('+'), signal(s), grown(''), mi('D')];
     default:
-      return [over(sigma(s), sigma(t)), sup(mi('e'), row(mo('−'), mi('h'))), x(t), mo('+'), signal(s),
-        grown(mn('2')), mi('D'), mo('+'), sigma(s), root(mn('1'), mo('−'), sup(mi('e'), row(mo('−'),
-          mn('2'), mi('h')))), z];
+      return [over(sigma(s), sigma(t)), shrunk(''), x(t), mo('+'), signal(s), grown(mn('2')), mi('D'),
+        mo('+'), sigma(s), root(mn('1'), mo('−'), shrunk(mn('2'))), z];
   }
 }
 

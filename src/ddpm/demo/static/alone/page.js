@@ -105,8 +105,9 @@ function ended() {
     return;
   }
   find('seed').value = (Number(find('seed').value) + 1) % 2 ** 32;
-  const chips = [...document.querySelectorAll('[name=class]')].filter((c) => c.value !== ANY);
-  if (!chosen && chips.length) chips[(chips.findIndex((c) => c.checked) + 1) % chips.length].checked = true;
+  const chips = [...document.querySelectorAll('[name=class]')].filter((chip) => chip.value !== ANY);
+  const following = chips[(chips.findIndex((chip) => chip.checked) + 1) % chips.length];
+  if (!chosen && following) following.checked = true;
   changed();
 }
 
@@ -139,7 +140,9 @@ function build() {
     chip.append(input, Object.assign(document.createElement('span'), { textContent: name }));
     document.querySelector('.chips').append(chip);
   }
-  if (classes.length && asked().label === null) document.querySelector(`[name=class][value=${ANY}]`).checked = true;
+  if (classes.length && asked().label === null) {
+    document.querySelector(`[name=class][value=${ANY}]`).checked = true;
+  }
   document.querySelector(`[name=end][value=${still ? 'rest' : 'next'}]`).checked = true;
   const symbols = inSymbols(model);
   find('reading').innerHTML = symbols.reading;
@@ -172,7 +175,8 @@ function tell() {
   find('guidance-said').textContent = guidance.toFixed(1);
   find('guidance').disabled = classes.length > 0 && label === null;
   const words = ['ddpm generate', model.name, '--n 1'];
-  if (classes.length) words.push(label === null ? '--guidance 0' : `--label ${quoted(classes[label])} --guidance ${guidance}`);
+  if (classes.length && label !== null) words.push(`--label ${quoted(classes[label])}`);
+  if (classes.length) words.push(`--guidance ${label === null ? 0 : guidance}`);
   find('command').textContent = [...words, `--steps ${steps} --seed ${seed}`].join(' ');
 }
 
