@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -220,3 +220,14 @@ def average_note(step: int, decay: float) -> str | None:
         f"these weights are of step {step:,} and average {length:,.0f} steps; in a longer run they "
         f"average {full:,.0f}, and give better images"
     )
+
+
+def without_paths(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint without the names of folders of this machine."""
+    c = checkpoint
+
+    def last(name: str) -> str:
+        return name if name.startswith("hf:") else Path(name).name or name
+
+    config = replace(c.config, data=last(c.config.data), root="data", init=last(c.config.init))
+    return replace(c, config=config, data=replace(c.data, source=last(c.data.source)))

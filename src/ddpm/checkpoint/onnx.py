@@ -35,10 +35,7 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> None:
     Raise UserError where a library is missing, or onnxruntime computes something else.
     """
     require_memory(checkpoint.config.unet, checkpoint.data.shape, 2 * 3)  # torch, and onnxruntime
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise UserError(
-            f"ONNX needs {' and '.join(missing)}: pip install 'ddpm-from-scratch[onnx]'"
-        )
+    require_libraries()
     import onnx
 
     c = checkpoint
@@ -57,6 +54,14 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> None:
         onnx.helper.set_model_props(model, {"ddpm": json.dumps(asdict(header))})
         onnx.save(model, beside)
         compare(c, beside, names)
+
+
+def require_libraries() -> None:
+    """Raise UserError where one of the libraries is missing."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise UserError(
+            f"ONNX needs {' and '.join(missing)}: pip install 'ddpm-from-scratch[onnx]'"
+        )
 
 
 def example(checkpoint: Checkpoint, n: int) -> tuple[Tensor, ...]:

@@ -1,6 +1,8 @@
 """`ddpm demo`: images out of noise, live in the browser."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -8,7 +10,8 @@ from tyro.conf import Positional
 
 from ..checkpoint.run_dir import find_checkpoint
 from ..config import option
-from .common import Device
+from ..utils.errors import UserError
+from .common import Device, Overwrite, say
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,23 @@ class DemoOptions:
     """Ask visitors for it; the user is ddpm."""
     runs: Annotated[str, option("FOLDER")] = "runs"
     """The folder of runs that can be looked at while they train, or the folder of one of them."""
+    static: Annotated[str | None, option("DIR")] = None
+    """Write a page to this folder, new or empty, and serve nothing: one network, mnist if none is
+    named, runs in the visitor's browser, so any web host can show it. Needs the extra onnx."""
+    runtime: Annotated[str | None, option("PATH")] = None
+    """For --static: the npm package onnxruntime-web, unpacked or as .tgz. By default npm fetches
+    it."""
+    overwrite: Overwrite = False
     device: Device = None
 
 
 def demo(options: DemoOptions) -> int:
+    if options.static is not None:
+        return write_static(options, options.static)
     for name in options.checkpoints:
         find_checkpoint(name)
+    if options.runtime is not None or options.overwrite:
+        raise UserError("--runtime and --overwrite are for a page without a server: add --static")
 
     from ..demo.server import serve
     from ..utils.device import check_device
@@ -42,4 +56,25 @@ def demo(options: DemoOptions) -> int:
         list(options.checkpoints), host=options.host, port=options.port,
         password=options.password, runs=options.runs, device=options.device,
     )  # fmt: skip
+    return 0
+
+
+def write_static(options: DemoOptions, folder: str) -> int:
+    """Write the page of one network to a folder."""
+    if len(options.checkpoints) > 1:
+        raise UserError("a page without a server shows one network: name one alone")
+    if options.password is not None:
+        raise UserError("a page without a server has no password: leave --password out")
+
+    name = options.checkpoints[0] if options.checkpoints else "mnist"
+    if not os.path.exists(name):
+        find_checkpoint(name)
+
+    from ..demo.static_page import write_page
+
+    size = write_page(name, Path(folder), options.runtime, options.overwrite)
+    say(
+        f"{folder}: {size / 1e6:.1f} MB for any web host; to look at it here: "
+        f"python -m http.server --directory {folder}"
+    )
     return 0

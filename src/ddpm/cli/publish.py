@@ -51,8 +51,8 @@ def publish(options: PublishOptions) -> int:
     find_checkpoint(options.run)
     require_files(*options.scores)
 
-    from ..checkpoint.checkpoint import load
-    from ..evaluation.card import check_reports, without_paths
+    from ..checkpoint.checkpoint import load, without_paths
+    from ..evaluation.card import check_reports
     from ..evaluation.report import read_report
 
     check_name(options.name)

@@ -1,8 +1,7 @@
 """A model card: what a network is, learned, and scored, for whoever finds it on the hub."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import tomli_w
 
@@ -23,17 +22,6 @@ class Licences:
 
     weights: str = ""
     data: str = ""
-
-
-def without_paths(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the checkpoint without the names of folders of this machine."""
-    c = checkpoint
-
-    def last(name: str) -> str:
-        return name if name.startswith("hf:") else Path(name).name or name
-
-    config = replace(c.config, data=last(c.config.data), root="data", init=last(c.config.init))
-    return replace(c, config=config, data=replace(c.data, source=last(c.data.source)))
 
 
 def check_reports(checkpoint: Checkpoint, reports: Sequence[Report]) -> None:
