@@ -19,7 +19,7 @@ from ..core.schedule import named_schedule
 from ..core.unet import UNet
 from ..utils.errors import UserError
 from .header import PRETRAINED as PRETRAINED
-from .header import VERSION, Header, Weights
+from .header import VERSION, Header, Score, Weights
 from .run_dir import RunDir, find_checkpoint
 from .tensors import load_tensors, require_finite, require_real, save_tensors
 
@@ -113,9 +113,10 @@ def save(
     step: int,
     images_seen: int,
     weights: Weights = "ema",
+    score: Score | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all. `weights` says which those of `net` are."""
-    header = Header(VERSION, weights, step, images_seen, data, config)
+    header = Header(VERSION, weights, step, images_seen, data, config, score)
     save_tensors(Path(path), net.state_dict(), header)
 
 

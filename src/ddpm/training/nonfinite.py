@@ -151,8 +151,7 @@ class NonFiniteGuard:
         if self.processes.is_main:
             rewind_logs(self.run, state.step)
             if not self.rollbacks:
-                logs = (self.run.metrics, self.run.held_out)
-                self.logs = {path: path.read_text() for path in logs}
+                self.logs = {path: path.read_text() for path in self.run.logs if path.exists()}
         self.nonfinite_steps, self.rollbacks = 0, self.rollbacks + 1
         self.note(
             f"back to step {state.step:,}, and on with {state.lr_scale:g} of the learning rate"
