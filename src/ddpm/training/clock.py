@@ -131,7 +131,6 @@ class Clock:
     def went_back(self, state: TrainState) -> None:
         """Go on from a state that was restored: what came after it is to be done again."""
         self.saved()
-        self.scores.last = self.last_saved
         self.progress = self.config.budget.progress(state.step, state.seconds)
 
     @contextmanager

@@ -44,15 +44,18 @@ class Monitor:
         if due.preview:
             with clock.timed(clock.previews):
                 self.preview(log, stop)
-        if due.score:
+        if due.score and not self.was_scored():
             with clock.timed(clock.scores):
                 self.score(log, stop)
 
     def last_look(self, log: MetricsLog, stop: Sequence[int]) -> None:
         """Make a preview, and score the weights that the run ends with, unless that is done."""
         self.preview(log, stop)
-        if not was_scored(self.run.scores, self.state.step):
+        if not self.was_scored():
             self.score(log, stop)
+
+    def was_scored(self) -> bool:
+        return was_scored(self.run, self.state.step)
 
     def preview(self, log: MetricsLog, stop: Sequence[int]) -> None:
         if self.main:
@@ -67,5 +70,5 @@ class Monitor:
 def has_all(run: RunDir, step: int, config: Config) -> bool:
     """Return whether all is there that a `last_look` at this step writes. A run may be killed
     before it has come to its end."""
-    scored = not config.train.score_minutes or was_scored(run.scores, step)
+    scored = not config.train.score_minutes or was_scored(run, step)
     return scored and was_previewed(run, step, config.held_out > 0)

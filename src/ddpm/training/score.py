@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -27,12 +26,12 @@ from ..evaluation.reference import load_reference, reference_stats
 from ..generation.generate import cycle_labels, network_evaluations, on_device, trajectories
 from ..utils.errors import UserError
 from ..utils.images import over, to_uint8
-from .clock import SCORE_SHARE
 from .log import MetricsLog, append_line, format_duration, logged_step
 from .state import TrainState
 
 SAMPLES = 500  # enough to tell one step from another, and too few for a score to be quoted
 BATCH = 64
+MAX_SHARE = 0.4  # of a budget in minutes, for one score: half at most is kept for what comes last
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Scoring:
     The samples are of the same noise and labels each time, made as `config.sample` says. The
     features are those of a bundled classifier where it takes such images, digit-net or cifar-net,
     and else of Inception. Raises UserError where these are not available, and where one score would
-    take more than its share of a budget in minutes. `seconds` is what one is thought to take.
+    take more than MAX_SHARE of a budget in minutes. `seconds` is what one is thought to take.
 
     Where a run is taken back to before its best, which was sound when it was scored, that is kept.
     """
@@ -57,31 +56,32 @@ class Scoring:
         data: ImageDataset,
         held_out: Tensor,
     ):
-        self.run, self.diffusion = run, diffusion
+        self.run, self.diffusion, config = run, diffusion, state.config
         self.device = diffusion.schedule.alpha_bar.device
-        images = as_compared(data, state.config)
+        images = as_compared(data, config)
         try:
             reference = load_reference(images, features=features_for(images), device=self.device)
         except UserError as error:
             raise UserError(f"--score-every: {error}") from None
         self.extractor = extractor = reference.extractor
+        self.features = f"{extractor.name} {extractor.hash}"
+        self.seconds = self.seconds_for(state, images.images[:BATCH])
+        takes = f"one score takes about {format_duration(self.seconds)} here"
+        if config.minutes and self.seconds > MAX_SHARE * 60 * config.minutes:
+            raise UserError(
+                f"--score-every: {takes}, more than {MAX_SHARE:.0%} of --minutes "
+                f"{config.minutes:g}: give more of these or fewer --sample.steps, or train without "
+                f"scores"
+            )
+        n = len(images) - len(held_out)
+        logger.info(
+            f"{takes}: the distance of {SAMPLES} samples from the {n:,} images that are learned, "
+            f"in the features of {extractor.name}, to be compared with one another alone"
+        )
         learned = reference_stats(reference).moments
         if len(held_out):
             learned -= extract(extractor, images.images[held_out], "held-out images").moments
-        self.learned, self.features = learned.gaussian(), f"{extractor.name} {extractor.hash}"
-        self.seconds = self.seconds_for(state, images.images[:BATCH])
-        config = state.config
-        logger.info(
-            f"scores are distances of {SAMPLES} samples from the {learned.n:,} images that are "
-            f"learned, in the features of {extractor.name}: compare them among themselves. One "
-            f"takes about {format_duration(self.seconds)}"
-        )
-        if config.minutes and self.seconds > SCORE_SHARE * 60 * config.minutes:
-            raise UserError(
-                f"--score-every: one score takes about {format_duration(self.seconds)} here, and "
-                f"scores may take {SCORE_SHARE:.0%} of --minutes {config.minutes:g}: give more of "
-                f"these or fewer --sample.steps, or train without scores"
-            )
+        self.learned = learned.gaussian()
 
     def __call__(self, state: TrainState, log: MetricsLog, stop: Sequence[int]) -> None:
         """Append a line to scores.jsonl, and write the weights to best.safetensors where none had a
@@ -174,7 +174,7 @@ def features_for(data: ImageDataset) -> str | None:
     return "cifar-net" if tuple(data.images.shape[1:]) == CifarNet.SHAPE else None
 
 
-def was_scored(path: Path, step: int) -> bool:
+def was_scored(run: RunDir, step: int) -> bool:
     """Return whether the last line of scores.jsonl is of this step."""
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    lines = run.scores.read_text(errors="replace").splitlines() if run.scores.exists() else []
     return bool(lines) and logged_step(lines[-1]) == step
