@@ -17,7 +17,7 @@ from ..core.ema import warm_decay
 from ..core.loss import Loss
 from ..core.schedule import named_schedule
 from ..core.unet import UNet
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from .header import PRETRAINED as PRETRAINED
 from .header import VERSION, Header, Score, Weights
 from .run_dir import RunDir, find_checkpoint
@@ -53,7 +53,7 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         data, millions = self.data, sum(p.numel() for p in self.net.parameters()) / 1e6
-        classes = f", {len(data.classes)} classes" if data.classes else ""
+        classes = f", {counted(len(data.classes), 'class', 'classes')}" if data.classes else ""
         return (
             f"Checkpoint({data.source}, {data.channels}x{data.height}x{data.width}{classes}, "
             f"{millions:.1f} M parameters, step {self.step:,})"
@@ -218,6 +218,6 @@ def average_note(step: int, decay: float) -> str | None:
     if step == 0 or step >= full:
         return None
     return (
-        f"these weights are of step {step:,} and average {length:,.0f} steps; in a longer run they "
-        f"average {full:,.0f}, and give better images"
+        f"these weights are of step {step:,} and average {counted(round(length), 'step')}; in a "
+        f"longer run they average {full:,.0f}, and give better images"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..checkpoint.run_dir import RunDir, find_runs
 from ..config import read_toml
 from ..core.ema import warm_decay
-from ..utils.errors import UserError, printable
+from ..utils.errors import UserError, counted, printable
 from .html import Line, chart, data_uri, image
 
 MAX_POINTS = 300  # of the curve
@@ -31,7 +31,9 @@ def last_written(run: RunDir) -> float:
 def activity(run: RunDir) -> str:
     """Return whether a run is training, or since when it is not."""
     age = time.time() - last_written(run)
-    return "training now" if age < ACTIVE_SECONDS else f"last written {round(age / 60)} minutes ago"
+    if age < ACTIVE_SECONDS:
+        return "training now"
+    return f"last written {counted(round(age / 60), 'minute')} ago"
 
 
 def run_version(run: RunDir) -> tuple[object, ...]:
@@ -72,7 +74,7 @@ def average_span(run: RunDir, step: float) -> str:
         decay = read_toml(run.config).train.ema
     except UserError:
         return ""
-    return f" over {1 / (1 - warm_decay(decay, int(step))):,.0f} steps"
+    return f" over {counted(round(1 / (1 - warm_decay(decay, int(step)))), 'step')}"
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

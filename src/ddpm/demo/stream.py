@@ -19,7 +19,7 @@ from ..generation.generate import (
     trajectories,
 )
 from ..generation.output import spread
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.images import to_uint8
 from .html import Frame, download, gif, player, png, progress
 from .turns import Turns
@@ -96,12 +96,13 @@ def walk_html(
         if seconds > MAX_SECONDS:
             raise UserError(
                 f"This took more than {MAX_SECONDS:.0f} seconds and was stopped after {step} of "
-                f"{steps} steps, because others may be waiting: ask for fewer images or steps"
+                f"{counted(steps, 'step')}, because others may be waiting: ask for fewer images or "
+                f"steps"
             )
         yield progress(frame, step / steps) if send else ""
         start = time.perf_counter()  # others had their turns meanwhile
     nfe = network_evaluations(settings, checkpoint.diffusion, checkpoint.conditional, edit)
-    summary = f" · seed {seed} · {nfe} evaluations of the network, {seconds:.1f} s"
+    summary = f" · seed {seed} · {counted(nfe, 'evaluation')} of the network, {seconds:.1f} s"
     frames[-1] = frames[-1]._replace(caption=frames[-1].caption + summary)
     links = download(frames[-1].x, f"ddpm-{seed}.png", "PNG")
     links += download(gif(images), f"ddpm-{seed}.gif", "GIF")
