@@ -23,9 +23,15 @@ from ..evaluation.evaluate import seconds_per_evaluation
 from ..evaluation.features import extract
 from ..evaluation.metrics import frechet_distance
 from ..evaluation.reference import load_reference, reference_stats
-from ..generation.generate import cycle_labels, network_evaluations, on_device, trajectories
+from ..generation.generate import (
+    cycle_labels,
+    denoise_trajectory,
+    network_evaluations,
+    on_device,
+)
 from ..utils.errors import UserError
 from ..utils.images import over, to_uint8
+from ..utils.random import ImageNoise
 from .log import MetricsLog, append_line, format_duration, logged_step
 from .state import TrainState
 
@@ -111,17 +117,18 @@ class Scoring:
 
     def distance(self, network: Checkpoint, log: MetricsLog, stop: Sequence[int]) -> float | None:
         """Return the distance of a network's samples; None once told to stop."""
-        config, made = network.config, []
-        y = None if config.sample.guidance == 0 else cycle_labels(SAMPLES, (), network.data)
-        for first in range(0, SAMPLES, BATCH):
-            index = range(first, min(first + BATCH, SAMPLES))
-            states = trajectories(network, SAMPLES, index, config.seed, y, config.sample)
+        config, data, made = network.config, network.data, []
+        y = None if config.sample.guidance == 0 else cycle_labels(SAMPLES, (), data)
+        for index in torch.arange(SAMPLES).split(BATCH):
+            noise = ImageNoise(config.seed, index.tolist(), data.shape, self.device)
+            labels = None if y is None else y[index].to(self.device)
+            states = denoise_trajectory(
+                network.net, self.diffusion, noise, labels, config.sample, len(data.classes)
+            )
             for i, state in enumerate(states):
                 x = state.x
-                log.say(
-                    f"scoring the averaged weights, {SAMPLES} samples: {first} made, step {i} of "
-                    f"{config.sample.steps} of the next"
-                )
+                now = f"{len(made) * BATCH} made, step {i} of {config.sample.steps} of the next"
+                log.say(f"scoring {SAMPLES} samples: {now}")
                 if stop:
                     return None
             made.append(to_uint8(x).cpu())
