@@ -117,7 +117,8 @@ class Scoring:
 
     def distance(self, network: Checkpoint, log: MetricsLog, stop: Sequence[int]) -> float | None:
         """Return the distance of a network's samples; None once told to stop."""
-        config, data, made = network.config, network.data, []
+        config, data = network.config, network.data
+        made: list[Tensor] = []
         y = None if config.sample.guidance == 0 else cycle_labels(SAMPLES, (), data)
         for index in torch.arange(SAMPLES).split(BATCH):
             noise = ImageNoise(config.seed, index.tolist(), data.shape, self.device)
