@@ -15,9 +15,9 @@ SOURCE = ROOT / "src" / "ddpm"
 BELOW = {"core": set(), "utils": set(), "config": {"core", "utils"}}  # what each may import
 BELOW["data"] = BELOW["checkpoint"] = {"core", "utils", "config"}
 BELOW["generation"] = {*BELOW["data"], "checkpoint"}
-BELOW["training"] = {*BELOW["generation"], "data", "generation"}
-BELOW["evaluation"] = BELOW["training"]
-BELOW["demo"] = {*BELOW["training"], "evaluation"}
+BELOW["evaluation"] = {*BELOW["generation"], "data", "generation"}
+BELOW["demo"] = {*BELOW["evaluation"], "evaluation"}
+BELOW["training"] = {*BELOW["evaluation"], "evaluation"}  # runs are scored while they train
 BELOW["cli"] = {*BELOW["training"], "training", "evaluation", "demo", "__init__"}
 BELOW["__main__"] = {"cli"}
 

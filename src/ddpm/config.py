@@ -99,8 +99,7 @@ class UNetConfig:
     film: bool = True
     """Scale and shift by the embedding (adaptive group norm); off: add it, as DDPM does."""
     conventions: Conventions = "ddpm"
-    """Whose code decides on padding, the norms' epsilon and times' frequencies: for weights that
-    were trained elsewhere."""
+    """Whose padding, epsilon of norms and frequencies of times: for weights trained elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +170,9 @@ class TrainConfig:
     """Minutes between checkpoints."""
     sample_minutes: Minutes = 10.0
     """Minutes between grids of samples."""
+    score_minutes: Annotated[NonNegative, READ_MINUTES, option(None, "--score-every")] = 0.0
+    """Minutes between scores of 500 samples; 0 for none. They may take a quarter of the time, and
+    the weights with the best one are kept too, in best.safetensors."""
 
 
 @dataclass(frozen=True)
@@ -316,8 +318,7 @@ def validated(kind: type[T], value: Any, where: str = "") -> T:
 
 
 def checked(options: T) -> T:
-    """Check the types and ranges of a dataclass, and return it. Raises UserError for an invalid
-    value."""
+    """Return a dataclass, its types and ranges checked. Raises UserError for an invalid value."""
     return validated(type(options), asdict(options))  # type: ignore[call-overload]
 
 
@@ -369,8 +370,7 @@ def renamed(table: Any) -> Any:
 
 
 def read_toml(path: Path) -> Config:
-    """Return the Config in a file such as a run's config.toml. Raises UserError where there is
-    none, or it is invalid."""
+    """Return the Config in a file such as a run's. Raises UserError for none, or an invalid one."""
     try:
         table = tomllib.loads(read_text(path, MAX_BYTES))
     except FileNotFoundError:

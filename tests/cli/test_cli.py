@@ -178,7 +178,7 @@ def here(tmp_path, monkeypatch):
     [
         (["--data", "nowhere"], "there is no data at nowhere"),
         (["--data", "empty"], "there are no images in empty: it is empty"),
-        (["--data", "texts"], "there are no images in texts: none of its 1 files is an image"),
+        (["--data", "texts"], "there are no images in texts: its only file is no image"),
         (["--data", "dots"], "1x1 pixels are too few"),
         (["--data", "bad.zip"], "bad.zip is not a folder, a zip or an npz"),
         (["--data", "mnist", "--root", "file/x"], "mnist is not whole in file/x"),

@@ -88,4 +88,4 @@ def test_images_outside_the_class_folders_are_told_of(folder):
     Image.new("RGB", (10, 12), "white").save(folder / "cover.png")
     data = load_images(folder)
     assert data.classes == ()
-    assert data.notes == ("1 images lie outside the sub-folders: classes are not learned",)
+    assert data.notes == ("1 image outside the sub-folders: classes are not learned",)

@@ -32,7 +32,7 @@ def test_what_is_in_a_folder(mess):
     assert "gray 6" in text
     assert "colour 7" in text
     assert "gray images will be learned as colour" in text
-    assert "duplicates: 1 images occur more than once (03.png, 12.png)" in text
+    assert "duplicates: 1 copy of others (03.png, 12.png)" in text
     assert "are smaller, and will be blurred" in text
 
 

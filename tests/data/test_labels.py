@@ -52,7 +52,7 @@ def test_splits_are_no_classes(make, train, other, archive):
     data = load_images(make(*names, archive=archive))
     assert counts(data) == {"cat": 1, "dog": 2}
     (note,) = data.notes
-    assert "the 3 images in" in note
+    assert "is learned (3 images), and others are not" in note
     assert f"{other.split('/')[-1]}/ (1)" in note
 
 
@@ -81,7 +81,7 @@ def test_a_split_by_name(make):
 def test_the_first_split_there_is(make):
     data = load_images(make("val/1.png", "test/1.png", "test/2.png"))
     assert len(data) == 1
-    assert "val/ are learned" in data.notes[0]
+    assert "val/ is learned (1 image)" in data.notes[0]
 
 
 def test_trains_among_vehicles_are_a_class(make):
@@ -119,7 +119,7 @@ def test_one_hot_labels_and_images_without_one(make):
     data = load_images(make(*EDM, texts={"dataset.json": table}))
     assert data.classes == ("0", "1")
     assert data.labels.tolist() == [1, 0, 2, 2]
-    assert "1 of its rows name no image here" in data.notes
+    assert "1 of its rows names no image here" in data.notes
     assert "2 of 4 images have no class, and are learned so" in data.notes
     assert class_notes(data, False) == ["2 classes: 0 (1), 1 (1); without a class: 2"]
 

@@ -79,7 +79,7 @@ def test_a_folder_that_cannot_be_listed_is_named(folder):
     finally:
         os.chdir(here)
     notes = load_images(folder).notes
-    assert any("1 folders cannot be looked into: cat/xxx" in note for note in notes)
+    assert any("1 folder cannot be looked into: cat/xxx" in note for note in notes)
 
 
 def test_other_formats_are_counted_with_what_to_do(folder):
@@ -123,7 +123,7 @@ def test_further_frames_are_told(tmp_path, kind, suffix):
     frames[1].save(tmp_path / "b.png")
     data = load_images(tmp_path)
     assert data.notes == (
-        f"1 files have several frames or pages, of which the first is learned: a.{suffix}",
+        f"1 file of several frames or pages, of which the first is learned: a.{suffix}",
     )
     assert data.images[0, :, 0, 0].tolist() == [255, 0, 0]
 
@@ -180,7 +180,7 @@ def test_a_name_that_occurs_twice_in_a_zip_is_told(tmp_path):
     path = zipped(tmp_path / "a.zip", ["cat/1.png", "cat/1.png", "dog/1.png"])
     data = load_images(path)
     assert len(data) == 2
-    assert "1 names in" in data.notes[0]
+    assert "1 name twice in" in data.notes[0]
 
 
 def test_doctor_shows_all_at_once(tmp_path, capsys):
@@ -203,9 +203,9 @@ def test_doctor_shows_all_at_once(tmp_path, capsys):
     text = capsys.readouterr().out
     for words in (
         "3 classes: bird (1), cat (4), dog (3)",
-        "the folders are splits: the 9 images in train/ are learned",
+        "the folders are splits, of which train/ is learned (9 images), and others are not",
         "test/ (4)", "val/ (2)",
-        "1 files have several frames or pages, of which the first is learned: train/cat/moves.gif",
+        "1 file of several frames or pages, of which the first is learned: train/cat/moves.gif",
         "other files: 1 .cr2, 1 .txt",
         "1 .cr2 file is left out: develop them",
         "links: 1 to folders, 1 to a folder that holds them, not followed",

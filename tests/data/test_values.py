@@ -92,7 +92,7 @@ def test_one_scale_for_floats_in_a_zip_beside_other_files(tmp_path):
         data = load_images(path)
         assert data.images.amax((1, 2, 3)).tolist() == [255, 64, 128, 255]
         assert "pixels of 2 images are numbers from 0 to 1000" in about(data)
-        assert "the other 2 images have the scale of their formats" in about(data)
+        assert "2 other images in the scale of the format" in about(data)
 
 
 def test_an_image_for_editing_has_the_scale_of_the_set(tmp_path):

@@ -295,7 +295,7 @@ def test_what_cannot_be_scored_is_refused_before_the_work(digits, nothing_is_mad
     with pytest.raises(UserError, match="digit-net takes images of 28x28"):
         evaluate("cifar10", data=digits, n=20)
     other = ImageDataset.from_array(photos(9))
-    with pytest.raises(UserError, match="28x28 in 1 channels, and the reference's 16x16"):
+    with pytest.raises(UserError, match="28x28 in 1 channel, and the reference's 16x16"):
         evaluate("mnist", data=other, features=scripted, n=20)
     with pytest.raises(UserError, match="there is no checkpoint at nowhere"):
         evaluate("nowhere", data=digits)

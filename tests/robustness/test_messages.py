@@ -109,7 +109,7 @@ def test_names_that_the_encoding_of_a_stream_lacks(name, encoding, tmp_path, mon
     words = ["generate", "--n", "1", "--steps", "1", "--out", f"{name}.png"]
     assert main(words) == 0
     assert (tmp_path / f"{name}.png").stat().st_size
-    assert b"1 images: " in written.getvalue()
+    assert b"1 image: " in written.getvalue()
     monkeypatch.setattr(sys, "stderr", stream)
     assert main(words) == 1
     assert b"is there already" in written.getvalue()

@@ -32,7 +32,7 @@ def config(tiny):
 
 def test_a_line_a_checkpoint_a_preview_and_the_end(config, time):
     clock = Clock(config, ALONE, Start)
-    assert clock.due(0, stop=False) == (0.0, 0.0, False, True, False, False, False)
+    assert clock.due(0, stop=False) == (0.0, 0.0, False, True, False, False, False, False)
     assert not clock.due(1, stop=False).line
     time[0] = 61
     due = clock.due(2, stop=False)
@@ -47,7 +47,7 @@ def test_a_line_a_checkpoint_a_preview_and_the_end(config, time):
 
 def test_previews_take_a_tenth_of_the_time_at_most(config, time):
     clock = Clock(config, ALONE, Start)
-    with clock.preview():
+    with clock.timed(clock.previews):
         time[0] = 60
     time[0] = 60 + 599
     assert not clock.due(1, stop=False).preview
@@ -59,7 +59,7 @@ def test_minutes_are_all_that_is_spent(config, time):
     """With the last preview, which takes as long as the one before."""
     minutes = replace(config, steps=None, minutes=10.0)
     clock = Clock(minutes, ALONE, Start)
-    with clock.preview():
+    with clock.timed(clock.previews):
         time[0] = 60
     time[0] = 539
     assert not clock.due(50, stop=False).over
@@ -77,6 +77,61 @@ def test_the_first_preview_is_guessed_from_the_steps(config, time):
         time[0] = 5 * step
         assert clock.due(step, stop=False).over == (over and 5 * step > 600 - 5 * 50 / 3)
     assert clock.due(121, stop=False).over
+
+
+def with_scores(config, every):
+    return replace(config, train=replace(config.train, score_minutes=every))
+
+
+def test_scores_are_due_as_often_as_asked_and_take_a_quarter_of_the_time_at_most(config, time):
+    clock = Clock(with_scores(config, 1.0), ALONE, Start, score_seconds=10)
+    time[0] = 59
+    assert not clock.due(1, stop=False).score
+    time[0] = 61
+    due = clock.due(2, stop=False)
+    assert (due.score, due.line, due.writes) == (True, True, True)
+    with clock.timed(clock.scores):
+        time[0] = 61 + 30
+    time[0] = 61 + 30 + 119
+    assert not clock.due(3, stop=False).score
+    time[0] = 61 + 30 + 120
+    assert clock.due(4, stop=False).score
+    time[0] = 1e6
+    assert not Clock(config, ALONE, Start).due(5, stop=False).score  # never, unless asked for
+
+
+def test_went_back_a_run_is_not_scored_before_its_time(config, time):
+    clock = Clock(with_scores(config, 1.0), ALONE, Start)
+    time[0] = 30
+    clock.went_back(Start)
+    assert not clock.due(1, stop=False).score
+
+
+@pytest.mark.parametrize(
+    ("minutes", "every", "score", "guess", "before_the_last"),
+    [(10, 2, 20, 20, 4), (10, 2, 20, 10, 4), (10, 2, 20, 40, 3), (10, 0.5, 60, 60, 1),
+     (4, 1, 40, 40, 0), (10, 60, 100, 110, 0)],
+)  # fmt: skip
+def test_minutes_are_all_that_is_spent_with_scores(
+    config, time, minutes, every, score, guess, before_the_last
+):
+    """Of a run that is played: a step takes a second, a preview five, and what comes last too."""
+    config = replace(with_scores(config, every), steps=None, minutes=float(minutes))
+    passes, step, scores = 15 * config.train.batch, 0, 0
+    clock = Clock(config, ALONE, Start, preview_passes=passes, score_seconds=guess)
+    while not (due := clock.due(step, stop=False)).over:
+        if due.preview:
+            with clock.timed(clock.previews):
+                time[0] += 5
+        if due.score:
+            with clock.timed(clock.scores):
+                time[0] += score
+            scores += 1
+        time[0] += 1
+        step += 1
+    time[0] += 5 + score
+    assert 0.95 * 60 * minutes <= time[0] <= 1.05 * 60 * minutes
+    assert scores == before_the_last
 
 
 def test_time_before_the_first_step_counts(config, time):

@@ -46,6 +46,16 @@ def test_later_lines_and_torn_ones_are_dropped(tmp_path):
     rewind_logs(RunDir(tmp_path), 0)
     assert [line["step"] for line in metrics(tmp_path)] == [0]
     assert RunDir(tmp_path).held_out.read_text() == ""
+    assert not RunDir(tmp_path).scores.exists()  # in a run that has none
+
+
+def test_scores_end_at_the_checkpoint_too(tmp_path):
+    run = RunDir(tmp_path)
+    run.scores.write_text(
+        "".join(json.dumps({"step": k, "distance": 1.0}) + "\n" for k in range(9))
+    )
+    rewind_logs(run, 4)
+    assert [json.loads(line)["step"] for line in run.scores.read_text().splitlines()] == [*range(5)]
 
 
 @pytest.mark.parametrize(

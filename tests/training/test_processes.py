@@ -112,9 +112,13 @@ def alone(config, tmp_path_factory):
 
 @pytest.mark.parametrize("n", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_the_same_losses_as_one_process(n, config, alone, tmp_path):
-    run = tmp_path / "run"
-    done = together(n, config, run, tmp_path)
+    """Though it is scored, by the main one alone."""
+    run, scored = tmp_path / "run", replace(config, train=replace(config.train, score_minutes=60.0))
+    done = together(n, scored, run, tmp_path)
     assert done.returncode == 0, done.stderr
+    (line,) = (run / "scores.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == load(run / "best.safetensors").step == 12
+    assert done.stderr.count("note: step 12: distance") == 1
     torch.testing.assert_close(losses(run), losses(alone), rtol=1e-4, atol=1e-4)
     same_weights(run, alone)
     assert len(list((run / "samples").iterdir())) == 2

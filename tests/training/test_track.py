@@ -56,6 +56,16 @@ def test_tensorboards_own_reader_finds_what_the_run_has_written(often, tmp_path)
 
 
 @needs("tensorboard")
+def test_tensorboard_has_the_scores(tiny, tmp_path):
+    asked = replace(tiny, track="tensorboard", train=replace(tiny.train, score_minutes=60.0))
+    train(asked, tmp_path / "run", device="cpu")
+    (line,) = RunDir(tmp_path / "run").scores.read_text().splitlines()
+    (sent,) = events(tmp_path / "run" / "tensorboard").Scalars("distance of 500 samples")
+    score = json.loads(line)
+    assert (sent.step, sent.value) == (score["step"], pytest.approx(score["distance"]))
+
+
+@needs("tensorboard")
 def test_a_run_that_is_tracked_is_the_same_run_and_goes_on(often, tmp_path):
     tracked = replace(often, track="tensorboard")
     train(often, tmp_path / "plain", device="cpu")

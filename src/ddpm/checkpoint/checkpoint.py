@@ -17,9 +17,9 @@ from ..core.ema import warm_decay
 from ..core.loss import Loss
 from ..core.schedule import named_schedule
 from ..core.unet import UNet
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from .header import PRETRAINED as PRETRAINED
-from .header import VERSION, Header, Weights
+from .header import VERSION, Header, Score, Weights
 from .run_dir import RunDir, find_checkpoint
 from .tensors import load_tensors, require_finite, require_real, save_tensors
 
@@ -53,7 +53,7 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         data, millions = self.data, sum(p.numel() for p in self.net.parameters()) / 1e6
-        classes = f", {len(data.classes)} classes" if data.classes else ""
+        classes = f", {counted(len(data.classes), 'class', 'classes')}" if data.classes else ""
         return (
             f"Checkpoint({data.source}, {data.channels}x{data.height}x{data.width}{classes}, "
             f"{millions:.1f} M parameters, step {self.step:,})"
@@ -113,9 +113,10 @@ def save(
     step: int,
     images_seen: int,
     weights: Weights = "ema",
+    score: Score | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all. `weights` says which those of `net` are."""
-    header = Header(VERSION, weights, step, images_seen, data, config)
+    header = Header(VERSION, weights, step, images_seen, data, config, score)
     save_tensors(Path(path), net.state_dict(), header)
 
 
@@ -217,8 +218,8 @@ def average_note(step: int, decay: float) -> str | None:
     if step == 0 or step >= full:
         return None
     return (
-        f"these weights are of step {step:,} and average {length:,.0f} steps; in a longer run they "
-        f"average {full:,.0f}, and give better images"
+        f"these weights are of step {step:,} and average {counted(round(length), 'step')}; in a "
+        f"longer run they average {full:,.0f}, and give better images"
     )
 
 

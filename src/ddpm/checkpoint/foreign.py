@@ -29,7 +29,7 @@ from ..config import (
 )
 from ..core.types import ScheduleName, Target
 from ..core.unet import UNet
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from .checkpoint import Checkpoint, load, rebuild
 from .diffusers import is_diffusers, read_diffusers
 from .header import FOREIGN, PRETRAINED, is_whole
@@ -265,7 +265,8 @@ def what_it_is(stored: Any) -> str:
             return f"it is {what}"
     tensors = sum(isinstance(value, Tensor) for value in stored.values())
     if tensors == len(keys) and keys:
-        return f"it is the weights of another network: {tensors} tensors, {short(keys[:3])} …"
+        n = counted(tensors, "tensor")
+        return f"it is the weights of another network: {n}, {short(keys[:3])} …"
     return f"it is a table of {short(keys[:8])}"
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
-from ..config import Config, DataInfo, Whole, renamed, validated
+from ..config import Config, Count, DataInfo, Whole, renamed, validated
 from ..utils.errors import UserError
 
 VERSION = 2
@@ -30,8 +30,18 @@ class NewerVersion(UserError):
 
 
 @dataclass(frozen=True)
+class Score:
+    """How far samples of these weights were from the images that they learned, as they trained:
+    the Fréchet distance of n of them. `features` are the network's, and the hash of its weights."""
+
+    distance: Annotated[float, Field(allow_inf_nan=False)]
+    n: Count
+    features: str
+
+
+@dataclass(frozen=True)
 class Header:
-    """What model.safetensors says of itself."""
+    """What model.safetensors says of itself; best.safetensors has its score too."""
 
     version: Version
     weights: Weights
@@ -39,6 +49,7 @@ class Header:
     images_seen: Whole
     data: DataInfo
     config: Config
+    score: Score | None = None
 
 
 def parse_header(path: Path, metadata: Mapping[str, str], kind: type[T]) -> tuple[T, str | None]:

@@ -20,7 +20,8 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 # What a run leaves where it is killed while it writes, and safetensors under it.
 LEFTOVERS = (
     ".tmp??????", ".part-*-config.toml", ".part-*-metrics.jsonl", ".part-*-held-out.jsonl",
-    ".part-*-model.safetensors", ".part-*-guide.safetensors", ".part-*-probe",
+    ".part-*-model.safetensors", ".part-*-guide.safetensors", ".part-*-best.safetensors",
+    ".part-*-scores.jsonl", ".part-*-probe",
     "state/.tmp??????", "state/.part-*", "bad/.tmp??????", "bad/.part-*",
     "samples/.part-*-ema.png", "samples/.part-*-raw.png",
 )  # fmt: skip
@@ -46,6 +47,15 @@ class RunDir:
         return self.path / "held-out.jsonl"
 
     @property
+    def scores(self) -> Path:
+        return self.path / "scores.jsonl"
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """The files whose lines have a step. That of scores is there if any were asked for."""
+        return self.metrics, self.held_out, self.scores
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
 
@@ -53,6 +63,11 @@ class RunDir:
     def model(self) -> Path:
         """The averaged weights, for use."""
         return self.path / "model.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The averaged weights that had the best score."""
+        return self.path / "best.safetensors"
 
     @property
     def guide(self) -> Path:
@@ -127,6 +142,7 @@ class RunContents:
     learned  what shows that steps were taken: weights, lines of logs, samples
     model    its weights for use, None where there are none; they may lie in any folder
     guide    its early weights for autoguidance, None where there are none
+    best     those with the best score, None where there are none
     damaged  those of these files that are cut short or not safetensors files at all
     """
 
@@ -136,6 +152,7 @@ class RunContents:
     learned: tuple[Path, ...] = ()
     model: Path | None = None
     guide: Path | None = None
+    best: Path | None = None
     damaged: tuple[Path, ...] = ()
 
     @property
@@ -149,16 +166,17 @@ def inspect_run(path: str | Path) -> RunContents:
     states = tuple(file for file in (run.state, run.previous_state) if file.is_file())
     model = run.model if run.model.is_file() else None
     guide = run.guide if run.guide.is_file() else None
-    files = [*states, *(file for file in (model, guide) if file)]
-    damaged = tuple(file for file in files if not is_whole(file))
-    logs = (run.model, run.guide, run.metrics, run.held_out, *run.samples.glob("[!.]*"))
-    learned = tuple(file for file in logs if file.is_file() and file.stat().st_size)
+    best = run.best if run.best.is_file() else None
+    weights = [file for file in (model, guide, best) if file]
+    damaged = tuple(file for file in (*states, *weights) if not is_whole(file))
+    others = (*weights, *run.logs, *run.samples.glob("[!.]*"))
+    learned = tuple(file for file in others if file.is_file() and file.stat().st_size)
     kind: Contents
     if run.config.is_file() or states:  # which have the settings too
         kind = "saved" if states or learned else "begun"
     else:
         kind = "nothing" if is_unused(run) else "other"
-    return RunContents(run, kind, states, learned, model, guide, damaged)
+    return RunContents(run, kind, states, learned, model, guide, best, damaged)
 
 
 def find_runs(folder: str | Path) -> list[RunDir]:

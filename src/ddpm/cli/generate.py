@@ -10,7 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction
 
 from ..config import Count, DataInfo, Few, Seed, option
 from ..generation.settings import ANIMATIONS, ENDINGS, images_in_grid
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.files import free_name, is_occupied, require_writable
 from .common import (
     Overwrite,
@@ -106,7 +106,7 @@ def generate(options: GenerateOptions) -> int:
     note_of_average(checkpoint)
     if processes.is_main:
         write(out, samples, animation)
-        say(f"{options.n} images: {out}")
+        say(f"{counted(options.n, 'image')}: {out}")
     processes.finish()
     return 0
 

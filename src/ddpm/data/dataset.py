@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..config import ClassesFrom, DataInfo
-from ..utils.errors import UserError, printable
+from ..utils.errors import UserError, counted, printable
 from .arrays import array_images, in_memory
 from .labels import index_labels
 from .values import Scale
@@ -48,8 +48,8 @@ class ImageDataset:
 
     def __repr__(self) -> str:
         n, c, h, w = self.images.shape
-        classes = f", {len(self.classes)} classes" if self.classes else ""
-        return f"ImageDataset({self.source!r}: {n:,} images of {c}x{h}x{w}{classes})"
+        classes = f", {counted(len(self.classes), 'class', 'classes')}" if self.classes else ""
+        return f"ImageDataset({self.source!r}: {counted(n, 'image')} of {c}x{h}x{w}{classes})"
 
     @property
     def info(self) -> DataInfo:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from .dataset import Decoded, Request, Source
 from .decode import MODES, ImageHeader, decode_to_fit, read_header
 from .labels import label_images
@@ -71,20 +71,20 @@ def decode_files(
         scale = None
         if ranges:
             scale, usual = choose_scale(ranges)
-            notes += scale_notes(scale, usual, ranges, f"pixels of {len(ranges):,} images")
+            notes += scale_notes(scale, usual, ranges, f"pixels of {counted(len(ranges), 'image')}")
             if others := readable - len(ranges):
-                notes.append(f"the other {others:,} images have the scale of their formats")
+                notes.append(f"{counted(others, 'other image')} in the scale of the format")
         decode = partial(
             decode_to_fit, mode=MODES[channels], size=size, background=background, scale=scale
         )
         good, bad = decode_each(files, decode, size, out, pool)
     if several:
         notes.append(
-            f"{len(several):,} files have several frames or pages, of which the first is learned: "
-            f"{named(several)}"
+            f"{counted(len(several), 'file')} of several frames or pages, of which the first is "
+            f"learned: {named(several)}"
         )
     if bad:
-        notes.append(f"{len(bad)} of {len(files.names)} images skipped: {named(bad)}")
+        notes.append(f"{len(bad)} of {counted(len(files.names), 'image')} skipped: {named(bad)}")
     if not good:
         raise UserError(f"there are no usable images in {files.where}: {notes[-1]}")
     labels, classes, more = label_images(good, files.labels)

@@ -132,8 +132,8 @@ def value_notes(data: ImageDataset, flip: bool) -> list[str]:
     if flat:
         n = sum(map(len, looked))
         lines.append(
-            f"{flat:,} of {n:,} images that were looked at are of one colour; transparent ones can "
-            f"be laid on another --background, or learned with --channels 4"
+            f"{flat:,} of {counted(n, 'image')} that were looked at are of one colour; transparent "
+            f"ones can be laid on another --background, or learned with --channels 4"
         )
     return lines
 
@@ -282,7 +282,9 @@ def describe_files(reports: list[FileReport], size: tuple[int, int] | None) -> l
     same = [names for names in grouped(good, lambda r: r.digest).values() if len(names) > 1]
     if same:
         extra = sum(len(names) - 1 for names in same)
-        lines.append(f"duplicates: {extra:,} images occur more than once ({first_names(same[0])})")
+        lines.append(
+            f"duplicates: {counted(extra, 'copy', 'copies')} of others ({first_names(same[0])})"
+        )
     return lines
 
 

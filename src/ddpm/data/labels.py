@@ -38,7 +38,9 @@ def label_images(
     values = top_folders(names) if labels is None else [labels[name] for name in names]
     missing = values.count(None)
     if labels is None and 0 < missing < len(names):
-        notes.append(f"{missing:,} images lie outside the sub-folders: classes are not learned")
+        notes.append(
+            f"{counted(missing, 'image')} outside the sub-folders: classes are not learned"
+        )
         return None, (), notes
     if labels is None and only_number(names, values):
         notes.append(
@@ -132,8 +134,9 @@ def label_names(labels: np.ndarray, n: int) -> list[int | str | None]:
     names = [int(name) if isinstance(name, float) and name.is_integer() else name for name in names]
     if not all(name is None or isinstance(name, int | str) for name in names):
         raise UserError(
-            f"labels must be {n:,} integers or names, one for each image, or one-hot, and these "
-            f"are {labels.dtype} of shape {labels.shape}; leave them out to learn without classes"
+            f"labels must be integers or names, one for each of {counted(n, 'image')}, or one-hot; "
+            f"these are {labels.dtype} of shape {labels.shape}: leave them out to learn without "
+            f"classes"
         )
     return [int(name) if isinstance(name, bool) else name for name in names]
 
@@ -214,7 +217,8 @@ def read_labels(
             continue
         notes.append(plain(f"classes are from {table}", 300))
         if len(found) < len(rows):
-            notes.append(f"{len(rows) - len(found):,} of its rows name no image here")
+            n = len(rows) - len(found)
+            notes.append(f"{n:,} of its rows {'names' if n == 1 else 'name'} no image here")
         return {name: found.get(name) for name in chosen}, notes
     if unknown := [name for name in beside(names, chosen) if ending(name) in (".csv", ".tsv")]:
         text = (

@@ -148,7 +148,7 @@ def list_files(path: Path, split: str = "train", classes_from: ClassesFrom = "au
         raise UserError(f"there are no images in {path}: {why_none(listing, notes)}")
     folders = [f"{name} ({why})" for name, why in listing.faults.items() if name.endswith("/")]
     if folders:
-        notes.append(f"{len(folders):,} folders cannot be looked into: {named(folders)}")
+        notes.append(f"{counted(len(folders), 'folder')} cannot be looked into: {named(folders)}")
     chosen, split_notes = choose_split(images, split, str(path))
     labels, label_notes = read_labels(listing.names, listing.read, images, chosen, classes_from)
     version = repr((listing.version, classes_from, tuple(readable)))
@@ -161,8 +161,9 @@ def list_files(path: Path, split: str = "train", classes_from: ClassesFrom = "au
 def why_none(listing: Listing, notes: Sequence[str]) -> str:
     """Return why there are no images."""
     n = len(listing.names)
-    what = f"none of its {n:,} files is an image" if n else "it is empty"
-    hidden = f", but for {len(listing.hidden):,} hidden files" if listing.hidden else ""
+    few = ("it is empty", "its only file is no image")
+    what = few[n] if n < len(few) else f"none of its {n:,} files is an image"
+    hidden = f", but for {counted(len(listing.hidden), 'hidden file')}" if listing.hidden else ""
     more = "".join(f"; {note}" for note in notes)
     return f"{what}{hidden} (formats: {' '.join(SUFFIXES)}){more}"
 
@@ -296,7 +297,7 @@ def list_zip(path: Path) -> Listing:
     names = sorted(entries.keys() - set(hidden))
     version = repr(file_versions(path))
     lost = len(infos) - len(entries)
-    notes = (f"{lost:,} names in {path} occur twice: the last file is read",) if lost else ()
+    notes = (f"{counted(lost, 'name')} twice in {path}: the last file is read",) if lost else ()
     size = lambda name: entries[name].file_size  # noqa: E731
     return Listing(names, read, version, hidden=hidden, notes=notes, size=size)
 

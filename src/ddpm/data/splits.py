@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..utils.errors import UserError, plain
+from ..utils.errors import UserError, counted, plain
 
 # train, Training, train2017, train_images, trainA; the same of the others
 SPLIT = re.compile(
@@ -46,8 +46,8 @@ def choose_split(
     kept = [name for name in names if outside[name.rpartition("/")[0]] is None]
     others = ", ".join(f"{plain(part, 100)} ({n:,})" for part, n in lost.items())
     note = (
-        f"the folders are splits: the {len(kept):,} images in {'/, '.join(learned)}/ are learned, "
-        f"and others are not: {others}"
+        f"the folders are splits, of which {'/, '.join(learned)}/ is learned "
+        f"({counted(len(kept), 'image')}), and others are not: {others}"
     )
     return kept, (plain(note),)
 

@@ -24,7 +24,7 @@ from ..generation.generate import (
     times_of,
 )
 from ..generation.output import spread
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.images import to_uint8
 from ..utils.random import ImageNoise
 from .asks import Sample, sample_config
@@ -62,7 +62,8 @@ def frames(checkpoint: Checkpoint, ask: Sample, edit: Edit | None = None) -> Ite
         if seconds > MAX_SECONDS:
             raise UserError(
                 f"This took more than {MAX_SECONDS:.0f} seconds and was stopped after {step} of "
-                f"{steps} steps, because others may be waiting: ask for fewer images or steps"
+                f"{counted(steps, 'step')}, because others may be waiting: ask for fewer images or "
+                f"steps"
             )
         if frame and step == steps:
             asked = checkpoint.conditional and ask.label is not None

@@ -7,7 +7,7 @@ import tomli_w
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..config import to_dict
-from ..utils.errors import UserError, printable
+from ..utils.errors import UserError, counted, printable
 from .report import Report
 
 MAX_CLASSES = 100  # that a card lists
@@ -43,7 +43,7 @@ def card(
     c, data = checkpoint, checkpoint.data
     millions = sum(p.numel() for p in c.net.parameters()) / 1e6
     source = code(data.source)
-    classes = f" of {len(data.classes):,} classes" if data.classes else ""
+    classes = f" of {counted(len(data.classes), 'class', 'classes')}" if data.classes else ""
     shape = f"{data.channels} x {data.height} x {data.width}"
     licence = licences.data or OF_KNOWN_DATA.get(data.source, UNSTATED)
     asked = f" --label {code_word(data.classes[0])}" if data.classes else ""
@@ -64,11 +64,11 @@ def card(
         ),
         "The second runs the code in this repository, `pipeline.py` and `unet/`." if trust else "",
         "## Data",
-        f"{data.count:,} images of {source}{classes}; {code(data.preprocessing)}. Fingerprint: "
-        f"{code(data.fingerprint or 'unknown')}.",
+        f"{counted(data.count, 'image')} of {source}{classes}; {code(data.preprocessing)}. "
+        f"Fingerprint: {code(data.fingerprint or 'unknown')}.",
         listed(data.classes),
         "## Training",
-        f"{c.step:,} steps, {c.images_seen:,} images. The weights are "
+        f"{counted(c.step, 'step')}, {counted(c.images_seen, 'image')}. The weights are "
         + ("an average over training (EMA)." if c.weights == "ema" else "as they were given.")
         + f" Their hash is `{c.weights_hash()}`. All settings, those of the sampler too:",
         fenced(tomli_w.dumps(to_dict(c.config)).strip(), "toml"),

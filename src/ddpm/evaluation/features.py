@@ -167,8 +167,8 @@ def inception_weights() -> Path:
         except (URLError, OSError, RuntimeError) as error:
             raise UserError(
                 f"the Inception network could not be downloaded ({error}). Save {INCEPTION_URL} as "
-                f"{path} or name its file by --features; or choose other features, such as "
-                f"--features cifar-net, whose distances are not comparable to published ones"
+                f"{path}; or name to ddpm evaluate its file by --features, or other features, such "
+                f"as cifar-net, whose distances are not comparable to published ones"
             ) from None
     return path
 

@@ -21,7 +21,7 @@ from ..data.load import load_images
 from ..data.names import HUB_PREFIX
 from ..data.sources import SETS_WITH_TEST
 from ..utils.distributed import ALONE, Processes
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write
 from .features import (
     FeatureExtractor,
@@ -113,7 +113,9 @@ def load_reference(
     if (named or hub) and split == "test":
         training, unseen = read(source, "train"), real
     if len(real) < 4:
-        raise UserError(f"{source} has only {len(real)} images: a distance needs thousands")
+        raise UserError(
+            f"{source} has only {counted(len(real), 'image')}: a distance needs thousands"
+        )
     if others is not None and len(others) < 2:
         raise UserError(f"{held_out} has only one image: a floor needs two, and thousands")
     if others is not None and others.fingerprint == real.fingerprint:
@@ -145,13 +147,13 @@ def check_shape(reference: Reference, shape: tuple[int, ...], whose: str) -> Non
     wanted = extractor.shape
     if wanted and shape != wanted:
         raise UserError(
-            f"{extractor.name} takes images of {wanted[2]}x{wanted[1]} in {wanted[0]} "
-            f"channel{'s' * (wanted[0] > 1)}, and {whose} are {w}x{h} in {c}"
+            f"{extractor.name} takes images of {wanted[2]}x{wanted[1]} in "
+            f"{counted(wanted[0], 'channel')}, and {whose} are {w}x{h} in {c}"
         )
     H, W = reference.images.images.shape[2:]
     if (h, w) != (H, W) or c not in (1, 3):
         raise UserError(
-            f"{whose} images are {w}x{h} in {c} channels, and the reference's {W}x{H}: "
+            f"{whose} images are {w}x{h} in {counted(c, 'channel')}, and the reference's {W}x{H}: "
             f"only images of one size, gray or RGB, can be compared"
         )
 

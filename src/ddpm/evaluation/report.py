@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import validated
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write, read_text
 
 MAX_BYTES = 1_000_000  # of a score's file
@@ -105,7 +105,7 @@ class Report:
         lines = [f"{self.nearest}"] if self.nearest is not None else []
         lines += [
             f"{name:19}{self.distance:.4f}{relative}",
-            f"{'floor':19}{self.floor:.4f}, of {self.floor_n:,} real images",
+            f"{'floor':19}{self.floor:.4f}, of {counted(self.floor_n, 'real image')}",
         ]
         if self.kid is not None:
             lines.append(f"{'KID':19}{self.kid:.5f} ± {self.kid_95:.5f} (95 %)")
@@ -117,8 +117,8 @@ class Report:
             of = self.likelihood
             error = "" if of.error is None else f" ± {of.error:.3f}"
             lines.append(
-                f"{'bits/dim':19}{of.bits:.3f}{error} at most, of {of.n:,} held-out "
-                f"images, variance {of.variance}"
+                f"{'bits/dim':19}{of.bits:.3f}{error} at most, of "
+                f"{counted(of.n, 'held-out image')}, variance {of.variance}"
             )
         if self.memorization is not None:
             lines.append(

@@ -21,7 +21,7 @@ from ..core.schedule import Schedule
 from ..core.types import Denoiser, Net, Noise
 from ..utils.device import best_device, check_device, place
 from ..utils.distributed import ALONE, Processes
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.images import to_float, to_uint8
 from ..utils.random import ImageNoise
 from .output import OnState, Samples
@@ -87,7 +87,9 @@ def generate(
     for an edit or a guide that does not fit it, and for images that memory has no room for.
     """
     if n < 1 or batch < 1:
-        raise UserError(f"cannot make {n} images, {batch} at a time: both must be 1 or more")
+        raise UserError(
+            f"cannot make {counted(n, 'image')}, {batch} at a time: both must be 1 or more"
+        )
     device = device or best_device()
     check_device(str(device))
     checkpoint = on_device(checkpoint, device)

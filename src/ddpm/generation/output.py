@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..core.sampling import State
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write, make_folder, read_text
 from ..utils.images import columns_for, grid, over, save_animation, to_pil, to_uint8, zoom_for
 from .settings import ANIMATIONS, ENDINGS
@@ -63,7 +63,7 @@ class Samples:
         labels = f", of {len(asked)} classes" if len(asked) > 1 else ""
         labels = f", of class {self.classes[asked[0]]!r}" if len(asked) == 1 else labels
         guide = f", guided by {self.guide}" if self.guide else ""
-        return f"Samples({n:,} images of shape {tuple(shape)}{labels}{guide})"
+        return f"Samples({counted(n, 'image')} of shape {tuple(shape)}{labels}{guide})"
 
     def _repr_png_(self) -> bytes:
         shown, file = self.images[:MAX_SHOWN], BytesIO()

@@ -14,6 +14,7 @@ from ..core.ema import EMA
 from ..data.batches import Batches
 from ..data.dataset import ImageDataset
 from ..utils.device import best_device, place
+from ..utils.errors import counted
 from .optimizers import build_optimizer
 from .step import train_step
 from .train import start, with_precision
@@ -66,5 +67,6 @@ def about_cost(config: Config, images: ImageDataset, device: str | None = None) 
     return [
         f"network: {found.parameters / 1e6:.1f} M parameters; {found.rate:,.0f} images/s and "
         f"{found.memory:,.0f} MB on {device or best_device()}",
-        f"its budget: {seconds / 60:,.0f} minutes, {total:,} images, each {total / n:,.1f} times",
+        f"its budget: {counted(round(seconds / 60), 'minute')}, {counted(total, 'image')}, each "
+        f"{total / n:,.1f} times",
     ]

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..config import Config
@@ -13,6 +14,7 @@ from .state import TrainState
 
 GUIDE_AT = 0.08  # of the budget: the early weights that are kept for autoguidance
 PREVIEW_SHARE = 0.1  # of the time at most goes to previews
+SCORE_SHARE = 0.25  # and to scores, which are asked for
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 
 
@@ -26,11 +28,12 @@ class Due(NamedTuple):
     save: bool
     guide: bool
     preview: bool
+    score: bool
 
     @property
     def writes(self) -> bool:
         """Whether weights may be written."""
-        return self.over or self.save or self.guide
+        return self.over or self.save or self.guide or self.score
 
     @property
     def finished(self) -> bool:
@@ -38,12 +41,34 @@ class Due(NamedTuple):
         return self.progress >= 1
 
 
+@dataclass
+class Pauses:
+    """What training stops for now and then: previews, scores. All times are in seconds.
+
+    every  from the end of one to the beginning of the next; 0: never
+    share  of the time that they may take
+    last   when the last one ended, or training began
+    took   the last one, or what the first is thought to take
+    total  that all took
+    """
+
+    every: float
+    share: float
+    last: float
+    took: float = 0.0
+    total: float = 0.0
+
+    def due(self, now: float) -> bool:
+        return self.every > 0 and now - self.last >= max(self.every, self.took / self.share)
+
+
 class Clock:
     """Tells how long a run has trained and what is due. It starts when it is made, or at `since`,
     a time of time.monotonic.
 
     A budget in minutes is all that is spent: training ends early by as long as the last preview
-    will take, of so many passes of an image through the network, `preview_passes`.
+    will take, of so many passes of an image through the network, `preview_passes`, and the last
+    score, `score_seconds`.
 
     Several processes agree on it before every step: the main one tells the time and what is due,
     and each may ask all to stop.
@@ -56,14 +81,16 @@ class Clock:
         state: TrainState,
         since: float | None = None,
         preview_passes: int = 0,
+        score_seconds: float = 0.0,
     ):
         self.config, self.processes, self.preview_passes = config, processes, preview_passes
         now = time.monotonic()
         self.start = (now if since is None else since) - state.seconds
         self.loop_began, self.first_step = now - self.start, state.step
         self.progress = config.budget.progress(state.step, state.seconds)
-        self.last_saved = self.last_preview = self.loop_began
-        self.preview_took = self.previews_took = 0.0
+        self.last_saved, train = self.loop_began, config.train
+        self.previews = Pauses(60 * train.sample_minutes, PREVIEW_SHARE, self.loop_began)
+        self.scores = Pauses(60 * train.score_minutes, SCORE_SHARE, self.loop_began, score_seconds)
 
     @property
     def seconds(self) -> float:
@@ -74,27 +101,28 @@ class Clock:
         line = step % self.config.train.log_every == 0
         now = self.seconds
         save = now - self.last_saved >= 60 * self.config.train.save_minutes
-        pause = max(60 * self.config.train.sample_minutes, self.preview_took / PREVIEW_SHARE)
-        preview = now - self.last_preview >= pause
-        told = (now, self.last_preview_takes(step, now), save, preview)
-        (seconds, last, *flags), stop = self.processes.agree(told, stop)
-        save, preview = map(bool, flags)
         before, budget = self.progress, self.config.budget
+        last = self.last_preview_takes(step, now) + self.scores.took
+        fits = not budget.minutes or now + self.scores.took + last <= 60 * budget.minutes
+        told = (now, last, save, self.previews.due(now), fits and self.scores.due(now))
+        (seconds, last, *flags), stop = self.processes.agree(told, stop)
+        save, preview, score = map(bool, flags)
         self.progress = max(before, budget.progress(step, seconds, last))
         over = stop or self.progress >= 1
         if self.progress >= 1 and budget.minutes:  # what is left of it is the last preview's
             seconds = max(seconds, 60 * budget.minutes)
         guide = before < GUIDE_AT <= self.progress
-        return Due(seconds, self.progress, over, line or save or over, save, guide, preview)
+        line = line or save or score or over
+        return Due(seconds, self.progress, over, line, save, guide, preview, score)
 
     def last_preview_takes(self, step: int, now: float) -> float:
         """Return for how many seconds the last preview will be: as long as the one before it. The
         first is guessed from the steps so far, whose images pass through the network once forward
         and once back, which takes twice as long."""
-        if self.preview_took or step == self.first_step:
-            return self.preview_took
+        if self.previews.took or step == self.first_step:
+            return self.previews.took
         images = (step - self.first_step) * self.config.train.batch
-        return (now - self.loop_began - self.previews_took) / images / 3 * self.preview_passes
+        return (now - self.loop_began - self.scores.total) / images / 3 * self.preview_passes
 
     def saved(self) -> None:
         """Count the time to the next checkpoint from here."""
@@ -106,13 +134,13 @@ class Clock:
         self.progress = self.config.budget.progress(state.step, state.seconds)
 
     @contextmanager
-    def preview(self) -> Iterator[None]:
-        """Time a preview, and count the time to the next one from its end."""
+    def timed(self, pauses: Pauses) -> Iterator[None]:
+        """Time a preview or a score, and count the time to the next one from its end."""
         began = self.seconds
         yield
-        self.last_preview = self.seconds
-        self.preview_took = self.last_preview - began
-        self.previews_took += self.preview_took
+        pauses.last = self.seconds
+        pauses.took = pauses.last - began
+        pauses.total += pauses.took
 
 
 @contextmanager

@@ -80,6 +80,10 @@ class MetricsLog:
         self.tracker.log_held_out(step)
         self.tracker.log_grids(step)
 
+    def scored(self, step: int, distance: float, n: int) -> None:
+        """Send a score of this step, of n samples, to the tracker."""
+        self.tracker.log({f"distance of {n:,} samples": distance}, step)
+
     def show(self, state: TrainState, rate: float) -> None:
         left = self.config.budget.time_left(state.images_seen, state.seconds, rate)
         progress = min(1.0, state.seconds / max(state.seconds + left, 1e-9))
@@ -111,9 +115,11 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
 
 
 def rewind_logs(run: RunDir, step: int) -> None:
-    """Have metrics.jsonl and held-out.jsonl end at a step: what is beyond will be logged again."""
-    for path in (run.metrics, run.held_out):
+    """Have metrics.jsonl, held-out.jsonl and scores.jsonl end at a step: what is beyond will be
+    logged again."""
+    for path in run.logs:
         drop_lines_after(path, step)
+    for path in (run.metrics, run.held_out):
         path.touch()
 
 

@@ -17,7 +17,7 @@ from ..core.diffusion import Diffusion
 from ..core.loss import Loss
 from ..data.batches import Batches
 from ..utils.distributed import Processes
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write
 from ..utils.random import STEP, derive_seed
 from .log import rewind_logs
@@ -80,8 +80,8 @@ class NonFiniteGuard:
         self.nonfinite_steps += len(skipped)
         if skipped:
             self.note(
-                f"{len(skipped)} of {len(losses)} steps up to {state.step:,} were skipped, as "
-                f"their loss or gradient is not finite; their batches are in bad/"
+                f"{len(skipped)} of {counted(len(losses), 'step')} up to {state.step:,} were "
+                f"skipped, as their loss or gradient is not finite; their batches are in bad/"
             )
         for step in skipped[: min(MAX_BATCHES_AT_ONCE, MAX_BATCHES - self.dumped)]:
             self.dump_batch(state, step)
@@ -151,8 +151,7 @@ class NonFiniteGuard:
         if self.processes.is_main:
             rewind_logs(self.run, state.step)
             if not self.rollbacks:
-                logs = (self.run.metrics, self.run.held_out)
-                self.logs = {path: path.read_text() for path in logs}
+                self.logs = {path: path.read_text() for path in self.run.logs if path.exists()}
         self.nonfinite_steps, self.rollbacks = 0, self.rollbacks + 1
         self.note(
             f"back to step {state.step:,}, and on with {state.lr_scale:g} of the learning rate"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.checkpoint import save
-from ..checkpoint.header import VERSION, NewerVersion, Version
+from ..checkpoint.header import VERSION, NewerVersion, Score, Version
 from ..checkpoint.run_dir import RunDir, inspect_run
 from ..checkpoint.tensors import (
     all_finite,
@@ -91,9 +91,10 @@ class TrainState:
         )  # fmt: skip
         save_tensors(path, self.tensors(), header)
 
-    def save_average(self, path: Path) -> None:
+    def save_average(self, path: Path, score: Score | None = None) -> None:
         """Write the averaged weights as a checkpoint, for use."""
-        save(path, self.ema.model, self.config, self.data, self.step, self.images_seen)
+        net, seen = self.ema.model, self.images_seen
+        save(path, net, self.config, self.data, self.step, seen, score=score)
 
     def restore(self, path: Path) -> None:
         """Set everything to what `save` wrote.
@@ -150,7 +151,7 @@ def save_checkpoint(run: RunDir, state: TrainState, push: bool = True) -> None:
     replaces becomes the one before, unless it is not to `push` that out. The logs up to here are on
     disk before."""
     run.require_held()
-    for log in (run.metrics, run.held_out):
+    for log in run.logs:
         if log.exists():
             sync_file(log)
     sync_folder(run.path)

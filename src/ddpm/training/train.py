@@ -32,9 +32,9 @@ from ..utils.errors import UserError
 from ..utils.random import INIT, STEP, derive_seed
 from .clock import Clock, catch_signals
 from .log import MetricsLog, rewind_logs
+from .monitor import Monitor, has_all
 from .nonfinite import NonFiniteGuard
 from .optimizers import build_optimizer
-from .preview import preview, preview_passes, was_previewed
 from .state import (
     FIXED,
     StateHeader,
@@ -46,7 +46,7 @@ from .state import (
 )
 from .step import learning_rate, train_step
 from .track import check_tracker
-from .validation import Validation, split_held_out
+from .validation import split_held_out
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,9 @@ def train(
     """Train as the config says, and leave everything in the folder `out`:
 
     config.toml, metrics.jsonl, held-out.jsonl, samples/, model.safetensors (the EMA weights, for
-    use), guide.safetensors (early ones) and state/. Ctrl-C, SIGTERM and SIGHUP save and end;
-    `resume` goes on, on the CPU bit for bit. `images` replace `config.data`. Raises UserError.
+    use), guide.safetensors (early ones), state/, and with scores scores.jsonl and best.safetensors.
+    Ctrl-C, SIGTERM and SIGHUP save and end; `resume` goes on, on the CPU bit for bit. `images`
+    replace `config.data`. Raises UserError.
     """
     began = time.monotonic()
     config = with_precision(check(config), device or best_device())
@@ -90,12 +91,13 @@ def train(
     batches = training_batches(config, data, learned, part, accelerator.device)
     net, diffusion, state = initial_state(config, data.info, accelerator, run, resume)
     step = partial(train_step, accelerator, net, build_loss(config, diffusion), state.optimizer)
-    validation = Validation(run, data, learned, held_out, diffusion, config.seed)
+    monitor = Monitor(run, state, diffusion, data, (learned, held_out), main)
     guard, log = NonFiniteGuard(run, processes, batches), MetricsLog(run, config, processes)
     lock = run.locked() if main else nullcontext()
     with lock, catch_signals() as stop, processes.together(), closing(log):
         begin(run, state, resume, write=main)
-        clock = Clock(config, processes, state, began, preview_passes(config, data, validation))
+        passes, seconds = monitor.preview_passes, monitor.score_seconds
+        clock = Clock(config, processes, state, began, passes, seconds)
         while True:
             due = clock.due(state.step, stop=bool(stop))
             state.seconds = due.seconds
@@ -116,10 +118,8 @@ def train(
                 guard.saved(state.step)
             if due.over:
                 break
-            if due.preview:
-                with clock.preview():
-                    if main:
-                        preview(run, state, diffusion, validation, stop, log.say, log.previewed)
+            if due.preview or due.score:
+                monitor.look(due, clock, log, stop)
 
             # All that is random in a step follows from the seed and the step.
             torch.manual_seed(derive_seed(config.seed, STEP, state.step))
@@ -129,8 +129,8 @@ def train(
             state.ema.update(state.net)
             state.step += 1
             log.record(lr, *terms)
-        if main and due.finished:
-            preview(run, state, diffusion, validation, stop, log.say, log.previewed)
+        if due.finished:
+            monitor.last_look(log, stop)
         processes.finish()
     return Result(run.path, state.step, state.images_seen, clock.seconds, log.loss, due.finished)
 
@@ -145,7 +145,7 @@ def look_first(run: RunDir, config: Config, resume: bool, own: bool, main: bool)
             state = header_of(path, StateHeader)
             same = all(attrgetter(k)(state.config) == attrgetter(k)(config) for k in FIXED)
             spent = config.budget.progress(state.step, state.seconds) >= 1
-            whole = run.model.exists() and was_previewed(run, state.step, config.held_out > 0)
+            whole = run.model.exists() and has_all(run, state.step, config)
             if spent and same and whole and state.config.data == config.data:
                 images = state.step * config.train.batch
                 return Result(run.path, state.step, images, state.seconds, math.nan, True)

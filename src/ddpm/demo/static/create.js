@@ -1,6 +1,6 @@
 // Images out of noise: the stage and the rail.
 
-import {button, chips, debounced, el, Latest, loadImage, notice, reducedMotion, seedField, select, slider} from './dom.js';
+import {button, chips, counted, debounced, el, Latest, loadImage, notice, reducedMotion, seedField, select, slider} from './dom.js';
 import {Film} from './film.js';
 import {call} from './queue.js';
 import {classChips, modelCards} from './rail.js';
@@ -152,7 +152,7 @@ export function create() {
         image.alt = text;
         image.className = 'pixels';
         figure.firstChild.replaceWith(image);
-        figure.lastChild.textContent = `${text} · ${last.nfe} evaluations, ${last.seconds} s`;
+        figure.lastChild.textContent = `${text} · ${counted(last.nfe, 'evaluation')}, ${last.seconds} s`;
       }
     });
   }

@@ -15,6 +15,9 @@ export function el(tag, attributes = {}, ...children) {
 /** Return a variable with its index, as x_t: `sub('x', 't')`. */
 export const sub = (name, index) => el('i', {}, name, el('sub', {}, index));
 
+/** Return a count with its noun: 1 step, 2 steps. */
+export const counted = (n, noun) => `${n.toLocaleString('en')} ${noun}${n === 1 ? '' : 's'}`;
+
 export const reducedMotion = () => matchMedia('(prefers-reduced-motion: reduce)').matches;
 
 let counter = 0;

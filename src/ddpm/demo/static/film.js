@@ -1,6 +1,6 @@
 // A film of sampling: x_t beside x̂_0 on a dark stage, with a strip to play, loop and scrub.
 
-import {button, el, loadImage, notice, reducedMotion, saveAs, sub} from './dom.js';
+import {button, counted, el, loadImage, notice, reducedMotion, saveAs, sub} from './dom.js';
 import {ask, boot} from './queue.js';
 import {svg} from './charts.js';
 
@@ -14,7 +14,7 @@ function sentence(frame, last) {
   const share = frame.alpha_bar;
   if (frame.step === 0) return 'Pure static. Out of this noise, and nothing else, the images will come.';
   if (last && frame.step === last.steps) {
-    return `Done: ${last.nfe} evaluations of the network in ${last.seconds} s. Nothing is left of the noise.`;
+    return `Done: ${counted(last.nfe, 'evaluation')} of the network in ${last.seconds} s. Nothing is left of the noise.`;
   }
   if (share < 0.05) return 'Still noise to the eye; yet the network sees the first shapes in it, on the right.';
   if (share < 0.5) return 'The network’s guess is already a picture, while most of the image is still noise.';
@@ -117,7 +117,7 @@ export class Film {
     this.paint();
     this.thumbs();
     const last = this.frames.at(-1);
-    this.status.textContent = `Done: ${last.n} image${last.n > 1 ? 's' : ''} in ${last.seconds} s.`;
+    this.status.textContent = `Done: ${counted(last.n, 'image')} in ${last.seconds} s.`;
     this.judge();
   }
 

@@ -1,7 +1,7 @@
 // Training: begin a run, and watch it: its loss, the loss on held-out images, and its samples.
 
 import {chart} from './charts.js';
-import {button, chips, el, notice, select, slider} from './dom.js';
+import {button, chips, counted, el, notice, select, slider} from './dom.js';
 import {ask, boot} from './queue.js';
 import {state, subscribe} from './state.js';
 
@@ -62,7 +62,7 @@ export function train() {
       } catch { bad += 1; }
     }
     const few = files.files.length > most ? `, the first ${most}` : '';
-    chosen.textContent = files.files.length ? `${photos.length} photos${few}${bad ? `; ${bad} could not be read` : ''}` : '';
+    chosen.textContent = files.files.length ? `${counted(photos.length, 'photo')}${few}${bad ? `; ${bad} could not be read` : ''}` : '';
   }
 
   async function start() {
@@ -121,7 +121,7 @@ export function train() {
     shown = found;
     const {now} = found;
     facts.textContent = now.step === undefined ? `${found.name}: ${WORDS[found.state]}; its first steps are on their way.`
-      : `${found.name}: ${WORDS[found.state]} · step ${now.step.toLocaleString('en')} · ${now.images.toLocaleString('en')} images · `
+      : `${found.name}: ${WORDS[found.state]} · step ${now.step.toLocaleString('en')} · ${counted(now.images, 'image')} · `
         + `${(now.seconds / 60).toFixed(1)} minutes · loss ${now.loss.toFixed(4)}${found.state === 'training' ? ` · ${found.rate} images/s` : ''}`;
     loss.draw([{name: 'loss', points: found.loss}]);
     bands.draw(Object.entries(found.bands).map(([band, points]) => ({name: band, points})));
@@ -140,7 +140,7 @@ export function train() {
     grid.src = one[kind] || one.ema;
     const step = Number(one.name).toLocaleString('en');
     grid.alt = `samples at step ${step}`;
-    gridCaption.textContent = `Samples at step ${step}, of ${kind === 'ema' ? `weights averaged over ${shown.span.toLocaleString('en')} steps` : 'the raw weights'}`;
+    gridCaption.textContent = `Samples at step ${step}, of ${kind === 'ema' ? `weights averaged over ${counted(shown.span, 'step')}` : 'the raw weights'}`;
   }
 
   subscribe((names) => {
