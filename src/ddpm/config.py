@@ -159,6 +159,9 @@ class TrainConfig:
     """Largest norm of the gradient."""
     ema: Below1 = 0.9999
     """Decay of the moving average of the weights, after its warm-up."""
+    augment: Share = 0.0
+    """Move images about, each in any way with this probability, such as 0.12; the network is told
+    how, and so does not show it (EDM's non-leaky augmentation). Half are mirrored, and told."""
     label_drop: Share = 0.1
     """Share of labels hidden in training, for guidance."""
     precision: Literal["no", "fp16", "bf16"] = "no"
