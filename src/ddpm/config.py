@@ -99,8 +99,7 @@ class UNetConfig:
     film: bool = True
     """Scale and shift by the embedding (adaptive group norm); off: add it, as DDPM does."""
     conventions: Conventions = "ddpm"
-    """Whose code decides on padding, the norms' epsilon and times' frequencies: for weights that
-    were trained elsewhere."""
+    """Whose padding, epsilon of norms and frequencies of time: for weights trained elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,7 @@ class TrainConfig:
     ema: Below1 = 0.9999
     """Decay of the moving average of the weights, after its warm-up."""
     augment: Share = 0.0
-    """Move images about, each in any way with this probability, such as 0.12; the network is told
-    how, and so does not show it (EDM's non-leaky augmentation). Half are mirrored, and told."""
+    """Move images about, each way with this probability, say 0.12; samples do not show it."""
     label_drop: Share = 0.1
     """Share of labels hidden in training, for guidance."""
     precision: Literal["no", "fp16", "bf16"] = "no"
@@ -393,9 +391,8 @@ def write_toml(config: Config, path: Path) -> None:
         with atomic_write(path) as beside:
             beside.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
     except UnicodeEncodeError:
-        raise UserError(
-            f"{config.data!r} or {config.root!r} is not valid text: rename it"
-        ) from None
+        names = f"{config.data!r} or {config.root!r}"
+        raise UserError(f"{names} is not valid text: rename it") from None
 
 
 def presets() -> list[str]:

@@ -16,22 +16,23 @@ SHIFT = 1 / 8  # of the side
 def augment(
     x0: Tensor, p: float, batch: int | None = None, part: slice = slice(None)
 ) -> tuple[Tensor, Tensor | None]:
-    """Six geometric changes, and c_aug, what the network is told of them   [EDM, App. F.2, Table 6]
+    """Six geometric changes, and what the network is told of them   [EDM, App. F.2, Table 6]
 
-    mirrored left to right     a_0 ~ U{0, 1}                            told a_0
-    turned upside down         a_1 ~ U{0, 1}                            told a_1
-    scaled by 2^{0.2 a_2}      a_2 ~ N(0, 1)                            told a_2
-    turned by a_3              a_3 ~ U(−π, π)                           told cos a_3 − 1, sin a_3
-    stretched by 2^{0.2 a_5}   a_4 ~ U(−π, π), the direction; a_5 ~ N(0, 1)
-                                                                        told a_5 cos a_4, a_5 sin a_4
-    shifted by an eighth of the sides, times a_6 and a_7 ~ N(0, 1)      told a_6, a_7
+    mirrored left to right     a_0 ~ U{0, 1}                           told a_0
+    turned upside down         a_1 ~ U{0, 1}                           told a_1
+    scaled by 2^{0.2 a_2}      a_2 ~ N(0, 1)                           told a_2
+    turned by a_3              a_3 ~ U(−π, π)                          told cos a_3 − 1, sin a_3
+    stretched by 2^{0.2 a_5}   along a_4 ~ U(−π, π), a_5 ~ |N(0, 1)|   told a_5 cos a_4, a_5 sin a_4
+    shifted by sides/8 times   a_6, a_7 ~ N(0, 1)                      told a_6, a_7
 
     The first is made always, each of the others to an image with probability p, else its numbers
-    are 0. Where c_aug is zero the image is as it was, so a network that samples with zeros never
-    shows what was changed. What is drawn is drawn for the whole `batch`, by torch's global
-    generator; x0, (B, C, H, W), is this process's `part` of it. Pixels are interpolated bilinearly,
-    and reflected at the edges. Returns x0 and c_aug, (B, 9); with p = 0 x0 and None, and nothing is
-    drawn.
+    are 0. Where all that is told is 0 the image is as it was: a network that samples with zeros
+    does not show the changes. In the paper a_5 has a sign, which tells two changes alike; without
+    it the changes are the same, each told by itself.
+
+    All is drawn for the whole `batch`, from torch's global generator; x0, (B, C, H, W), is this
+    process's `part` of it. Between pixels it is bilinear, and beyond the edges reflected. Returns
+    the images and what is told, (B, 9); for p = 0 x0 and None, and nothing is drawn.
     """
     if not p:
         return x0, None
@@ -55,7 +56,7 @@ def draw_parameters(n: int, p: float, device: torch.device) -> Tensor:
     size, stretch, right, down = torch.randn(n, 4, device=device).unbind(1)
     of_1, of_2, of_3, of_5, of_6 = (torch.rand(n, 5, device=device) < p).unbind(1)
     return torch.stack(
-        [mirrored, of_1 * over, of_2 * size, of_3 * turn, of_5 * direction, of_5 * stretch,
+        [mirrored, of_1 * over, of_2 * size, of_3 * turn, of_5 * direction, of_5 * stretch.abs(),
          of_6 * right, of_6 * down], dim=1,
     )  # fmt: skip
 
