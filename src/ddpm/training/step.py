@@ -42,9 +42,9 @@ def train_step(
     )
 
     total = norm = torch.zeros((), device=x0.device)
-    for *piece, told in zip(x0s, ts, epss, labels, changes, strict=True):
+    for x, t, eps, y, a in zip(x0s, ts, epss, labels, changes, strict=True):
         with accelerator.accumulate(net):
-            mean = loss(partial(net, a=told), *piece).mean()
+            mean = loss(partial(net, a=a), x, t, eps, y).mean()
             accelerator.backward(mean)
             if accelerator.sync_gradients:
                 norm = accelerator.clip_grad_norm_(net.parameters(), config.grad_clip)
