@@ -24,6 +24,7 @@ MODULES = {
     "core/unet": "The network",
     "core/ema": "The average of the weights",
     "training/train": "The training step",
+    "training/augment": "Augmentation that does not leak",
     "evaluation/metrics": "The distance between samples and data",
 }
 PAPERS = {

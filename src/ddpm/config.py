@@ -158,6 +158,8 @@ class TrainConfig:
     """Largest norm of the gradient."""
     ema: Below1 = 0.9999
     """Decay of the moving average of the weights, after its warm-up."""
+    augment: Share = 0.0
+    """Move images about, each way with this probability, say 0.12; samples do not show it."""
     label_drop: Share = 0.1
     """Share of labels hidden in training, for guidance."""
     precision: Literal["no", "fp16", "bf16"] = "no"
@@ -390,9 +392,8 @@ def write_toml(config: Config, path: Path) -> None:
         with atomic_write(path) as beside:
             beside.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
     except UnicodeEncodeError:
-        raise UserError(
-            f"{config.data!r} or {config.root!r} is not valid text: rename it"
-        ) from None
+        names = f"{config.data!r} or {config.root!r}"
+        raise UserError(f"{names} is not valid text: rename it") from None
 
 
 def presets() -> list[str]:

@@ -23,6 +23,7 @@ def compiler(request, monkeypatch):
 @pytest.mark.usefixtures("compiler")
 def test_a_compiled_run_goes_on_uncompiled_and_back(tiny, tmp_path):
     tiny = replace(tiny, unet=replace(tiny.unet, mults=(1,), attention=()))
+    tiny = replace(tiny, train=replace(tiny.train, augment=0.5))
     compiled = replace(tiny, train=replace(tiny.train, compile=True, sample_minutes=1e-5))
     counters = torch._dynamo.utils.counters
     counters.clear()

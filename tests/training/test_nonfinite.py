@@ -112,8 +112,9 @@ def test_replay_finds_where(tiny, tmp_path, poisoned, capsys):
 
 
 def test_replay_is_the_step_that_was(tiny_dropout, tmp_path, poisoned):
-    """The same loss as in training, mirroring, hidden labels, times and noise included."""
+    """The same loss as in training: mirroring, augmentation, hidden labels, times and noise."""
     config = replace(tiny_dropout, steps=4, unet=replace(tiny_dropout.unet, dropout=0.0))
+    config = replace(config, train=replace(config.train, augment=0.5))
     train(config, tmp_path / "sound", device="cpu")
     wanted = metrics(tmp_path / "sound")[0]["loss"]
     poisoned |= {0}

@@ -99,7 +99,7 @@ def config(request):
     return Config(
         steps=12, flip=True, held_out=8, unet=unet, diffusion=DiffusionConfig(T=100),
         sample=SampleConfig(steps=2, guidance=2.0),
-        train=TrainConfig(batch=16, lr=1e-2, log_every=1, ema=0.9),
+        train=TrainConfig(batch=16, lr=1e-2, log_every=1, ema=0.9, augment=0.5),
     )  # fmt: skip
 
 

@@ -22,18 +22,21 @@ from ddpm import (
 )
 from ddpm.config import TrainConfig, preset
 from ddpm.core.ema import warm_decay
+from ddpm.training.augment import TOLD
 from ddpm.training.optimizers import build_optimizer
 from ddpm.training.step import learning_rate, train_step
 from ddpm.training.train import start
 
 
-def test_accumulated_parts_are_one_batch(tmp_path):
+@pytest.mark.parametrize("augment", [0.0, 0.5])
+def test_accumulated_parts_are_one_batch(augment):
     """With one noise for the whole batch, its gradient is the mean of those of its parts."""
     norms, weights = [], []
     for parts in (1, 4):
-        config = TrainConfig(batch=16, lr=1e-3, accumulate=parts)
+        config = TrainConfig(batch=16, lr=1e-3, accumulate=parts, augment=augment)
         torch.manual_seed(0)
-        net = UNet(1, channels=8, mults=(1, 2), blocks=1, attention=(), groups=4, dropout=0.0)
+        small = {"channels": 8, "mults": (1, 2), "blocks": 1, "attention": (), "groups": 4}
+        net = UNet(1, **small, augment=TOLD)
         whole = replace(preset("first-run"), train=config)
         accelerator = start(whole, "cpu")
         net, optimizer = accelerator.prepare(net, build_optimizer(net, config))
@@ -80,11 +83,12 @@ def test_the_stand_in_refuses_to_be_read():
 
 @pytest.mark.parametrize("times", ["uniform", "stratified", "by-weight", "logit-normal"])
 def test_no_step_waits_for_the_device(tiny_dropout, times):
-    config = replace(tiny_dropout, flip=True, train=replace(tiny_dropout.train, accumulate=2))
+    train_config = replace(tiny_dropout.train, accumulate=2, augment=0.5)
+    config = replace(tiny_dropout, flip=True, train=train_config)
     accelerator = start(config, "cpu")
     data = load_images("mnist5k")
     config = replace(config, diffusion=replace(config.diffusion, time_sampling=times))
-    net, diffusion = build(config, data.info)
+    net, diffusion = build(config, data.info, TOLD)
     loss = build_loss(config, diffusion)
     ema = EMA(net, 0.99)
     net, optimizer = accelerator.prepare(net, build_optimizer(net, config.train))
@@ -103,6 +107,7 @@ def test_no_float64_in_training_or_sampling(tiny, tmp_path, schedule, sampler):
     config = replace(
         tiny,
         flip=True,
+        train=replace(tiny.train, augment=0.5),
         diffusion=replace(
             tiny.diffusion, schedule=schedule, weight="min-snr", time_sampling="logit-normal"
         ),

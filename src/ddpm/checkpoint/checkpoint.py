@@ -26,7 +26,7 @@ from .tensors import load_tensors, require_finite, require_real, save_tensors
 MADE_ANEW = {  # where a run begins from weights that do not have it
     "label": "the embedding of the classes",
     "conv_in": "the layers that meet the image", "conv_out": "the layers that meet the image",
-    "fine": "the stage at full resolution",
+    "fine": "the stage at full resolution", "augment": "what it is told of augmentation",
 }  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -67,13 +67,14 @@ class Checkpoint:
         return digest.hexdigest()[:16]
 
 
-def build(config: Config, data: DataInfo) -> tuple[UNet, Diffusion]:
+def build(config: Config, data: DataInfo, augment: int = 0) -> tuple[UNet, Diffusion]:
     """Return the network and the diffusion that a config describes, for data of this shape.
 
+    `augment`: the numbers that the network is told of augmentation, which is in training alone.
     Raises UserError where its settings do not fit together.
     """
     with fitting():
-        return build_net(config, data), build_diffusion(config)
+        return build_net(config, data, augment), build_diffusion(config)
 
 
 @contextmanager
@@ -86,9 +87,10 @@ def fitting(where: str = "") -> Iterator[None]:
         raise UserError(f"the settings{of} do not fit together: {error}") from None
 
 
-def build_net(config: Config, data: DataInfo) -> UNet:
+def build_net(config: Config, data: DataInfo, augment: int = 0) -> UNet:
     out = data.channels * (2 if config.diffusion.learned_variance else 1)
-    return UNet(data.channels, len(data.classes), **asdict(config.unet), out_channels=out)
+    settings = asdict(config.unet) | {"out_channels": out, "augment": augment}
+    return UNet(data.channels, len(data.classes), **settings)
 
 
 def build_diffusion(config: Config) -> Diffusion:
@@ -115,9 +117,11 @@ def save(
     weights: Weights = "ema",
     score: Score | None = None,
 ) -> None:
-    """Write a checkpoint, whole or not at all. `weights` says which those of `net` are."""
+    """Write a checkpoint, whole or not at all. `weights` says which those of `net` are. The layer
+    that is told of augmentation is left out: it has no bias, and what is sampled is told zeros."""
     header = Header(VERSION, weights, step, images_seen, data, config, score)
-    save_tensors(Path(path), net.state_dict(), header)
+    tensors = {k: v for k, v in net.state_dict().items() if not k.startswith("augment.")}
+    save_tensors(Path(path), tensors, header)
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -154,10 +158,10 @@ def is_of_run(path: Path, config: Config) -> bool:
 
 
 def rebuild(
-    path: Path, config: Config, data: DataInfo, tensors: Mapping[str, Tensor]
+    path: Path, config: Config, data: DataInfo, tensors: Mapping[str, Tensor], augment: int = 0
 ) -> tuple[UNet, Diffusion]:
-    """Return the network with the weights of the file at `path`, and the diffusion. Raises
-    UserError where the weights are not those that the config describes."""
+    """Return the network with the weights of the file at `path`, and the diffusion, as `build`
+    does. Raises UserError where the weights are not those that the config describes."""
     with fitting(str(path)):
         diffusion = build_diffusion(config)
     u = config.unet
@@ -165,7 +169,7 @@ def rebuild(
         if len(u.mults) * (2 * u.blocks + 1) > len(tensors):  # each block has several
             raise ValueError("there are fewer weights than blocks")
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
-            net = build_net(config, data)
+            net = build_net(config, data, augment)
         net.load_state_dict(require_real(tensors), assign=True)
     except (RuntimeError, ValueError, TypeError):
         raise UserError(f"{path} is damaged: its weights do not fit its own config") from None

@@ -87,6 +87,7 @@ class UNet(nn.Module):
                  in PyTorch: where halving pads an even side, ε of the group norms (1e-6, 1e-5),
                  and the frequencies of the embedding of time (P^{−i/(n−1)}, P^{−i/n})
     out_channels of the output: by default in_channels
+    augment      numbers a that it may be told of how an image was changed; 0 for none
 
     Images have any height and width. With channels=128, mults=(1, 2, 2, 2), film=False and three
     channels it is the 35.7 M parameter CIFAR-10 network of the paper.
@@ -108,6 +109,7 @@ class UNet(nn.Module):
         film: bool = True,
         conventions: Conventions = "ddpm",
         out_channels: int | None = None,
+        augment: int = 0,
     ):
         super().__init__()
         if channels < 4 or channels % 2:
@@ -163,6 +165,9 @@ class UNet(nn.Module):
             if fine
             else None
         )
+        self.augment = (
+            initialise(nn.Linear(augment, emb, bias=False), zero=True) if augment else None
+        )
         self.max_period = 10_000.0
         if conventions == "improved-diffusion":
             self._follow_improved_diffusion()
@@ -175,12 +180,16 @@ class UNet(nn.Module):
             elif isinstance(module, Down):
                 module.both_ends = True
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, y: Tensor | None = None, a: Tensor | None = None
+    ) -> Tensor:
         H, W = x.shape[-2:]
         e = self.time(timestep_embedding(t, self.channels, self.max_period))  # (B, E)
         if self.label is not None:
             y = torch.full_like(t, self.num_classes, dtype=torch.long) if y is None else y
             e = e + self.label(y)
+        if self.augment is not None and a is not None:
+            e = e + self.augment(a)  # of zeros, 0: where a is none, the images are as they are
 
         x = F.pad(x, (0, -W % self.patch, 0, -H % self.patch))
         h = self.conv_in(F.pixel_unshuffle(x, self.patch))  # (B, C, H/p, W/p)

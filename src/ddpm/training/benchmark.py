@@ -15,6 +15,7 @@ from ..data.batches import Batches
 from ..data.dataset import ImageDataset
 from ..utils.device import best_device, place
 from ..utils.errors import counted
+from .augment import told_to
 from .optimizers import build_optimizer
 from .step import train_step
 from .train import start, with_precision
@@ -34,7 +35,7 @@ def cost(config: Config, images: ImageDataset, device: str | None = None, steps:
     """Take a few steps of the real training and time them."""
     config = with_precision(config, device or best_device())
     accelerator: Accelerator = start(config, device)
-    raw, diffusion = build(config, images.info)
+    raw, diffusion = build(config, images.info, told_to(config.train))
     place(raw, accelerator.device)
     diffusion = diffusion.to(accelerator.device)
     ema = EMA(raw, config.train.ema)

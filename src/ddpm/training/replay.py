@@ -1,6 +1,7 @@
 """A step that was skipped, taken again: where is the first number that is not finite?"""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..checkpoint.tensors import load_tensors, under_prefix
 from ..utils.device import place
 from ..utils.errors import UserError
 from ..utils.random import STEP, derive_seed
+from .augment import told_to
 from .nonfinite import BatchHeader
 from .step import draw
 
@@ -48,7 +50,8 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
         raise UserError(f"there is no batch at {path}: name a file in a run's folder bad/")
     tensors, header = load_tensors(path, BatchHeader)
     weights = under_prefix("raw.", tensors)
-    net, diffusion = rebuild(path, header.config, header.data, weights)
+    told = told_to(header.config.train)
+    net, diffusion = rebuild(path, header.config, header.data, weights, told)
     x0, y = tensors.get("x0"), tensors.get("y")
     if x0 is None or not fits(x0, y, header):
         raise UserError(f"{path} is damaged: its images do not fit its own config")
@@ -61,7 +64,7 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
     if header.config.flip:  # which had its draw before
         torch.rand(batch, 1, 1, 1, device=device)
     y = None if y is None else y.to(device)
-    y, t, eps = draw(loss, x0, y, net.num_classes, header.config.train, part)
+    x0, a, y, t, eps = draw(loss, x0, y, net.num_classes, header.config.train, part)
 
     found = [f"the images of the batch ({bad(x0)})"] if bad(x0) else []
     found += [f"the weights of {k} ({bad(p)})" for k, p in net.named_parameters() if bad(p)]
@@ -75,7 +78,7 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
 
     for name, module in net.named_modules():
         look(name or "the network", module)
-    mean = loss(net, x0, t, eps, y).mean()
+    mean = loss(partial(net, a=a), x0, t, eps, y).mean()
     mean.backward()
     found += [
         f"the gradient of {k} ({bad(p.grad)})"

@@ -1,5 +1,6 @@
 """One step of training: Algorithm 1, and the learning rate it is taken at."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from ..config import TrainConfig
 from ..core.guidance import drop_labels
 from ..core.loss import Loss
+from .augment import augment
 
 
 def train_step(
@@ -31,16 +33,18 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     null = accelerator.unwrap_model(net).num_classes
-    y, t, eps = draw(loss, x0, y, null, config, part)
+    x0, a, y, t, eps = draw(loss, x0, y, null, config, part)
     if accelerator.process_index:  # each process has dropout of its own
         torch.manual_seed(torch.initial_seed() + accelerator.process_index)
-    x0s, ts, epss = (a.chunk(config.accumulate) for a in (x0, t, eps))
-    labels = [None] * config.accumulate if y is None else y.chunk(config.accumulate)
+    x0s, ts, epss = (z.chunk(config.accumulate) for z in (x0, t, eps))
+    labels, changes = (
+        [None] * config.accumulate if z is None else z.chunk(config.accumulate) for z in (y, a)
+    )
 
     total = norm = torch.zeros((), device=x0.device)
-    for piece in zip(x0s, ts, epss, labels, strict=True):
+    for x, t, eps, y, a in zip(x0s, ts, epss, labels, changes, strict=True):
         with accelerator.accumulate(net):
-            mean = loss(net, *piece).mean()
+            mean = loss(partial(net, a=a), x, t, eps, y).mean()
             accelerator.backward(mean)
             if accelerator.sync_gradients:
                 norm = accelerator.clip_grad_norm_(net.parameters(), config.grad_clip)
@@ -61,19 +65,21 @@ def draw(
     null: int,
     config: TrainConfig,
     part: slice = slice(None),
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Return the labels, some of them hidden, the times t and the noise ε of a step.
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
+    """Return what a step learns: the images, augmented, and what the network is told of that; the
+    labels, some of them hidden; the times t and the noise ε.
 
     They are drawn for the whole batch and then cut to this process's part, so that any number of
     processes takes the same step.
     """
     batch = len(x0) if part == slice(None) else config.batch
+    x0, a = augment(x0, config.augment, batch, part)
     if y is not None:
         hidden = drop_labels(torch.zeros(batch, device=y.device), config.label_drop, null=1)
         y = torch.where(hidden[part] == 1, null, y)
     t = loss.sample_times(batch)[part]
     eps = torch.randn(batch, *x0.shape[1:], device=x0.device)[part]
-    return y, t, eps
+    return x0, a, y, t, eps
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:

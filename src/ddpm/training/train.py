@@ -30,6 +30,7 @@ from ..utils.device import best_device, check_device, has_bfloat16, place
 from ..utils.distributed import Processes
 from ..utils.errors import UserError
 from ..utils.random import INIT, STEP, derive_seed
+from .augment import told_to
 from .clock import Clock, catch_signals
 from .log import MetricsLog, rewind_logs
 from .monitor import Monitor, has_all
@@ -159,7 +160,7 @@ def initial_state(
     network's weights. They are random, or those that `config.init` names where the run has none of
     its own to `resume` from."""
     torch.manual_seed(derive_seed(config.seed, INIT))
-    raw, diffusion = build(config, data)
+    raw, diffusion = build(config, data, told_to(config.train))
     if config.init and not (resume and inspect_run(run.path).states):
         load_initial(raw, data, config.init, config)
     place(raw, accelerator.device)
