@@ -192,8 +192,7 @@ class SampleConfig:
     variance: Variance = "beta-tilde"
     """Variance of the noise that DDPM adds."""
     churn: NonNegative = 0.0
-    """Noise that is added back before each step, whatever the sampler (EDM's S_churn); not where
-    an image is painted into."""
+    """Noise added back before each step (EDM's S_churn); not where an image is painted into."""
     guidance: NonNegative = 1.0
     """Strength of guidance, by the network without a class or by --guide: 1 is none."""
     guidance_above: Share = 0.0
