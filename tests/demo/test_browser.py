@@ -297,6 +297,27 @@ def test_a_link_restores_what_is_on_the_page(at):
         assert at(odd).locator("[role=tab][aria-selected=true]").inner_text() == "Create"
 
 
+def test_a_link_has_the_drawing_and_the_plane(at):
+    page = at("#view=draw&seed=4&change=0.4")
+    finished(page)
+    canvas = page.locator(".sketch")
+    canvas.focus()
+    page.keyboard.press("Space")
+    finished(page)
+    shown = pixels(page, "x0")
+    page.get_by_role("button", name="Copy link").click()
+    link = page.locator("#copied pre").inner_text()
+    other = at(link[link.index("#") :])
+    finished(other)
+    assert np.abs(pixels(other, "x0") - shown).mean() < 30
+    page.locator("#copied button").click()
+    tab(page, "In 2-D")
+    view(page).get_by_role("radio", name="Rings").check(force=True)
+    page.wait_for_function("decodeURIComponent(location.hash).includes('rings')")
+    plane = at(page.evaluate("location.hash"))
+    assert plane.locator("#view-plane").get_by_role("radio", name="Rings").is_checked()
+
+
 def test_the_command_and_the_python_make_the_same_images(at, tmp_path):
     page = at(STILL + "&seed=11&label=5")
     finished(page, 6)
@@ -450,6 +471,8 @@ def test_the_whiteboard_is_live(at):
     page.locator("#view-board img[alt^='x0 at t = 7']").wait_for()
     page.locator("#view-board img[alt^='x0 at']").hover()
     page.locator(".pixel td").first.wait_for()
+    page.get_by_role("spinbutton", name="Pixel, x").fill("5")
+    page.locator(".pixel caption").get_by_text("Pixel (5, ").wait_for()
     page.get_by_role("button", name="ε the noise").first.click()
     page.wait_for_function(
         "document.querySelector('.equation').innerText.includes('.sqrt() * x_s')"

@@ -19,6 +19,14 @@ export function board(picture) {
   const t = slider({label: 't: how far towards static', min: 1, max: model().T, value: startT(), onchange: (v) => update({t: v})});
   const seed = seedField({label: 'Seed of the noise', value: state.seed, onchange: (v) => update({seed: v})});
   const example = button('Another image', () => update({example: (state.example + 1) % boot.limits.examples}));
+  const pixelFields = ['x', 'y'].map((axis, i) => el('input', {type: 'number', min: 0, value: '', 'aria-label': `Pixel, ${axis}`, placeholder: axis,
+    oninput: () => {
+      const [, h, w] = model().shape;
+      const typed = pixelFields.map((box) => Number(box.value));
+      if (pixelFields[i].value === '') return;
+      pixel = [Math.min(Math.max(Math.trunc(typed[0]), 0), w - 1), Math.min(Math.max(Math.trunc(typed[1]), 0), h - 1)];
+      draw();
+    }}));
   const note = el('p', {class: 'note'});
   const told = el('p', {class: 'predicts'});
   const images = Object.fromEntries(Object.keys(NAMES).map((key) => [key, el('img', {class: 'pixels', alt: '', width: 128, height: 128, draggable: 'false'})]));
@@ -71,7 +79,8 @@ export function board(picture) {
   el('aside', {class: 'rail', 'aria-label': 'Controls'}, modelCards(), example, note, seed.node,
     el('div', {class: 'equations'}, el('h2', {}, 'Equations and their code'),
       boot.equations.map((e) => term('', e.key, e.title))),
-    el('p', {class: 'hint'}, 'Point at a picture for the numbers of a pixel; each term opens its equation.')));
+    el('div', {class: 'field'}, el('span', {}, 'Pixel'), el('div', {class: 'two'}, pixelFields)),
+    el('p', {class: 'hint'}, 'Point at a picture, or type, for the numbers of a pixel; each term opens its equation.')));
 
   function startT() { return state.t || Math.round(model().T / 4); }
   function mark(v) { update({t: Math.min(Math.max(1, v), model().T)}); }
@@ -151,6 +160,7 @@ export function board(picture) {
     const at = [Math.floor((event.clientX - box.left) / box.width * w), Math.floor((event.clientY - box.top) / box.height * h)];
     if (at[0] < 0 || at[1] < 0 || at[0] >= w || at[1] >= h || pixel?.join() === at.join()) return;
     pixel = at;
+    for (const [i, box] of pixelFields.entries()) box.value = at[i];
     draw();
   }
 

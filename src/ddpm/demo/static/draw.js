@@ -104,6 +104,18 @@ export function draw() {
     sketch.setMasking(paint);
   }
 
+  /** The drawing of a link, or a scribble. */
+  async function begin() {
+    if (state.drawing) {
+      try {
+        sketch.put(await loadImage(state.drawing));
+      } catch {
+        notice('The drawing of this link cannot be read.', 'error');
+      }
+    }
+    live();
+  }
+
   fit();
   subscribe((names) => {
     if (state.view !== 'draw') return;
@@ -122,7 +134,14 @@ export function draw() {
   return {
     node: el('div', {class: 'view'}, el('div', {class: 'stage'}, film.node,
       el('p', {class: 'explain'}, 'The picture goes part of the way to static, and the network brings it back as something of its own: the further, the freer (SDEdit).')), rail),
-    open: live,
+    open: begin,
+    /** What is drawn, as small as the network takes it. */
+    drawing() {
+      const [, h, w] = model().shape;
+      const small = el('canvas', {width: 2 * w, height: 2 * h});
+      small.getContext('2d').drawImage(sketch.picture, 0, 0, 2 * w, 2 * h);
+      return small.toDataURL('image/png');
+    },
     /** The visitor's photo, for the whiteboard too. */
     picture: () => photo,
   };

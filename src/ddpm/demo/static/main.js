@@ -25,7 +25,7 @@ const tabs = {};
 
 function plane() {
   const root = el('div', {class: 'plane'});
-  return {node: root, open() { mount(root, call); }};
+  return {node: root, open() { mount(root, call, {chosen: state.plane, onchange: (chosen) => update({plane: chosen})}); }};
 }
 
 function show(name) {
@@ -66,8 +66,10 @@ function fitShare() {
   const plain = state.view === 'create' && !state.fork;
   shareCommand.hidden = sharePython.hidden = !plain;
 }
+/** What is drawn, where that is on the page: small enough for a link. */
+const drawing = () => state.view === 'draw' ? views.draw.drawing() : '';
 document.querySelector('#copy-link').addEventListener('click', () =>
-  copy('A link to what is on the page', `${location.origin}${location.pathname}${link()}`));
+  copy('A link to what is on the page', `${location.origin}${location.pathname}${link({drawing: drawing()})}`));
 shareCommand.addEventListener('click', () => copy('The same images by the command line', command()));
 sharePython.addEventListener('click', () => copy('The same images in Python', python()));
 addEventListener('hashchange', () => location.reload());

@@ -29,17 +29,32 @@ const SHOWN = { field: 'Arrows', paths: 'Paths', data: 'Data', seen: 'What it se
 const GOES_WITH = { edm: 'F', flow: 'u' }; // the target that a schedule is made for
 const TELLS_NOTHING = { flow: ['eps', 'F'] }; // targets from which nothing follows at t = T
 
-export function mount(root, call) {
-  const tab = new Plane(root, call);
+// `chosen` is what of a request is chosen at first, and `onchange` is told of every other choice.
+export function mount(root, call, { chosen = {}, onchange = () => {} } = {}) {
+  const tab = new Plane(root, call, known(chosen), onchange);
   return { destroy: () => tab.destroy() };
 }
 
+/** What of a request can be asked for, of one that anybody may have written. */
+function known(request) {
+  const fits = {
+    points: (v) => v in DATA && v !== 'draw', schedule: (v) => v in SCHEDULES, target: (v) => v in TARGETS,
+    sampler: (v) => v in SAMPLERS, steps: (v) => STEPS.includes(v), guidance: (v) => v >= 0 && v <= 6,
+    label: (v) => v === null || [0, 1, 2].includes(v), seed: (v) => Number.isSafeInteger(v) && v >= 0,
+  };
+  const found = Object.entries(request).filter(([name, value]) => fits[name]?.(value));
+  const all = Object.fromEntries(found);
+  if ((TELLS_NOTHING[all.schedule] ?? []).includes(all.target ?? 'eps')) all.target = GOES_WITH[all.schedule];
+  return all;
+}
+
 class Plane {
-  constructor(root, call) {
+  constructor(root, call, chosen, onchange) {
     this.call = call;
+    this.onchange = onchange;
     this.request = {
       points: 'moons', schedule: 'cosine', target: 'eps', sampler: 'ddim', steps: 30, guidance: 1,
-      label: null, seconds: SECONDS, seed: 1,
+      label: null, seconds: SECONDS, seed: 1, ...chosen,
     };
     this.phase = 'waiting';
     this.show = { field: true, paths: true, data: true, seen: false };
@@ -207,14 +222,22 @@ class Plane {
     this.request = { ...this.request, [name]: value };
     if (name === 'schedule') this.request.target = GOES_WITH[value] ?? this.request.target;
     this.topic = name;
+    this.told();
     this.update();
     this.ask(TRAINED_ON.includes(name) ? TRAIN_AFTER : SAMPLE_AFTER);
+  }
+
+  /** Tell of what is chosen, but for points that are drawn. */
+  told() {
+    const { points, seconds, ...rest } = this.request;
+    this.onchange(this.drawing ? rest : { points, ...rest });
   }
 
   choosePoints(name) {
     this.drawing = name === 'draw';
     this.topic = null;
     this.request = { ...this.request, points: this.drawing ? this.drawn : name, label: null };
+    this.told();
     this.quiet = this.drawing && this.drawn.length < ENOUGH;
     if (this.drawing) this.points = this.drawn;
     this.update();

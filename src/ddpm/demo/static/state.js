@@ -4,7 +4,8 @@ import {boot} from './queue.js';
 
 const defaults = {
   view: 'create', model: boot.models[0].name, label: '', n: 0, seed: 0, settings: {}, fork: null,
-  change: 0.6, t: 0, example: 0, seeds: [1, 2, 3, 4], at: [0.5, 0.5], mode: 'vary',
+  change: 0.6, t: 0, example: 0, seeds: [1, 2, 3, 4], at: [0.5, 0.5], mode: 'vary', plane: {},
+  drawing: '',
 };
 
 export const state = {...structuredClone(defaults), ...restored(location.hash)};
@@ -40,10 +41,11 @@ export const settings = () => ({...model().sample, ...state.settings});
 /** Return the images that are asked for: as many as the network draws at once with ease. */
 export const count = () => state.n || (model().shape[1] > 48 ? 1 : model().shape[0] > 1 ? 4 : 9);
 
-/** Return a link that restores the state: what differs from the defaults, readable. */
-export function link() {
+/** Return a link that restores the state, with these changes: what differs from the defaults,
+ *  readable. */
+export function link(changes = {}) {
   const parts = new URLSearchParams();
-  for (const [key, value] of Object.entries(state)) {
+  for (const [key, value] of Object.entries({...state, drawing: '', ...changes})) {
     if (JSON.stringify(value) === JSON.stringify(defaults[key])) continue;
     parts.set(key, typeof value === 'string' ? value : JSON.stringify(value));
   }
@@ -75,6 +77,7 @@ function restored(hash) {
     seed: (v) => Number.isSafeInteger(v) && v >= 0, change: (v) => v > 0 && v <= 1,
     t: (v) => Number.isInteger(v) && v >= 0, example: (v) => Number.isInteger(v) && v >= 0,
     view: (v) => ['create', 'draw', 'between', 'board', 'plane', 'train'].includes(v),
+    drawing: (v) => v.startsWith('data:image/png;base64,') && v.length < 100_000,
     mode: (v) => ['vary', 'paint'].includes(v),
   })) if (key in found && !fits(found[key])) delete found[key];
   return found;

@@ -44,10 +44,10 @@ function stepInSymbols({ sampler, eta }) {
       return [over(signal(s) + beta, all), x0, mo('+'), over(root(alpha) + mo('(') + left + mo(')'), all),
         x(t), ...plusNoise];
     case 'ddim':
-      if (eta > 0) {
-        return [signal(s), x0, mo('+'), root(left, mo('−'), sigma2), eps, ...plusNoise];
-      }  // falls through
-    case 'euler': return [signal(s), x0, mo('+'), noise(s), eps];
+    case 'euler':
+      return sampler === 'ddim' && eta > 0
+        ? [signal(s), x0, mo('+'), root(left, mo('−'), sigma2), eps, ...plusNoise]
+        : [signal(s), x0, mo('+'), noise(s), eps];
     case 'heun':
       return [over(signal(s), signal(t)), x(t), mo('+'), signal(s), mo('('), sigma(s), mo('−'), sigma(t),
         mo(')'), over(eps + mo('+') + epsEuler, mn('2'))];
@@ -101,7 +101,7 @@ export function inNumbers(model, { t: from, s: to, reading, step }) {
 function terms(list, names) {
   return list.map(([c, name], i) => {
     const sign = c < 0 ? mo('−') : i ? mo('+') : '';
-    return sign + mn(rounded(Math.abs(c))) + '<mspace width="0.12em"/>' + names[name];
+    return `${sign}${mn(rounded(Math.abs(c)))}<mspace width="0.12em"/>${names[name]}`;
   });
 }
 

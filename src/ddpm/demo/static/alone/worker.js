@@ -59,7 +59,7 @@ async function run({ id, ask }) {
 
 let last = Promise.resolve();  // of what was asked: a network computes one thing at a time
 
-onmessage = ({ data }) => {
+self.onmessage = ({ data }) => {
   if (data.id) wanted = data.id;
   const failed = (error) => postMessage({ kind: 'error', text: String(error?.message ?? error) });
   last = last.then(() => data.model ? begin(data.model) : run(data)).catch(failed);
