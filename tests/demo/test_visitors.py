@@ -305,6 +305,29 @@ def test_the_network_is_for_one_visitor_at_a_time():
     assert sum(x != y for x, y in pairwise(made)) >= 4
 
 
+def test_of_many_who_begin_at_once_none_waits_for_ever():
+    """All have had as much time: newcomers must not change whose turn it is."""
+    for _ in range(30):
+        turns, begin, ended = Turns(), threading.Barrier(24), []
+
+        def walk(turns=turns, begin=begin, ended=ended):
+            begin.wait()
+            ended.append(len(list(turns.share(iter("abc"), "a"))))
+
+        threads = [threading.Thread(target=walk, daemon=True) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert ended == [3] * 24
+    waiting = [object() for _ in range(300)]
+    for me in waiting:
+        with turns._changed:
+            turns._arrive(me, "a")
+        turns._waiting.add(me)
+        assert turns._next() is waiting[0]
+
+
 @pytest.mark.parametrize("visitors", ["aab", "abc"])
 def test_a_short_walk_does_not_wait_for_long_ones(visitors):
     """Time is shared by visitors, not by steps or by walks: the last, whose steps are a tenth as

@@ -45,6 +45,7 @@ class Turns:
             self._seconds[visitor] = self._least(set(self._walks.values()))
         self._seconds[me] = self._least({w for w, v in self._walks.items() if v == visitor})
         self._walks[me] = visitor
+        self._changed.notify_all()
 
     def _least(self, who: Iterable[object]) -> float:
         return min((self._seconds[key] for key in who), default=0.0)
@@ -54,6 +55,7 @@ class Turns:
         del self._seconds[me]
         if visitor not in self._walks.values():
             del self._seconds[visitor]
+        self._changed.notify_all()
 
     @contextmanager
     def _turn(self, me: object) -> Iterator[None]:
@@ -73,5 +75,6 @@ class Turns:
                 self._changed.notify_all()
 
     def _next(self) -> object:
-        seconds = self._seconds
-        return min(self._waiting, key=lambda walk: (seconds[self._walks[walk]], seconds[walk]))
+        """Return who is next; of equals, the first: all who wait must agree, or nobody goes on."""
+        seconds, waiting = self._seconds, (walk for walk in self._walks if walk in self._waiting)
+        return min(waiting, key=lambda walk: (seconds[self._walks[walk]], seconds[walk]))
