@@ -18,7 +18,8 @@ from .log import logged_step
 from .state import TrainState
 from .validation import BANDS, Validation
 
-SAMPLES = 40  # in a grid: four of each class, where there are ten
+MAX_SAMPLES, COLUMNS = 40, 8  # of a grid, where classes do not ask for others
+MAX_CLASSES = 12  # that have columns of their own
 PREVIEW_STEPS = 50
 
 
@@ -55,7 +56,15 @@ def preview_passes(config: Config, data: ImageDataset, validation: Validation) -
     diffusion, classes = validation.loss.diffusion, bool(data.classes)
     nfe = network_evaluations(preview_settings(config), diffusion, classes)
     held_out = len(validation.sets["held out"][0])
-    return 2 * SAMPLES * nfe + 2 * held_out * len(BANDS)
+    return 2 * grid_size(data.info)[0] * nfe + 2 * held_out * len(BANDS)
+
+
+def grid_size(info: DataInfo) -> tuple[int, int]:
+    """Return how many samples a grid has, and in how many columns: full rows, and in each column
+    one class, unless there are many."""
+    classes = len(info.classes) if len(info.classes) <= MAX_CLASSES else 1
+    columns = max(1, classes) * max(1, COLUMNS // max(1, classes))
+    return MAX_SAMPLES // columns * columns, columns
 
 
 def preview_settings(config: Config) -> SampleConfig:
@@ -88,10 +97,11 @@ def sample_grid(
     `show` is told what this is `about`, and how far it has come."""
     settings = preview_settings(config)
     device = diffusion.schedule.alpha_bar.device
-    y = cycle_labels(SAMPLES, (), info)
+    n, columns = grid_size(info)
+    y = cycle_labels(n, (), info)
     y = None if y is None else y.to(device)
     shape = (info.channels, info.height, info.width)
-    noise = ImageNoise(config.seed, range(SAMPLES), shape, device)
+    noise = ImageNoise(config.seed, range(n), shape, device)
     training = net.training
     net.eval()
     states = denoise_trajectory(net, diffusion, noise, y, settings, null=len(info.classes))
@@ -104,5 +114,4 @@ def sample_grid(
     if stop:
         return None
     images = to_uint8(x).cpu()
-    columns = len(info.classes) if 1 < len(info.classes) <= 12 else 8
     return grid(images, columns, zoom=zoom_for(images))
