@@ -11,7 +11,17 @@ import torch
 
 from ddpm.config import Config, SampleConfig, TrainConfig, UNetConfig
 
+# Files that take longest: where they come first, no worker is left with one at the end.
+FIRST = (
+    "test_troubleshooting.py", "test_visitors.py", "test_kills.py", "test_browser.py",
+    "test_processes.py", "test_resume.py", "test_messages.py", "test_bounds.py", "test_claims.py",
+    "test_train.py", "test_static_page.py", "test_written_files.py",
+)  # fmt: skip
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: FIRST.index(n) if (n := item.path.name) in FIRST else len(FIRST))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,7 @@ from ddpm import ImageDataset
 from ddpm.checkpoint.run_dir import RunDir
 from ddpm.cli.main import main
 from ddpm.config import DataInfo, validated
-from ddpm.demo.runs import run_html
+from ddpm.demo.runs import describe_run, list_runs
 from ddpm.generation.settings import class_index
 from ddpm.training.log import append_line
 from pictures import noise_image, png
@@ -88,10 +88,13 @@ def test_the_pages_of_the_demo(tmp_path):
     run.path.mkdir()
     run.config.write_text("")
     append_line(run.metrics, {"step": 1, "images": 1, "seconds": 1.0, "loss": 1.0})
-    for name in (SHOWN, "none"):
-        html = run_html(tmp_path, name)
-        assert clean(html)
-    assert clean(run_html(tmp_path / BAD, "none"))
+    assert clean(str(list_runs(tmp_path)))
+    found = describe_run(tmp_path, SHOWN)
+    assert found["name"] == SHOWN
+    assert clean(str(found))
+    with pytest.raises(UserError) as error:
+        describe_run(tmp_path, f"no {BAD}")
+    assert clean(str(error.value))
 
 
 def test_what_pillow_finds_odd_is_not_shown(tmp_path, capfd):

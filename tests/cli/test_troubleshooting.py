@@ -265,7 +265,7 @@ def test_a_folder_that_may_not_be_written(say, tmp_path):
 
 
 def test_no_number(say):
-    say(train("--train.lr", "1e30", steps="500"), "note: … of … steps up to", "note: back to step",
+    say(train("--train.lr", "1e30", steps="500"), "note: … of … up to", "note: back to step",
         "ddpm: the loss is not a number")  # fmt: skip
 
 

@@ -57,8 +57,8 @@ def number_of(client, name):
 
 @pytest.fixture(scope="module")
 def soon(client, button):
-    """Ten seconds, or on a machine that is slow for now five times what one visitor needs alone."""
-    return max(10, 5 * served(client, button))
+    """Half a minute, or on a machine that is slow for now eight times what one needs alone."""
+    return max(30, 8 * served(client, button))
 
 
 def join(client, button, session, n=4, steps=8):

@@ -94,7 +94,7 @@ def test_the_sum_is_said_and_what_can_be_made(foreign, monkeypatch, caplog):
     assert "2 images of 256x256 at a time takes about" in caplog.text
 
 
-@pytest.mark.parametrize(("patch", "fine"), [(1, 0), (4, 8)])
+@pytest.mark.parametrize(("patch", "fine"), [pytest.param(1, 0, marks=pytest.mark.long), (4, 8)])
 def test_the_sum_is_near_what_is_taken(patch, fine):
     unet = replace(BASE.unet, channels=32, patch=patch, fine=fine)
     info = replace(INFO, channels=3, height=512, width=512)

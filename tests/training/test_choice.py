@@ -119,6 +119,7 @@ def test_a_run_that_was_stopped_before_it_had_settings_is_given_the_same(own):
     assert (begun.unet, begun.train) == (load("cifar10").config.unet, preset("mnist").train)
 
 
+@pytest.mark.long
 def test_the_doctor_speaks_of_the_same_choice(own, capsys):
     assert main(["doctor", "photos", "--size", "32", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
