@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from ddpm import ImageDataset
+from ddpm import ImageDataset, UserError
 from ddpm.checkpoint.run_dir import RunDir
 from ddpm.cli.main import main
 from ddpm.config import DataInfo, validated
