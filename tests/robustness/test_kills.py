@@ -16,7 +16,7 @@ from runs import assert_same, go_on, tensors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are forked from a server")
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.long)])
 def test_killed_many_times_it_ends_with_the_same_weights(kills, tiny_dropout, tmp_path):
     """At moments drawn at random: while it reads, steps, writes, renames or draws."""
     context = multiprocessing.get_context("forkserver")

@@ -9,6 +9,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[2] / "scripts" / "classifier_guidance.py"
 
 
+@pytest.mark.long
 def test_the_class_comes(tmp_path):
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "mnist", "--label", "3", "--n", "12", "--steps", "12",

@@ -51,7 +51,7 @@ def metrics_lines(run):
     ("how", "optimizer"),
     [
         pytest.param(signal.SIGINT, "adamw", marks=pytest.mark.long),
-        (signal.SIGKILL, "adamw"),
+        pytest.param(signal.SIGKILL, "adamw", marks=pytest.mark.long),
         (signal.SIGTERM, "muon"),
     ],
 )
