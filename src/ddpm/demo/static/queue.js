@@ -25,12 +25,14 @@ class Inbox {
 function listen() {
   if (stream || !inboxes.size) return;
   const own = stream = new EventSource(`gradio_api/queue/data?session_hash=${session}`);
+  let ended = false; // the server ends it: where we did, it would drop what was asked meanwhile
   const close = () => { own.close(); if (stream === own) stream = null; };
   own.onmessage = ({data}) => {
     failures = 0;
     const message = JSON.parse(data);
     if (message.msg === 'close_stream') {
-      close();
+      ended = true;
+      stream = null;
       listen();
     } else if (inboxes.has(message.event_id)) {
       inboxes.get(message.event_id).push(message);
@@ -44,6 +46,7 @@ function listen() {
   };
   own.onerror = () => {
     close();
+    if (ended) return;
     failures += 1;
     if (failures < 4) setTimeout(listen, 500 * failures);
     else for (const inbox of inboxes.values()) inbox.push({msg: 'lost'});
