@@ -77,7 +77,7 @@ def start(checkpoint: str, folder: Path) -> tuple["subprocess.Popen[bytes]", str
 
 
 def arrive(browser: Browser, address: str, visitors: int) -> list[Page]:
-    pages = [browser.new_page() for _ in range(visitors)]
+    pages = [browser.new_page(bypass_csp=True) for _ in range(visitors)]  # waits are evaluated
     for page in pages:
         page.goto(f"{address}#n=16")
     for page in pages:
