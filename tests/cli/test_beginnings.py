@@ -142,7 +142,9 @@ def test_weights_of_another_network_are_refused(run, words, tmp_path, capsys):
     assert "are of another network" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("plain", [True, False], ids=["UNet2DModel", "ours"])
+@pytest.mark.parametrize(
+    "plain", [pytest.param(True, marks=pytest.mark.long), False], ids=["UNet2DModel", "ours"]
+)
 def test_weights_in_a_folder_of_diffusers(tiny, plain, tmp_path, capsys):
     own = replace(tiny, labels=not plain)
     if plain:

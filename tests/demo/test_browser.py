@@ -506,8 +506,15 @@ def test_a_run_is_watched_while_its_tab_is_open(page, folder):
 # ---- for everyone ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (390, "dark"),
+        (1440, "light"),
+        pytest.param(390, "light", marks=pytest.mark.long),
+        pytest.param(1440, "dark", marks=pytest.mark.long),
+    ],
+)
 def test_nothing_is_in_the_way_of_anyone(browser, address, width, scheme):
     """axe-core finds no violation of WCAG 2.2 A and AA in any view, and nothing is cut off."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is missing")

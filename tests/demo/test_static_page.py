@@ -345,7 +345,7 @@ def test_the_keyboard_plays_and_scrubs(page):
     assert unnamed == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_it_fits_a_small_screen_and_rests_where_motion_is_unwanted(browser, site, scheme):
     page = visit(
         browser, site, viewport={"width": 320, "height": 640}, reduced_motion="reduce",

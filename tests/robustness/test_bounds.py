@@ -114,6 +114,7 @@ def tile_of(side):
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(200)
 
 
+@pytest.mark.long
 def test_what_is_decoded_at_once_takes_less_than_a_gigabyte(tmp_path):
     """Of each format the most that is decoded, twice, so that several threads have to share."""
     folder = tmp_path / "set"

@@ -71,6 +71,7 @@ def test_ctrl_c_saves_where_the_reader_of_a_pipe_is_gone(tmp_path):
     assert_saved(tmp_path, process)
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_where_there_is_no_stderr_and_no_stdout(tmp_path):
     process = started(tmp_path, ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *DDPM])
     process.send_signal(signal.SIGINT)

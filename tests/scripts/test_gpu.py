@@ -97,6 +97,7 @@ def test_the_wheels_are_all_that_is_needed_and_no_more(gpu):
     assert not names & {*gpu.THERE, "pytest", "mypy", "triton", "gradio", "datasets", "pyarrow"}
 
 
+@pytest.mark.long
 def test_there_and_back(gpu, say, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), dtype=np.uint8)
     np.savez(tmp_path / "set.npz", images=images, labels=np.arange(40) % 4)

@@ -21,6 +21,7 @@ def test_the_cost_is_measured(tiny):
     assert found.parameters > 1000
 
 
+@pytest.mark.long
 def test_the_command(mess, tmp_path, capsys):
     sheet = str(tmp_path / "sheet.png")
     words = ["doctor", str(mess), "--size", "16", "--sheet", sheet, "--device", "cpu"]
