@@ -1,6 +1,6 @@
 """What the page may ask for, checked: whatever is sent that is not so is refused in a sentence."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -8,6 +8,7 @@ from pydantic import Field
 from ..checkpoint.checkpoint import Checkpoint
 from ..config import STRICT, SampleConfig, Share, validated
 from ..core.types import SamplerName, Spacing
+from ..generation.settings import with_options
 from ..utils.errors import UserError
 
 MAX_IMAGES = 64
@@ -159,13 +160,11 @@ def sample_config(checkpoint: Checkpoint, ask: Sample) -> SampleConfig:
 
     Raises UserError for a choice out of range.
     """
-    s = checkpoint.config.sample
-    chosen = {f.name: getattr(ask.settings, f.name) for f in fields(Settings)}
-    chosen = {k: v for k, v in chosen.items() if v is not None}
+    chosen = with_options(checkpoint.config.sample, **vars(ask.settings))
     if ask.label is None:
-        chosen["guidance"] = 0.0
-    steps = min(chosen.get("steps", s.steps), MAX_STEPS, checkpoint.diffusion.T)
-    return validated(SampleConfig, vars(replace(s, **{**chosen, "steps": steps})))
+        chosen = replace(chosen, guidance=0.0)
+    steps = min(chosen.steps, MAX_STEPS, checkpoint.diffusion.T)
+    return validated(SampleConfig, vars(replace(chosen, steps=steps)))
 
 
 def read(kind: Any, value: Any) -> Any:

@@ -18,7 +18,6 @@ from ..data.sources import is_downloaded
 from ..utils.errors import UserError, plain, printable
 from ..utils.files import free_name, make_folder
 from .asks import Start
-from .models import PUBLIC
 from .uploads import MAX_BYTES, decode_data_uri
 
 SETS = {
@@ -42,8 +41,7 @@ class Training:
 
     def sets(self) -> dict[str, str]:
         """Return the sets that are on this machine, each with what it is."""
-        here = (n for n in SETS if n == "mnist5k" or n in PUBLIC and is_downloaded(n, self.root))
-        return {name: SETS[name] for name in here}
+        return {name: what for name, what in SETS.items() if is_downloaded(name, self.root)}
 
     def start(self, ask: Start) -> str:
         """Begin a run and return its name. Raises UserError where none may be begun, another one

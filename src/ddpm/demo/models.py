@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, load
 from ..checkpoint.run_dir import RunDir
+from ..config import DataInfo
 from ..data.load import load_images
 from ..data.sources import is_downloaded
 from ..evaluation.classifiers import CifarNet, DigitNet, cifar_net, digit_net
@@ -85,25 +86,19 @@ class ModelStore:
 
     def classifier(self, name: str) -> nn.Module | None:
         """Return the bundled classifier of the network's classes, where there is one."""
-        data = self[name].data
-        for kind, net in CLASSIFIERS.items():
-            if data.shape == kind.SHAPE and data.classes == kind.CLASSES:
-                return place(net(), self.device)
-        return None
+        kind = classifier_kind(self[name].data)
+        return None if kind is None else place(CLASSIFIERS[kind](), self.device)
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return what the page needs to know of a network."""
         checkpoint = self[name]
-        data, c = checkpoint.data, checkpoint.config
+        data = checkpoint.data
         title, about = BUNDLED.get(name, (Path(name).name, f"a network of {data.source}"))
         return {
             "name": name, "title": printable(title), "about": printable(about),
             "bundled": name in BUNDLED, "shape": data.shape, "classes": data.classes,
-            "T": checkpoint.diffusion.T, "target": checkpoint.diffusion.target,
-            "sample": asdict(c.sample), "steps": min(c.sample.steps, 1000),
-            "judged": self.classifier(name) is not None, "images": checkpoint.images_seen,
-            "parameters": sum(p.numel() for p in checkpoint.net.parameters()),
-            "schedule": c.diffusion.schedule,
+            "T": checkpoint.diffusion.T, "sample": asdict(checkpoint.config.sample),
+            "judged": classifier_kind(data) is not None,
         }  # fmt: skip
 
     def _version(self, name: str) -> float:
@@ -142,6 +137,12 @@ class ModelStore:
         y = cycle_labels(k + 1, (), data)
         *_, state = trajectories(checkpoint, k + 1, range(k, k + 1), 0, y, settings)
         return to_uint8(state.x).cpu()[0]
+
+
+def classifier_kind(data: DataInfo) -> type[nn.Module] | None:
+    """Return which bundled classifier is of these images and classes, None where none is."""
+    kinds = (k for k in CLASSIFIERS if (data.shape, data.classes) == (k.SHAPE, k.CLASSES))
+    return next(kinds, None)
 
 
 def modified(name: str) -> float | None:

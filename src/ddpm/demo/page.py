@@ -234,8 +234,7 @@ def page_html(store: ModelStore, training: Training) -> str:
         "functions": {fn.__name__: i for i, fn in enumerate(FUNCTIONS)},
         "equations": [equation.as_dict() for equation in equations.EQUATIONS],
         "limits": {
-            "images": asks.MAX_IMAGES, "steps": asks.MAX_STEPS, "bytes": MAX_BYTES,
-            "examples": NUM_EXAMPLES, "frames": asks.MAX_FRAMES,
+            "bytes": MAX_BYTES, "examples": NUM_EXAMPLES, "frames": asks.MAX_FRAMES,
         },
         "training": training.allowed,
     }  # fmt: skip

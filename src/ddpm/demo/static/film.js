@@ -24,14 +24,13 @@ function sentence(frame, last) {
 
 export class Film {
   /** `before`: figures to stand before x_t and x̂_0; `actions`: buttons beside the downloads. */
-  constructor({before = [], actions = [], onfocus} = {}) {
+  constructor({before = [], actions = []} = {}) {
     this.frames = [];
     this.at = 0;
     this.focus = null; // the image that is enlarged
     this.looping = !reducedMotion();
     this.playing = false;
     this.live = false;
-    this.onfocus = onfocus;
     this.model = null;
     this.screens = ['x', 'x0'].map((kind) => el('canvas', {width: 64, height: 64, 'data-kind': kind}));
     const screen = (canvas, text) => el('button', {type: 'button', class: 'screen',
@@ -273,7 +272,6 @@ export class Film {
       this.thumbs();
       this.judge();
     }
-    this.onfocus?.(k);
   }
 
   // ---- when is it decided? ------------------------------------------------------------------
@@ -330,7 +328,7 @@ export class Film {
 
   async saveFilm(kind) {
     if (!this.frames.length) return;
-    const [make] = [this.film[kind === 'gif' ? 0 : 1]];
+    const make = this.film[kind === 'gif' ? 0 : 1];
     make.disabled = true;
     try {
       const frames = this.frames.map((frame) => this.focus === null ? frame.x : this.crop(frame, this.focus, 'image'));

@@ -2,7 +2,7 @@
 
 import {chips, el} from './dom.js';
 import {ask, boot} from './queue.js';
-import {model, named, state, subscribe, update} from './state.js';
+import {model, state, subscribe, update} from './state.js';
 
 /** Return cards to choose a network by, each with a picture of what it makes. */
 export function modelCards() {
@@ -52,4 +52,3 @@ export function classChips({any = 'all'} = {}) {
   return holder;
 }
 
-export {named};
