@@ -17,9 +17,14 @@ SIDE = 480  # pixels of the longer side of a film that is taken home
 
 def png(images: Tensor) -> str:
     """Return uint8 images (N, C, H, W) as a grid: the data URI of a PNG."""
+    return data_uri(png_bytes(images, columns_for(len(images)), gap=1), "image/png")
+
+
+def png_bytes(images: Tensor, columns: int, gap: int) -> bytes:
+    """Return uint8 images (N, C, H, W) as a grid: a PNG file."""
     file = io.BytesIO()
-    grid(images, columns_for(len(images)), gap=1).save(file, "png")
-    return data_uri(file.getvalue(), "image/png")
+    grid(images, columns, gap).save(file, "png")
+    return file.getvalue()
 
 
 def columns_for(n: int) -> int:

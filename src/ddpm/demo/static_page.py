@@ -19,7 +19,8 @@ from ..core.sampling import timesteps
 from ..generation.generate import trajectories
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, is_occupied, make_folder, require_writable
-from ..utils.images import grid, to_uint8
+from ..utils.images import to_uint8
+from .pictures import png_bytes
 from .runtime import Runtime, read_runtime
 
 ALONE = Path(__file__).parent / "static" / "alone"
@@ -164,7 +165,4 @@ def film(checkpoint: Checkpoint, settings: SampleConfig) -> bytes:
     states = list(trajectories(checkpoint, 1, range(1), SEED, y, settings))
     x0 = [state.x0 for state in states if state.x0 is not None]
     pictures = to_uint8(torch.cat([*(state.x for state in states), *x0]))
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / FILM
-        grid(pictures, COLUMNS, gap=0).save(path)
-        return path.read_bytes()
+    return png_bytes(pictures, COLUMNS, gap=0)
