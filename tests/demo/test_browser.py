@@ -27,11 +27,6 @@ from ddpm.config import (  # noqa: E402
     UNetConfig,
 )
 
-OPTIONS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
 WAIT = 180_000  # milliseconds for anything to appear, on a busy machine
 playwright.expect.set_options(timeout=WAIT)
 
@@ -43,18 +38,6 @@ VIEWS = {  # and what is there when one has opened
     "In 2-D": "#view-plane canvas",
     "Training": "#view-train .chart :is(.line, circle)",
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    with playwright.sync_playwright() as p:
-        try:
-            browser = p.chromium.launch(executable_path=found, args=OPTIONS)
-        except playwright.Error:
-            pytest.skip("there is no Chromium here")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -338,6 +321,26 @@ def test_the_command_and_the_python_make_the_same_images(at, tmp_path):
     names = {}
     exec(page.locator("#copied pre").inner_text(), names)
     assert np.abs(names["samples"].images[:, 0].numpy().astype(int) - images).max() <= 1
+
+
+def test_a_dice_thrown_as_each_film_ends(at):
+    """The server has not told yet that it is done with the film before."""
+    page = at(STILL + "&n=1")
+    finished(page, 6)
+    page.evaluate(
+        """() => {
+          const film = document.querySelector('#view-create .film');
+          const dice = document.querySelector('#view-create .dice');
+          window.films = 0;
+          new MutationObserver(() => {
+            if (film.dataset.film !== 'done') return;
+            window.films += 1;
+            if (window.films < 10) dice.click();
+          }).observe(film, {attributes: true, attributeFilter: ['data-film']});
+          dice.click();
+        }"""
+    )
+    page.wait_for_function("window.films === 10")
 
 
 def test_fork_and_compare(at):

@@ -4,7 +4,6 @@ import functools
 import http.server
 import json
 import os
-import shutil
 import threading
 from dataclasses import replace
 from typing import get_args
@@ -33,7 +32,6 @@ from ddpm.utils.errors import UserError
 from ddpm.utils.random import ImageNoise
 
 WAIT = 60_000  # milliseconds for anything to appear, on a busy machine
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -47,19 +45,6 @@ def served(folder):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return f"http://127.0.0.1:{server.server_port}/"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="a browser needs playwright")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    with playwright.sync_playwright() as p:
-        try:
-            browser = p.chromium.launch(executable_path=found, args=OPTIONS)
-        except playwright.Error:
-            pytest.skip("there is no Chromium here")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

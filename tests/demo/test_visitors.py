@@ -16,7 +16,7 @@ import httpx
 import psutil
 
 from ddpm.demo.middleware import RequestFilter
-from ddpm.demo.queue import MAX_WAITING
+from ddpm.demo.queue import GRACE, MAX_WAITING
 from ddpm.demo.turns import Turns
 from servers import free_port, serving
 
@@ -198,6 +198,35 @@ def test_a_walk_that_nobody_listens_to_ends(demo, client, button):
     join(client, button, next(names), **HEAVY)  # and here nobody ever did
     time.sleep(1)
     until(lambda: is_idle(demo[1]), 20)
+
+
+def test_who_asks_again_and_again_is_always_heard(client, button):
+    """Between two questions nobody listens, at whatever moment that is looked at."""
+    session, begun = next(names), time.monotonic()
+    while time.monotonic() - begun < GRACE + 2:
+        event = join(client, button, session, n=1, steps=1).json()["event_id"]
+        time.sleep(0.5)
+        told = [m["msg"] for m in messages(client, session) if m.get("event_id") == event]
+        assert told[-1] == "process_completed"
+
+
+def test_what_is_cancelled_is_one_request_alone(client, demo, button):
+    """As a page does that asks for more before it knows that what it had has ended."""
+    session = next(names)
+    first = join(client, button, session, n=1, steps=1).json()["event_id"]
+    ended = {"session_hash": session, "fn_index": -1, "event_id": first}
+    assert {m["msg"] for m in messages(client, session)} >= {"process_completed"}
+    second = join(client, button, session, n=1, steps=100).json()["event_id"]
+    with listener(client, session) as told:
+        until(lambda: any(m["msg"] == "process_generating" for m in told))
+        client.post("/gradio_api/cancel", json=ended)
+        until(lambda: any(m["msg"] == "process_completed" for m in told))
+    assert "nfe" in json.dumps([m for m in told if m.get("event_id") == second])
+    third = join(client, button, session, **HEAVY).json()["event_id"]
+    with listener(client, session) as told:
+        until(lambda: any(m["msg"] == "process_generating" for m in told))
+        client.post("/gradio_api/cancel", json={**ended, "event_id": third})
+        until(lambda: is_idle(demo[1]), 20)
 
 
 def is_idle(process):

@@ -18,7 +18,7 @@ from ..data.sources import is_downloaded
 from ..utils.errors import UserError, plain, printable
 from ..utils.files import free_name, make_folder
 from .asks import Start
-from .uploads import MAX_BYTES, decode_data_uri
+from .uploads import MAX_BYTES, decode_data_uri, decoding
 
 SETS = {
     "mnist5k": "5,000 digits", "mnist": "60,000 digits", "fashion-mnist": "60,000 clothes",
@@ -114,15 +114,11 @@ def save_photos(ask: Start, path: Path) -> Path:
     if ask.labels and len(ask.labels) != n:
         raise UserError("each photo has one class, or none has: choose them anew")
     files = [decode_data_uri(photo, MAX_BYTES) for photo in ask.photos]
-    try:
+    with decoding("one of the photos cannot be read: choose them anew"):
         w, h = open_image(files[0]).image.size
         if w != h or w not in SIDES:
             raise UserError(f"photos are sent as squares of {SIDES} pixels: load the page anew")
         images = np.stack([decode_to_fit(file, "RGB", (w, h)) for file in files])
-    except UserError:
-        raise
-    except Exception:
-        raise UserError("one of the photos cannot be read: choose them anew") from None
     classes = sorted(set(ask.labels))
     arrays = {"images": images}
     if len(classes) > 1:

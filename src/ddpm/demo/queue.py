@@ -23,6 +23,7 @@ SLOTS_OF_ADDRESS = 8  # of them, so that other addresses have some left
 MAX_WAITING = 12  # requests of one visitor: a page that opens, or changes its model, sends eight
 MAX_OF_ADDRESS = 32  # requests of one address that wait: half of all
 MAX_WAITING_BYTES = 64_000_000  # of all requests that wait, with the images in them
+NAMED = "<gradio-sep>"  # what gradio puts before the event in the name of its task
 GRACE = 5.0  # seconds until what nobody listens to is dropped
 
 
@@ -31,14 +32,14 @@ class FairQueue(Queue):
     nobody listens to is dropped; and when it is full, whoever has most waiting loses the last."""
 
     listeners: Counter[str]
-    checks: set[asyncio.Task[None]]
+    drops: dict[str, asyncio.Task[None]]  # of whom nobody listens for now, by visitor
 
     @classmethod
     def of(cls, queue: Queue) -> "FairQueue":
         """Return a queue that gradio has made, as a fair one."""
         queue.__class__ = cls
         assert isinstance(queue, cls)
-        queue.listeners, queue.checks = Counter(), set()
+        queue.listeners, queue.drops = Counter(), {}
         return queue
 
     async def push(
@@ -103,10 +104,21 @@ class FairQueue(Queue):
         waiting[:] = in_turns([*waiting, *held])
         return found
 
+    async def remove_from_queue(self, event_id: str) -> None:
+        """Drop a request that waits, and end it where it is under way: it alone. Gradio ends
+        whatever of the visitor's runs the same function, and so the request that came next."""
+        running = [t for t in self._asyncio_tasks if t.get_name().endswith(f"{NAMED}{event_id}")]
+        await super().remove_from_queue(event_id)
+        await asyncio.sleep(0)  # a task that is ended before its first step frees no place
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
     @contextmanager
     def listening(self, session: str) -> Iterator[None]:
         """Count a listener while the block lasts."""
         self.listeners[session] += 1
+        self.drop_unheard(session)
         try:
             yield
         finally:
@@ -114,18 +126,24 @@ class FairQueue(Queue):
             self.drop_unheard(session)
 
     def drop_unheard(self, session: str) -> None:
-        """Drop what a visitor waits for, and end the walk, unless somebody listens soon."""
+        """Drop what a visitor waits for, and end the walk, unless somebody listens from now, or
+        begins to soon: a page that asks again and again listens anew each time."""
 
-        async def check() -> None:
+        async def drop() -> None:
             await asyncio.sleep(GRACE)
-            if not self.listeners[session]:
-                await self.clean_events(session_hash=session)
-                self.pending_messages_per_session.pop(session, None)
-                self.pending_event_ids_session.pop(session, None)
+            await self.clean_events(session_hash=session)
+            self.pending_messages_per_session.pop(session, None)
+            self.pending_event_ids_session.pop(session, None)
 
-        task = asyncio.get_running_loop().create_task(check())
-        self.checks.add(task)
-        task.add_done_callback(self.checks.discard)
+        if task := self.drops.pop(session, None):
+            task.cancel()
+        if not self.listeners[session]:
+            self.drops[session] = task = asyncio.get_running_loop().create_task(drop())
+            task.add_done_callback(lambda done: self.forget(session, done))
+
+    def forget(self, session: str, task: asyncio.Task[None]) -> None:
+        if self.drops.get(session) is task:
+            del self.drops[session]
 
 
 def in_turns(events: list[Event]) -> list[Event]:

@@ -3,7 +3,8 @@ written to disk or served to anyone."""
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -60,15 +61,11 @@ def border(image: Tensor) -> float:
 def read_mask(data: str, info: DataInfo) -> Tensor:
     """Return what was painted, at the network's size: bool (H, W), True under the brush. Raises
     UserError for what is no mask."""
-    try:
+    with decoding("the mask could not be read: paint it again"):
         image = open_image(decode_data_uri(data, MAX_BYTES)).image
         if image.size[0] * image.size[1] > MAX_MASK_PIXELS:
             raise UserError("the mask is too large")
         painted = image.convert("RGBA").getchannel("A")
-    except UserError:
-        raise
-    except Exception:
-        raise UserError("the mask could not be read: paint it again") from None
     return torch.from_numpy(np.asarray(fit(painted, (info.height, info.width))) > 127)
 
 
@@ -87,14 +84,21 @@ def read_frames(frames: Sequence[str]) -> list[Image.Image]:
     """Return the frames of a film. Raises UserError for what are no images, or too large."""
     if sum(map(len, frames)) > MAX_BYTES:
         raise UserError("this film is too large: ask for fewer images or steps")
-    try:
+    with decoding("the film could not be read: make the images once more"):
         opened = [open_image(decode_data_uri(frame, MAX_BYTES)).image for frame in frames]
         if sum(frame.size[0] * frame.size[1] for frame in opened) > MAX_PIXELS:
             raise UserError("this film is too large: ask for fewer images or steps")
         for frame in opened:
             frame.load()
+    return opened
+
+
+@contextmanager
+def decoding(sentence: str) -> Iterator[None]:
+    """Turn whatever a decoder raises, of a damaged file nearly anything, into that sentence."""
+    try:
+        yield
     except UserError:
         raise
     except Exception:
-        raise UserError("the film could not be read: make the images once more") from None
-    return opened
+        raise UserError(sentence) from None

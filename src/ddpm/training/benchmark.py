@@ -20,6 +20,9 @@ from .optimizers import build_optimizer
 from .step import train_step
 from .train import start, with_precision
 
+WARM_UP = 2  # steps that are not timed
+LONG = 4.0  # seconds after which two timed steps are enough
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -32,7 +35,7 @@ class Cost:
 
 
 def cost(config: Config, images: ImageDataset, device: str | None = None, steps: int = 6) -> Cost:
-    """Take a few steps of the real training and time them."""
+    """Take a few steps of the real training and time them: fewer where they take long."""
     config = with_precision(config, device or best_device())
     accelerator: Accelerator = start(config, device)
     raw, diffusion = build(config, images.info, told_to(config.train))
@@ -44,7 +47,7 @@ def cost(config: Config, images: ImageDataset, device: str | None = None, steps:
     batches = Batches(images, config.train.batch, config.seed, config.flip, accelerator.device)
     process = psutil.Process()
     seconds, memory = [], []
-    for k in range(steps + 2):
+    for k in range(WARM_UP + steps):
         begun = time.perf_counter()
         x0, y = batches(k)
         value, _ = train_step(accelerator, net, loss, optimizer, x0, y, 0.0, config.train)
@@ -52,10 +55,12 @@ def cost(config: Config, images: ImageDataset, device: str | None = None, steps:
         value.item()  # wait for the device
         seconds.append(time.perf_counter() - begun)
         memory.append(process.memory_info().rss)
+        if k >= WARM_UP + 1 and sum(seconds) > LONG:
+            break
     most = max(memory)
     if accelerator.device.type == "cuda":
         most = torch.cuda.max_memory_allocated()
-    rate = config.train.batch / statistics.median(seconds[2:])
+    rate = config.train.batch / statistics.median(seconds[WARM_UP:])
     return Cost(rate, most / 2**20, sum(p.numel() for p in raw.parameters()))
 
 

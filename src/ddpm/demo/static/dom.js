@@ -148,15 +148,12 @@ export function saveAs(src, name) {
 /** Show a text that is copied, where it can be, and can be copied by hand where not. */
 export async function copy(title, text) {
   const box = document.querySelector('#copied');
-  let how = 'Copied.';
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    how = 'Select it and copy it.';
-  }
+  const how = el('p', {role: 'status'});
   box.replaceChildren(el('h2', {id: 'copied-title'}, title), el('pre', {tabindex: 0}, text),
-    el('p', {}, how), button('Close', () => box.close(), {autofocus: true}));
-  box.showModal();
+    how, button('Close', () => box.close(), {autofocus: true}));
+  box.showModal(); // before the clipboard is asked for: it may wait for somebody's leave
+  how.textContent = await navigator.clipboard?.writeText(text).then(() => 'Copied.', () => null)
+    ?? 'Select it and copy it.';
 }
 
 /** Of many calls in a row only the last matters: `run` aborts what the one before has begun. */

@@ -119,7 +119,8 @@ export async function* call(name, ask = {}, {signal, place} = {}) {
   } finally {
     inboxes.delete(event_id);
     signal?.removeEventListener('abort', abort);
-    if (!ended) send('gradio_api/cancel', {session_hash: session, fn_index, event_id}).catch(() => {});
+    // By its event alone (demo/queue.py): by its function, gradio would end the next call of it too.
+    if (!ended) send('gradio_api/cancel', {session_hash: session, fn_index: -1, event_id}).catch(() => {});
   }
 }
 
