@@ -323,6 +323,30 @@ def test_the_command_and_the_python_make_the_same_images(at, tmp_path):
     assert np.abs(names["samples"].images[:, 0].numpy().astype(int) - images).max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["vary", "paint"])
+def test_the_command_and_the_python_make_what_came_of_a_drawing(at, tmp_path, monkeypatch, mode):
+    page = at(f"#view=draw&seed=4&change=0.5&mode={mode}")
+    if mode == "paint":
+        page.locator(".sketch").focus()
+        page.keyboard.press("Space")
+    finished(page)
+    made = pixels(page)
+    monkeypatch.chdir(tmp_path)
+    page.get_by_role("button", name="Command").click()
+    words = shlex.split(page.locator("#copied pre").inner_text())
+    for link in page.locator("#copied a").all():
+        open_data_uri(link.get_attribute("href")).save(link.get_attribute("download"))
+    page.locator("#copied button").click()
+    assert main([*words[1 : words.index("--out")], "--out", "x.npz", "--device", "cpu"]) == 0
+    image = np.load("x.npz")["arr_0"].reshape(28, 28).astype(int)
+    zoom = made.shape[0] // 28
+    assert np.abs(made[::zoom, ::zoom].reshape(28, 28) - image).max() <= 2
+    page.get_by_role("button", name="Python").click()
+    names = {}
+    exec(page.locator("#copied pre").inner_text(), names)
+    assert np.abs(names["samples"].images[0, 0].numpy().astype(int) - image).max() <= 2
+
+
 def test_a_dice_thrown_as_each_film_ends(at):
     """The server has not told yet that it is done with the film before."""
     page = at(STILL + "&n=1")

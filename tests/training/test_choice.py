@@ -1,5 +1,7 @@
 """Images that nobody names a preset for get one that suits them, and are told which and why."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,7 +57,11 @@ def test_few_images_are_not_learned_by_heart_so_soon():
     _, config, why = choose(images(1999, 3, 64, 64), "cpu")
     assert config.unet.dropout == 0.1 > preset("small-64").unet.dropout
     assert config.train.warmup == 100 < preset("small-64").train.warmup
-    assert "as they are few, dropout 0.1" in why
+    assert (config.train.batch, config.train.optimizer) == (16, "muon")
+    assert "as they are few, with batches of 16, Muon, dropout 0.1" in why
+    _, config, why = choose(images(1999, 3, 64, 64), "cuda")
+    assert replace(config.train, warmup=0) == replace(preset("large-64").train, warmup=0)
+    assert "as they are few, with dropout 0.1" in why
     one = choose(images(1, 1, 28, 28), "cpu")[2]
     assert "for 1 image of 28x28 in 1 channel on" in one
 

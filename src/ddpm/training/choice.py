@@ -11,6 +11,7 @@ from ..utils.errors import counted
 
 FEW = 2000  # images, of which a network of these sizes soon knows each
 FEW_DROPOUT = 0.1
+FEW_BATCH, FEW_LR = 16, 2e-3  # by Muon, on a CPU: where runs are short, steps are what they lack
 ENOUGH_TO_TELL = 500  # images that tell whether mirroring changes them
 ALIKE = 0.56  # how often a classifier may be right about mirror images of which none is odd
 
@@ -19,8 +20,9 @@ def choose(data: ImageDataset, device: str) -> tuple[str, Config, str]:
     """Return the name of the preset for these images on this device, its settings with what few
     images need, and a sentence on both.
 
-    Large networks are for GPUs. Few images have dropout, a shorter warm-up, as their runs are
-    short, and are mirrored where a classifier cannot tell them from their mirror images.
+    Large networks are for GPUs. Few images have dropout, a shorter warm-up and, on a CPU, small
+    batches and Muon, as their runs are short, and are mirrored where a classifier cannot tell them
+    from their mirror images.
     """
     n, channels, height, width = data.images.shape
     side, large = max(height, width), torch.device(device).type in ("cuda", "xpu")
@@ -31,15 +33,15 @@ def choose(data: ImageDataset, device: str) -> tuple[str, Config, str]:
     config, more = preset(name), ""
     if n < FEW:
         dropout = max(FEW_DROPOUT, config.unet.dropout)
-        warmup = min(100, config.train.warmup)
+        unet = replace(config.unet, dropout=dropout)
+        train = replace(config.train, warmup=min(100, config.train.warmup))
         flip = n >= ENOUGH_TO_TELL and mirror_accuracy(data.images) < ALIKE
-        config = replace(
-            config,
-            unet=replace(config.unet, dropout=dropout),
-            train=replace(config.train, warmup=warmup),
-            flip=flip,
-        )
-        more = f"; as they are few, dropout {dropout:g}" + (" and mirror images" if flip else "")
+        what = [f"dropout {dropout:g}"] + ["mirror images"] * flip
+        if not large:
+            train = replace(train, batch=FEW_BATCH, lr=FEW_LR, optimizer="muon")
+            what = [f"batches of {FEW_BATCH}", "Muon", *what]
+        config = replace(config, unet=unet, train=train, flip=flip)
+        more = f"; as they are few, with {', '.join(what)}"
     return (
         name,
         config,

@@ -173,5 +173,8 @@ export function between() {
       says, el('div', {class: 'transport plain'}, play, position))),
     el('aside', {class: 'rail', 'aria-label': 'Controls'}, modelCards(), classChips({any: 'any'}), el('div', {class: 'seeds'}, seeds.map((s) => s.node)))),
     open() { drawCorners(); drawHere(); },
+    /** How a command makes the images along the upper side of the pad. */
+    asked: () => ({what: 'From seed 1 to seed 2', n: 9, seed: state.seeds[0], guided: true, settings: settings(),
+      edit: {towards: state.seeds[1]}}),
   };
 }

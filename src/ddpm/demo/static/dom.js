@@ -145,12 +145,14 @@ export function saveAs(src, name) {
   el('a', {href: src, download: name}).click();
 }
 
-/** Show a text that is copied, where it can be, and can be copied by hand where not. */
-export async function copy(title, text) {
+/** Show a text that is copied, where it can be, and can be copied by hand where not; and the files
+ *  that it needs, by their names, to be saved. */
+export async function copy(title, text, files = {}) {
   const box = document.querySelector('#copied');
   const how = el('p', {role: 'status'});
   box.replaceChildren(el('h2', {id: 'copied-title'}, title), el('pre', {tabindex: 0}, text),
-    how, button('Close', () => box.close(), {autofocus: true}));
+    how, ...Object.entries(files).map(([name, href]) => el('p', {}, el('a', {href, download: name}, `Save ${name}`), ', which it reads.')),
+    button('Close', () => box.close(), {autofocus: true}));
   box.showModal(); // before the clipboard is asked for: it may wait for somebody's leave
   how.textContent = await navigator.clipboard?.writeText(text).then(() => 'Copied.', () => null)
     ?? 'Select it and copy it.';

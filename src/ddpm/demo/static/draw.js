@@ -142,6 +142,15 @@ export function draw() {
       small.getContext('2d').drawImage(sketch.picture, 0, 0, 2 * w, 2 * h);
       return small.toDataURL('image/png');
     },
+    /** How a command makes it, of the files that it reads. */
+    asked() {
+      const paint = state.mode === 'paint';
+      return {
+        n: 1, seed: state.seed, guided: true, settings: paint ? {} : state.settings,
+        edit: paint ? {image: 'picture.png', mask: 'mask.png'} : {image: 'picture.png', change: state.change},
+        files: {'picture.png': sketch.data, ...(paint ? {'mask.png': sketch.maskData} : {})},
+      };
+    },
     /** The visitor's photo, for the whiteboard too. */
     picture: () => photo,
   };

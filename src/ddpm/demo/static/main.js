@@ -2,7 +2,7 @@
 
 import {between} from './between.js';
 import {board} from './board.js';
-import {command, python} from './commands.js';
+import {command, fromNoise, python} from './commands.js';
 import {create} from './create.js';
 import {copy, el, notice} from './dom.js';
 import {draw} from './draw.js';
@@ -39,6 +39,7 @@ function show(name) {
   const view = views[name] = VIEWS[name][1]();
   panels[name].append(view.node);
   view.open();
+  fitShare();
 }
 
 for (const [name, [title]] of Object.entries(VIEWS)) {
@@ -62,18 +63,22 @@ subscribe((names) => { if (names.has('view')) show(state.view); fitShare(); });
 
 const shareCommand = document.querySelector('#copy-command');
 const sharePython = document.querySelector('#copy-python');
+/** What is on the stage, where a command can make it. */
+const asked = () => state.view === 'create' ? !state.fork && fromNoise() : views[state.view]?.asked?.();
 function fitShare() {
-  const plain = state.view === 'create' && !state.fork;
-  shareCommand.hidden = sharePython.hidden = !plain;
+  shareCommand.hidden = sharePython.hidden = !asked();
 }
 /** What is drawn, where that is on the page: small enough for a link. */
 const drawing = () => state.view === 'draw' ? views.draw.drawing() : '';
 document.querySelector('#copy-link').addEventListener('click', () =>
   copy('A link to what is on the page', `${location.origin}${location.pathname}${link({drawing: drawing()})}`));
-shareCommand.addEventListener('click', () => copy('The same images by the command line', command()));
-sharePython.addEventListener('click', () => copy('The same images in Python', python()));
+const share = (how, write) => {
+  const wanted = asked();
+  copy(`${wanted.what ?? 'The same images'} ${how}`, write(wanted), wanted.files);
+};
+shareCommand.addEventListener('click', () => share('by the command line', command));
+sharePython.addEventListener('click', () => share('in Python', python));
 addEventListener('hashchange', () => location.reload());
 addEventListener('error', (event) => notice(`Something went wrong in the page: ${event.message}`, 'error'));
 
-fitShare();
 show(state.view);

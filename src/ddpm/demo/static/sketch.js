@@ -186,4 +186,17 @@ export class Sketch {
   }
 
   get data() { return this.picture.toDataURL('image/png'); }
+
+  /** What is to be made anew, white on black. */
+  get maskData() {
+    const copy = el('canvas', {width: SIDE, height: SIDE});
+    const pen = copy.getContext('2d');
+    pen.drawImage(this.mask, 0, 0);
+    for (const [what, colour] of [['source-in', 'white'], ['destination-over', 'black']]) {
+      pen.globalCompositeOperation = what;
+      pen.fillStyle = colour;
+      pen.fillRect(0, 0, SIDE, SIDE);
+    }
+    return copy.toDataURL('image/png');
+  }
 }
