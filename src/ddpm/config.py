@@ -117,13 +117,11 @@ class DiffusionConfig:
     gamma: Positive = 5.0
     """γ of min-snr."""
     min_weight: NonNegative = 0.0
-    """Lower bound of the weight of errors of x_0 under min-snr, for v and x0. With 0.5, say, the
-    noisiest times count too, at which a network that is given no class decides for one."""
+    """Least weight of errors of x_0 under min-snr, for v and x0: 0.5 keeps the noisiest times."""
     time_sampling: TimeSampling = "uniform"
     """How training draws its times."""
     zero_snr: bool = False
-    """Leave nothing of the image at time T (zero terminal SNR), as in the noise that sampling
-    begins with; for the targets v, x0 and u."""
+    """Leave nothing of the image at time T (zero terminal SNR); for the targets v, x0 and u."""
     sigma_data: Positive = 0.5
     """Standard deviation of the images, which F is scaled by."""
     learned_variance: bool = False
@@ -187,6 +185,8 @@ class SampleConfig:
     """Steps from noise to an image."""
     spacing: Spacing = "even"
     """Spacing of the steps over time."""
+    sigma_min: NonNegative = 0.0
+    """Noise (σ) from which the last step leads to an image, by the spacings rho and log-snr."""
     eta: Share = 0.0
     """Noise that DDIM adds in each step: 0 none, 1 as much as DDPM."""
     variance: Variance = "beta-tilde"

@@ -25,7 +25,7 @@ from ddpm import (
     timesteps,
 )
 from ddpm.core.sampling import SAMPLERS, named_step
-from ddpm.core.schedule import SCHEDULES, zero_terminal_snr
+from ddpm.core.schedule import SCHEDULES, edm, zero_terminal_snr
 from ddpm.core.types import SamplerName, ScheduleName, Spacing
 
 STEPS = {
@@ -282,6 +282,19 @@ def test_spacings_are_what_they_are_called():
     assert gaps.std() < 0.1 * gaps.mean()
     roots = torch.stack([schedule.snr(t) ** (-1 / 14) for t in timesteps(schedule, 10, "rho")[:-1]])
     assert roots.diff().std() < 0.1 * roots.diff().mean().abs()
+
+
+@pytest.mark.parametrize("spacing", ["rho", "log-snr"])
+def test_the_last_step_begins_at_the_noise_that_is_asked_for(spacing):
+    for schedule in (linear(1000), edm(1000), zero_terminal_snr(cosine(1000))):
+        assert timesteps(schedule, 10, spacing, 0.0) == timesteps(schedule, 10, spacing)
+        times = timesteps(schedule, 10, spacing, 0.1)
+        assert len(times) == 11
+        assert schedule.snr(times[-2]) ** -0.5 >= 0.1 > schedule.snr(times[-2] - 1) ** -0.5
+        assert times[0] == 1000
+        assert all(t > s for t, s in pairwise(timesteps(schedule, 1000, spacing, 0.1)))
+        assert timesteps(schedule, 3, spacing, 1e9)[0] == 1000
+    assert timesteps(linear(100), 10, "even", 0.1) == timesteps(linear(100), 10, "even")
 
 
 def test_images_have_noise_of_their_own_in_any_batch():

@@ -299,6 +299,11 @@ def test_a_link_has_the_drawing_and_the_plane(at):
     page.wait_for_function("decodeURIComponent(location.hash).includes('rings')")
     plane = at(page.evaluate("location.hash"))
     assert plane.locator("#view-plane").get_by_role("radio", name="Rings").is_checked()
+    view(page).get_by_role("radio", name="Draw").check(force=True)
+    page.locator("#view-plane canvas").focus()
+    page.keyboard.press("Space")
+    drawn = at(page.evaluate("location.hash"))
+    assert drawn.locator(".plane-pen small").inner_text() == "708 points"
 
 
 def test_the_command_and_the_python_make_the_same_images(at, tmp_path):

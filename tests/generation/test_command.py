@@ -254,8 +254,8 @@ def test_without_a_checkpoint_the_bundled_weights_are_used(tmp_path, monkeypatch
 def test_settings_of_sampling_are_all_options(digits, tmp_path):
     """Each changes what the manifest says of the images."""
     given = {
-        "sampler": "ddpm", "steps": 7, "spacing": "quadratic", "variance": "beta", "churn": 0.5,
-        "guidance": 1.5, "guidance_above": 0.2, "guidance_below": 0.9,
+        "sampler": "ddpm", "steps": 7, "spacing": "rho", "sigma_min": 0.1, "variance": "beta",
+        "churn": 0.5, "guidance": 1.5, "guidance_above": 0.2, "guidance_below": 0.9,
     }  # fmt: skip
     assert {*given, "eta"} == {field.name for field in fields(SampleConfig)}
     words = [word for k, v in given.items() for word in (f"--{k.replace('_', '-')}", v)]

@@ -58,6 +58,7 @@ def test_few_images_are_not_learned_by_heart_so_soon():
     assert config.unet.dropout == 0.1 > preset("small-64").unet.dropout
     assert config.train.warmup == 100 < preset("small-64").train.warmup
     assert (config.train.batch, config.train.optimizer) == (16, "muon")
+    assert config.sample.sigma_min > 0
     assert "as they are few, with batches of 16, Muon, dropout 0.1" in why
     _, config, why = choose(images(1999, 3, 64, 64), "cuda")
     assert replace(config.train, warmup=0) == replace(preset("large-64").train, warmup=0)

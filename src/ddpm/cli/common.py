@@ -57,11 +57,13 @@ class SamplingOptions:
     """What generating and scoring have in common."""
 
     steps: Annotated[Count | None, option("N")] = None
-    """Steps from noise to an image. This and the next seven: by default as the checkpoint says."""
+    """Steps from noise to an image. This and the next eight: by default as the checkpoint says."""
     sampler: Annotated[SamplerName | None, option()] = None
     """Method of the steps from noise to images."""
     spacing: Annotated[Spacing | None, option()] = None
     """Spacing of the steps over time."""
+    sigma_min: Annotated[NonNegative | None, option("X")] = None
+    """Noise from which the last step leads to an image, by the spacings rho and log-snr."""
     eta: Annotated[Share | None, option("X")] = None
     """Noise that ddim adds in each step: 0 none, 1 as much as ddpm."""
     churn: Annotated[NonNegative | None, option("X")] = None

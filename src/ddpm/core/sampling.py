@@ -123,17 +123,20 @@ def heun_step(
     return torch.where(sigma_t > SIGMA_MAX, euler, x_s)
 
 
-def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list[int]:
+def timesteps(
+    schedule: Schedule, steps: int, spacing: Spacing = "even", sigma_min: float = 0.0
+) -> list[int]:
     """T = τ_S > … > τ_1 > τ_0 = 0, one network evaluation for each of the S = `steps` pairs
 
     even       τ_i = T i/S                                            [DDIM, App. D.2, "linear"]
     quadratic  τ_i = T (i/S)²                                         [DDIM, App. D.2]
     root       τ_i = T √(i/S), its mirror: most steps where the noise is most
-    log-snr    λ_τ falls evenly from τ_1 = 1 to τ_S = T,  λ = ½ log SNR  [DPM-Solver, Sec. 3.3]
-    rho        σ_τ^{1/ρ} rises evenly from τ_1 = 1 to τ_S = T,  σ = 1/√SNR,  ρ = 7  [EDM, Eq. 5]
+    log-snr    λ_τ falls evenly from τ_1 to τ_S = T,  λ = ½ log SNR   [DPM-Solver, Sec. 3.3]
+    rho        σ_τ^{1/ρ} rises evenly from τ_1 to τ_S = T,  σ = 1/√SNR,  ρ = 7  [EDM, Eq. 5]
 
-    Times are whole and differ. Where the SNR at T is zero, the last two rise to τ_{S−1} = T − 1.
-    1 ≤ steps ≤ T, else ValueError.
+    The last two begin where σ ≥ `sigma_min`, EDM's σ_min: at τ_1 = 1, if that is 0. From there the
+    last step leads to x̂_0, past the little noise below. Where the SNR at T is zero, they rise to
+    τ_{S−1} = T − 1. Times are whole and differ. 1 ≤ steps ≤ T, else ValueError.
     """
     T = schedule.T
     if not 1 <= steps <= T:
@@ -144,7 +147,8 @@ def timesteps(schedule: Schedule, steps: int, spacing: Spacing = "even") -> list
         snr = schedule.snr(torch.arange(1, T + 1)).cpu()
         snr = snr[snr > 0]
         levels = -snr.log() if spacing == "log-snr" else snr ** (-0.5 / RHO)  # rising with t
-        even = torch.linspace(float(levels[0]), float(levels[-1]), steps - (T - len(snr)))
+        first = min(int((snr * sigma_min**2 > 1).sum()), len(snr) - 1)
+        even = torch.linspace(float(levels[first]), float(levels[-1]), steps - (T - len(snr)))
         wanted = [0.0, *(torch.searchsorted(levels, even) + 1.0).tolist(), float(T)][: steps + 1]
     else:
         power = {"even": 1.0, "quadratic": 2.0, "root": 0.5}[spacing]

@@ -45,6 +45,7 @@ class Settings:
     sampler: SamplerName | None = None
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     spacing: Spacing | None = None
+    sigma_min: Annotated[float, Field(ge=0, le=1)] | None = None
     eta: Share | None = None
     guidance: Annotated[float, Field(ge=0, le=20)] | None = None
     guidance_above: Share | None = None

@@ -152,7 +152,10 @@ def describe(checkpoint: Checkpoint, settings: SampleConfig) -> dict[str, Any]:
         "sigma_data": diffusion.sigma_data,
         "alpha_bar": schedule.alpha_bar.tolist(),
         "scale": None if schedule.scale is None else schedule.scale.tolist(),
-        "times": {n: timesteps(schedule, n, settings.spacing) for n in range(1, most + 1)},
+        "times": {
+            n: timesteps(schedule, n, settings.spacing, settings.sigma_min)
+            for n in range(1, most + 1)
+        },
         "settings": asdict(settings),
         "opening": {"seed": SEED, "label": LABEL if c.conditional else None},
     }

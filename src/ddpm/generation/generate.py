@@ -228,7 +228,7 @@ def times_of(settings: SampleConfig, diffusion: Diffusion, edit: Edit | None = N
     if edit and edit.image is not None and edit.mask is None:
         t = max(1, round(edit.change * diffusion.T))
         schedule, steps = Schedule(schedule.alpha_bar[: t + 1]), ceil(steps * t / diffusion.T)
-    return timesteps(schedule, steps, settings.spacing)
+    return timesteps(schedule, steps, settings.spacing, settings.sigma_min)
 
 
 def network_evaluations(

@@ -12,6 +12,7 @@ from ..utils.errors import counted
 FEW = 2000  # images, of which a network of these sizes soon knows each
 FEW_DROPOUT = 0.1
 FEW_BATCH, FEW_LR = 16, 2e-3  # by Muon, on a CPU: where runs are short, steps are what they lack
+FEW_SIGMA = 0.2  # below it, little noise is what short runs have not learned to take away
 ENOUGH_TO_TELL = 500  # images that tell whether mirroring changes them
 ALIKE = 0.56  # how often a classifier may be right about mirror images of which none is odd
 
@@ -21,8 +22,8 @@ def choose(data: ImageDataset, device: str) -> tuple[str, Config, str]:
     images need, and a sentence on both.
 
     Large networks are for GPUs. Few images have dropout, a shorter warm-up and, on a CPU, small
-    batches and Muon, as their runs are short, and are mirrored where a classifier cannot tell them
-    from their mirror images.
+    batches, Muon and a last step from some noise, as their runs are short, and are mirrored where a
+    classifier cannot tell them from their mirror images.
     """
     n, channels, height, width = data.images.shape
     side, large = max(height, width), torch.device(device).type in ("cuda", "xpu")
@@ -33,14 +34,17 @@ def choose(data: ImageDataset, device: str) -> tuple[str, Config, str]:
     config, more = preset(name), ""
     if n < FEW:
         dropout = max(FEW_DROPOUT, config.unet.dropout)
-        unet = replace(config.unet, dropout=dropout)
+        unet, sample = replace(config.unet, dropout=dropout), config.sample
         train = replace(config.train, warmup=min(100, config.train.warmup))
         flip = n >= ENOUGH_TO_TELL and mirror_accuracy(data.images) < ALIKE
         what = [f"dropout {dropout:g}"] + ["mirror images"] * flip
         if not large:
             train = replace(train, batch=FEW_BATCH, lr=FEW_LR, optimizer="muon")
+            sample = replace(
+                sample, sampler="dpm++sde", steps=12, spacing="rho", sigma_min=FEW_SIGMA
+            )
             what = [f"batches of {FEW_BATCH}", "Muon", *what]
-        config = replace(config, unet=unet, train=train, flip=flip)
+        config = replace(config, unet=unet, train=train, sample=sample, flip=flip)
         more = f"; as they are few, with {', '.join(what)}"
     return (
         name,

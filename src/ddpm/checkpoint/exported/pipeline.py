@@ -53,7 +53,8 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
         schedule = named_schedule(d["schedule"], d["T"], d["zero_snr"])
         more = {name: d[name] for name in ("sigma_data", "learned_variance")}
         diffusion = Diffusion(schedule, d["target"], **more)
-        times = timesteps(diffusion.schedule, num_inference_steps or s["steps"], s["spacing"])
+        steps = num_inference_steps or s["steps"]
+        times = timesteps(diffusion.schedule, steps, s["spacing"], s["sigma_min"])
         diffusion = diffusion.to(device)
         strong = diffusion.denoiser(guided(net, scale, null), y)
         plain = diffusion.denoiser(guided(net, 0 if scale == 0 else 1, null), y)

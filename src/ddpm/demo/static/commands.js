@@ -2,7 +2,7 @@
 
 import {count, model, state} from './state.js';
 
-const NAMES = {sampler: 'sampler', steps: 'steps', spacing: 'spacing', eta: 'eta', guidance: 'guidance',
+const NAMES = {sampler: 'sampler', steps: 'steps', spacing: 'spacing', sigma_min: 'sigma-min', eta: 'eta', guidance: 'guidance',
   guidance_above: 'guidance-above', guidance_below: 'guidance-below'};
 
 const quoted = (text) => /^[\w./-]+$/.test(text) && !text.startsWith('-') ? text

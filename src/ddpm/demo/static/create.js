@@ -51,6 +51,8 @@ export function create() {
     onchange: (v) => change({sampler: v})});
   const spacing = select({label: 'Spacing of the steps', choices: SPACINGS.map((s) => [s, s]),
     value: settings().spacing, onchange: (v) => change({spacing: v})});
+  const least = slider({label: 'σ from which the last step leads to an image', min: 0, max: 0.5, step: 0.01,
+    value: settings().sigma_min, onchange: (v) => change({sigma_min: v})});
   const eta = slider({label: 'η: noise that DDIM adds', min: 0, max: 1, step: 0.05, value: settings().eta,
     onchange: (v) => change({eta: v})});
   const guidance = slider({label: 'Guidance: insist on the class', min: 0, max: 8, step: 0.1,
@@ -65,7 +67,7 @@ export function create() {
   const reset = button('As the network likes it', () => update({settings: {}}), {class: 'quiet'});
   const rail = el('aside', {class: 'rail', 'aria-label': 'Controls'},
     modelCards(), forked, classChips(), many.node, seed.node, steps.node,
-    el('details', {}, el('summary', {}, 'More'), sampler.node, eta.node, spacing.node, guidance.node,
+    el('details', {}, el('summary', {}, 'More'), sampler.node, eta.node, spacing.node, least.node, guidance.node,
       above.node, below.node, reset),
     el('div', {class: 'compare'}, el('h2', {}, 'Compare, with the same seed'), Object.values(compare)));
 
@@ -77,11 +79,13 @@ export function create() {
     steps.set(s.steps, Math.min(200, model().T));
     sampler.choose(s.sampler);
     spacing.choose(s.spacing);
+    least.set(s.sigma_min);
     eta.set(s.eta);
     guidance.set(s.guidance);
     above.set(s.guidance_above);
     below.set(s.guidance_below);
     eta.node.hidden = s.sampler !== 'ddim';
+    least.node.hidden = !['rho', 'log-snr'].includes(s.spacing);
     for (const control of [guidance, above, below]) control.node.hidden = !guided;
     compare.guidance.hidden = !guided;
     reset.hidden = !Object.keys(state.settings).length;

@@ -38,12 +38,13 @@ export function mount(root, call, { chosen = {}, onchange = () => {} } = {}) {
 /** What of a request can be asked for, of one that anybody may have written. */
 function known(request) {
   const fits = {
-    points: (v) => v in DATA && v !== 'draw', schedule: (v) => v in SCHEDULES, target: (v) => v in TARGETS,
+    points: (v) => v in DATA && v !== 'draw' || unpacked(v).length >= ENOUGH, schedule: (v) => v in SCHEDULES, target: (v) => v in TARGETS,
     sampler: (v) => v in SAMPLERS, steps: (v) => STEPS.includes(v), guidance: (v) => v >= 0 && v <= 6,
     label: (v) => v === null || [0, 1, 2].includes(v), seed: (v) => Number.isSafeInteger(v) && v >= 0,
   };
   const found = Object.entries(request).filter(([name, value]) => fits[name]?.(value));
   const all = Object.fromEntries(found);
+  if (all.points && !(all.points in DATA)) all.points = unpacked(all.points);
   if ((TELLS_NOTHING[all.schedule] ?? []).includes(all.target ?? 'eps')) all.target = GOES_WITH[all.schedule];
   return all;
 }
@@ -58,10 +59,11 @@ class Plane {
     };
     this.phase = 'waiting';
     this.show = { field: true, paths: true, data: true, seen: false };
-    this.drawn = heart();
+    this.drawing = Array.isArray(this.request.points);
+    this.drawn = this.drawing ? this.request.points : heart();
     this.strokes = [this.drawn.length];
     Object.assign(this, {
-      T: 1000, t: 1000, share: 0, losses: [], topic: null, done: null, drawing: false, brush: 0,
+      T: 1000, t: 1000, share: 0, losses: [], topic: null, done: null, brush: 0,
       cursor: [0, 0], classes: 2, points: [], labels: [], dots: gaussian(300), before: null, run: 0,
       playing: false, again: false, frame: 0, visible: false, begun: false, quiet: false,
     });
@@ -227,10 +229,10 @@ class Plane {
     this.ask(TRAINED_ON.includes(name) ? TRAIN_AFTER : SAMPLE_AFTER);
   }
 
-  /** Tell of what is chosen, but for points that are drawn. */
+  /** Tell of what is chosen, of points that are drawn too. */
   told() {
     const { points, seconds, ...rest } = this.request;
-    this.onchange(this.drawing ? rest : { points, ...rest });
+    this.onchange({ points: this.drawing ? packed(points) : points, ...rest });
   }
 
   choosePoints(name) {
@@ -251,7 +253,10 @@ class Plane {
     if (button.dataset.brush) this.brush = Number(button.dataset.brush);
     if (button.dataset.pen === 'clear') this.strokes = [];
     if (button.dataset.pen === 'undo') this.strokes.pop();
-    if (button.dataset.pen) this.redraw(this.drawn.slice(0, this.strokes.at(-1) ?? 0));
+    if (button.dataset.pen) {
+      this.redraw(this.drawn.slice(0, this.strokes.at(-1) ?? 0));
+      this.told();
+    }
     this.update();
   }
 
@@ -278,6 +283,7 @@ class Plane {
     if (!this.stroke) return;
     this.stroke = null;
     this.strokes.push(this.drawn.length);
+    this.told();
   }
 
   key(event) {
@@ -289,6 +295,7 @@ class Plane {
     } else if (event.key === ' ') {
       this.drop(this.cursor, 8);
       this.strokes.push(this.drawn.length);
+      this.told();
     } else if (Number(event.key) >= 1 && Number(event.key) <= COLOURS.length) {
       this.brush = Number(event.key) - 1;
     } else {
@@ -630,4 +637,23 @@ function heart() {
     points.push([round(x / 20 + 0.02 * dx), round(y / 20 + 0.1 + 0.02 * dy), 0]);
   }
   return points;
+}
+
+// Points as text for a link: of each its class, x and y, in 3, 12 and 12 bits.
+function packed(points) {
+  const bits = Uint32Array.from(points, ([x, y, c]) => c << 24 | (x + 1) * 2047.5 + 0.5 << 12 | (y + 1) * 2047.5 + 0.5);
+  return btoa(String.fromCharCode(...new Uint8Array(bits.buffer)));
+}
+
+function unpacked(text) {
+  let bytes;
+  try {
+    bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  } catch {
+    return [];
+  }
+  if (bytes.length % 4 || bytes.length > 4 * MOST) return [];
+  const points = Array.from(new Uint32Array(bytes.buffer), (v) =>
+    [(v >> 12 & 4095) / 2047.5 - 1, (v & 4095) / 2047.5 - 1, v >> 24]);
+  return points.every(([, , c]) => c < COLOURS.length) ? points : [];
 }
