@@ -121,7 +121,11 @@ def test_ctrl_c_while_modules_are_read_is_no_traceback():
     ("words", "says"),
     [
         ("generate --n 3000 --batch 3000 --steps 1 --out a.png", "ddpm: making 3,000 images of"),
-        ("train first-run --steps 1 --train.batch 4000 --out run", "ddpm: out of memory ("),
+        pytest.param(
+            "train first-run --steps 1 --train.batch 4000 --out run",
+            "ddpm: out of memory (",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_memory_that_runs_out_for_real(tmp_path, words, says):

@@ -130,7 +130,8 @@ def test_what_is_decoded_at_once_takes_less_than_a_gigabyte(tmp_path):
     assert "MB of memory, of" in said
 
 
-@pytest.mark.parametrize("kind", ["uint8", pytest.param("float32", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
 def test_an_array_larger_than_memory_is_read_in_parts(tmp_path, kind):
     """A file with holes, which reads as zeros."""
     shape, dtype = (400, 1000, 1000, 3), np.dtype(kind)

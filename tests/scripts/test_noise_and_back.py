@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ddpm import train
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "noise_and_back.py"
@@ -13,6 +15,7 @@ RULER = (
 )
 
 
+@pytest.mark.long
 def test_every_time_is_scored(tiny, tmp_path):
     train(tiny, tmp_path / "run")
     (tmp_path / "ruler.py").write_text(RULER)

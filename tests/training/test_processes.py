@@ -125,6 +125,7 @@ def test_the_same_losses_as_one_process(n, config, alone, tmp_path):
     assert done.stderr.count("note: mirror images can be told") == 1
 
 
+@pytest.mark.long
 def test_it_goes_on_with_another_number_of_processes(config, alone, tmp_path):
     run = tmp_path / "run"
     assert together(2, replace(config, steps=5), run, tmp_path).returncode == 0

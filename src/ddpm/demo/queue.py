@@ -23,6 +23,9 @@ SLOTS_OF_ADDRESS = 8  # of them, so that other addresses have some left
 MAX_WAITING = 12  # requests of one visitor: a page that opens, or changes its model, sends eight
 MAX_OF_ADDRESS = 32  # requests of one address that wait: half of all
 MAX_WAITING_BYTES = 64_000_000  # of all requests that wait, with the images in them
+IDLE = (
+    0.01  # seconds between looks at the queue; gradio's are a millisecond, and cost 8 % of a core
+)
 NAMED = "<gradio-sep>"  # what gradio puts before the event in the name of its task
 GRACE = 5.0  # seconds until what nobody listens to is dropped
 
@@ -40,6 +43,7 @@ class FairQueue(Queue):
         queue.__class__ = cls
         assert isinstance(queue, cls)
         queue.listeners, queue.drops = Counter(), {}
+        queue.sleep_when_free = queue.progress_update_sleep_when_free = IDLE
         return queue
 
     async def push(
