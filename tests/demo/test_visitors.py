@@ -194,10 +194,10 @@ def test_a_walk_that_nobody_listens_to_ends(demo, client, button):
     with listener(client, session) as told:
         until(lambda: any(m["msg"] == "process_generating" for m in told))
     assert not is_idle(demo[1])
-    until(lambda: is_idle(demo[1]), 20)
+    until(lambda: is_idle(demo[1]), 40)
     join(client, button, next(names), **HEAVY)  # and here nobody ever did
     time.sleep(1)
-    until(lambda: is_idle(demo[1]), 20)
+    until(lambda: is_idle(demo[1]), 40)
 
 
 def test_who_asks_again_and_again_is_always_heard(client, button):
@@ -226,12 +226,12 @@ def test_what_is_cancelled_is_one_request_alone(client, demo, button):
     with listener(client, session) as told:
         until(lambda: any(m["msg"] == "process_generating" for m in told))
         client.post("/gradio_api/cancel", json={**ended, "event_id": third})
-        until(lambda: is_idle(demo[1]), 20)
+        until(lambda: is_idle(demo[1]), 40)
 
 
 def is_idle(process):
     before = cpu_seconds(process)
-    time.sleep(1)
+    time.sleep(2)  # on a busy machine one that works may get nothing for a while
     return cpu_seconds(process) - before < 0.2
 
 

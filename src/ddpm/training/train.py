@@ -95,7 +95,7 @@ def train(
     monitor = Monitor(run, state, diffusion, data, (learned, held_out), main)
     guard, log = NonFiniteGuard(run, processes, batches), MetricsLog(run, config, processes)
     lock = run.locked() if main else nullcontext()
-    with lock, catch_signals() as stop, processes.together(), closing(log):
+    with lock, processes.together(), catch_signals() as stop, closing(log):
         begin(run, state, resume, write=main)
         passes, seconds = monitor.preview_passes, monitor.score_seconds
         clock = Clock(config, processes, state, began, passes, seconds)

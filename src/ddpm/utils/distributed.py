@@ -1,8 +1,9 @@
 """The processes that work together, as torchrun or Accelerate started them. Usually one."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence, Sized
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,12 +90,15 @@ class Processes:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Raise UserError where another process dies while the block is run."""
+        """Raise UserError where another process dies while the block is run. SIGTERM, by which a
+        launcher then ends the rest, is ignored from there on, so that somebody can say what was."""
         try:
             yield
         except RuntimeError as error:
             if self.accelerator is None or not any(word in str(error) for word in LOST):
                 raise
+            with suppress(ValueError):  # outside of the main thread
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise UserError(
                 f"process {self.rank} of {self.world_size} has lost another, which has died or was "
                 f"killed: its own message says why. Go on from the last checkpoint with --resume"
