@@ -225,8 +225,10 @@ def test_what_is_cancelled_is_one_request_alone(client, demo, button):
     third = join(client, button, session, **HEAVY).json()["event_id"]
     with listener(client, session) as told:
         until(lambda: any(m["msg"] == "process_generating" for m in told))
+        waits = join(client, button, session, n=1, steps=1).json()["event_id"]
         client.post("/gradio_api/cancel", json={**ended, "event_id": third})
-        until(lambda: is_idle(demo[1]), 40)
+        until(lambda: "nfe" in json.dumps([m for m in told if m.get("event_id") == waits]))
+    until(lambda: is_idle(demo[1]), 40)
 
 
 def is_idle(process):

@@ -23,9 +23,7 @@ SLOTS_OF_ADDRESS = 8  # of them, so that other addresses have some left
 MAX_WAITING = 12  # requests of one visitor: a page that opens, or changes its model, sends eight
 MAX_OF_ADDRESS = 32  # requests of one address that wait: half of all
 MAX_WAITING_BYTES = 64_000_000  # of all requests that wait, with the images in them
-IDLE = (
-    0.01  # seconds between looks at the queue; gradio's are a millisecond, and cost 8 % of a core
-)
+IDLE = 0.01  # seconds between looks at the queue: gradio's millisecond costs 8 % of a core
 NAMED = "<gradio-sep>"  # what gradio puts before the event in the name of its task
 GRACE = 5.0  # seconds until what nobody listens to is dropped
 
@@ -138,16 +136,12 @@ class FairQueue(Queue):
             await self.clean_events(session_hash=session)
             self.pending_messages_per_session.pop(session, None)
             self.pending_event_ids_session.pop(session, None)
+            del self.drops[session]
 
         if task := self.drops.pop(session, None):
             task.cancel()
         if not self.listeners[session]:
-            self.drops[session] = task = asyncio.get_running_loop().create_task(drop())
-            task.add_done_callback(lambda done: self.forget(session, done))
-
-    def forget(self, session: str, task: asyncio.Task[None]) -> None:
-        if self.drops.get(session) is task:
-            del self.drops[session]
+            self.drops[session] = asyncio.get_running_loop().create_task(drop())
 
 
 def in_turns(events: list[Event]) -> list[Event]:

@@ -188,5 +188,9 @@ export function create() {
       await new Promise((go) => { setTimeout(go, 100); });
     }
   }
-  return {node, open};
+  return {
+    node, open,
+    /** How a command makes it; none makes a fork. */
+    asked: () => !state.fork && {n: count(), seed: state.seed, settings: state.settings, guided: state.label !== null},
+  };
 }

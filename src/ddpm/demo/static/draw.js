@@ -148,7 +148,7 @@ export function draw() {
       return {
         n: 1, seed: state.seed, guided: true, settings: paint ? {} : state.settings,
         edit: paint ? {image: 'picture.png', mask: 'mask.png'} : {image: 'picture.png', change: state.change},
-        files: {'picture.png': sketch.data, ...(paint ? {'mask.png': sketch.maskData} : {})},
+        files: () => ({'picture.png': sketch.data, ...(paint ? {'mask.png': sketch.maskData} : {})}),
       };
     },
     /** The visitor's photo, for the whiteboard too. */

@@ -2,7 +2,7 @@
 
 import {between} from './between.js';
 import {board} from './board.js';
-import {command, fromNoise, python} from './commands.js';
+import {command, python} from './commands.js';
 import {create} from './create.js';
 import {copy, el, notice} from './dom.js';
 import {draw} from './draw.js';
@@ -64,7 +64,7 @@ subscribe((names) => { if (names.has('view')) show(state.view); fitShare(); });
 const shareCommand = document.querySelector('#copy-command');
 const sharePython = document.querySelector('#copy-python');
 /** What is on the stage, where a command can make it. */
-const asked = () => state.view === 'create' ? !state.fork && fromNoise() : views[state.view]?.asked?.();
+const asked = () => views[state.view]?.asked?.();
 function fitShare() {
   shareCommand.hidden = sharePython.hidden = !asked();
 }
@@ -74,7 +74,7 @@ document.querySelector('#copy-link').addEventListener('click', () =>
   copy('A link to what is on the page', `${location.origin}${location.pathname}${link({drawing: drawing()})}`));
 const share = (how, write) => {
   const wanted = asked();
-  copy(`${wanted.what ?? 'The same images'} ${how}`, write(wanted), wanted.files);
+  copy(`${wanted.what ?? 'The same images'} ${how}`, write(wanted), wanted.files?.());
 };
 shareCommand.addEventListener('click', () => share('by the command line', command));
 sharePython.addEventListener('click', () => share('in Python', python));

@@ -282,6 +282,10 @@ class Plane {
   penUp() {
     if (!this.stroke) return;
     this.stroke = null;
+    this.strokeEnds();
+  }
+
+  strokeEnds() {
     this.strokes.push(this.drawn.length);
     this.told();
   }
@@ -294,8 +298,7 @@ class Plane {
       this.cursor = clamp([this.cursor[0] + step * arrow[0], this.cursor[1] + step * arrow[1]]);
     } else if (event.key === ' ') {
       this.drop(this.cursor, 8);
-      this.strokes.push(this.drawn.length);
-      this.told();
+      this.strokeEnds();
     } else if (Number(event.key) >= 1 && Number(event.key) <= COLOURS.length) {
       this.brush = Number(event.key) - 1;
     } else {
