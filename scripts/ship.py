@@ -13,6 +13,7 @@ import tyro
 
 from ddpm import load, preset, save
 from ddpm.checkpoint.header import WEIGHTS
+from ddpm.generation.generate import check_guide
 from ddpm.generation.settings import with_options
 
 
@@ -25,6 +26,8 @@ class Options:
     eta: float | None = None
     guidance: float | None = None
     guidance_above: float | None = None
+    guide: str | None = None
+    """A weaker version of the network, for the file to carry."""
 
 
 def main(options: Options) -> None:
@@ -36,7 +39,12 @@ def main(options: Options) -> None:
     config = replace(checkpoint.config, data=like.data, root="data", sample=sample)
     data = replace(checkpoint.data, source=like.data)
     path = WEIGHTS / f"{options.name}.safetensors"
-    save(path, checkpoint.net.half(), config, data, checkpoint.step, checkpoint.images_seen)
+    guide = load(options.guide) if options.guide else None
+    if guide is not None:
+        check_guide(guide, checkpoint)
+        guide.net.half()
+    c = checkpoint
+    save(path, c.net.half(), config, data, c.step, c.images_seen, guide=guide)
     path.chmod(0o644)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {checkpoint.images_seen:,} images")
 

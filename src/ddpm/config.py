@@ -194,7 +194,7 @@ class SampleConfig:
     churn: NonNegative = 0.0
     """Noise added back before each step (EDM's S_churn); not where an image is painted into."""
     guidance: NonNegative = 1.0
-    """Strength of guidance, by the network without a class or by --guide: 1 is none."""
+    """Strength of guidance, by the network without a class or by a guide: 1 is none."""
     guidance_above: Share = 0.0
     """Guide only at times above this share of T: below, it costs time and helps little."""
     guidance_below: Share = 1.0

@@ -11,8 +11,10 @@ from ddpm.config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetCon
 def make(tmp_path_factory):
     """A checkpoint with random weights, as if trained: of digits, or of another shape."""
 
-    def of(channels=1, height=28, width=28, classes=tuple("0123456789"), seed=0, **diffusion):
-        unet = UNetConfig(channels=8, mults=(1, 2), blocks=1, attention=(4,), groups=4, patch=2)
+    def of(
+        channels=1, height=28, width=28, classes=tuple("0123456789"), seed=0, base=8, **diffusion
+    ):
+        unet = UNetConfig(base, mults=(1, 2), blocks=1, attention=(4,), groups=4, patch=2)
         diffusion = DiffusionConfig(**diffusion)
         config = Config(unet=unet, diffusion=diffusion, sample=SampleConfig(steps=4))
         info = DataInfo("test", 10, channels, height, width, classes, "f00d")

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import UserError, generate, load
+from ddpm import UserError, evaluate, generate, load, save
+from ddpm.checkpoint.diffusers import read_diffusers, write_diffusers
+from ddpm.checkpoint.header import Header
+from ddpm.checkpoint.tensors import load_tensors, save_tensors
 from ddpm.cli.main import main
 from ddpm.config import SampleConfig
 from ddpm.core.guidance import autoguided
+from ddpm.data.dataset import ImageDataset
 from ddpm.generation.generate import denoise_trajectory, network_evaluations
 from ddpm.utils.images import to_uint8
 from ddpm.utils.random import ImageNoise
@@ -120,3 +124,74 @@ def test_the_command_takes_a_guide(digits, weaker, tmp_path, make, capsys):
     assert main([*words, "--guide", "nowhere", "--out", str(tmp_path / "b.png")]) == 1
     assert "there is no" in capsys.readouterr().err
     assert not (tmp_path / "b.png").exists()
+
+
+@pytest.fixture(scope="module")
+def carrying(make, tmp_path_factory):
+    """A network without classes whose file carries a guide, which is smaller."""
+    c, guide = load(make(classes=())), load(make(classes=(), seed=1, base=4))
+    path = tmp_path_factory.mktemp("carrying") / "model.safetensors"
+    config = replace(c.config, sample=SETTINGS)
+    save(path, c.net, config, c.data, c.step, c.images_seen, guide=guide)
+    return path, guide
+
+
+def test_a_file_may_carry_the_guide(carrying):
+    path, guide = carrying
+    c = load(path)
+    assert c.guide.config.unet == guide.config.unet != c.config.unet
+    assert c.guide.weights_hash() == guide.weights_hash()
+    made = generate(c, 2)
+    assert made.guide == guide.weights_hash()
+    bare = replace(c, guide=None)
+    assert torch.equal(made.images, generate(bare, 2, guide=guide).images)
+    plain = generate(c, 2, settings=replace(SETTINGS, guidance=1.0))
+    assert plain.guide is None
+    assert torch.equal(plain.images, generate(bare, 2).images)
+    other = replace(guide, net=c.net)
+    assert generate(c, 2, guide=other).guide == c.weights_hash()
+
+
+def test_a_score_says_which_guide_was_carried(carrying):
+    path, guide = carrying
+    real = ImageDataset.from_array(torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8))
+    report = evaluate(path, data=real, n=4)
+    assert report.protocol.sampling["guide"] == guide.weights_hash()
+    assert report.protocol.sampling["nfe"] == 2 * SETTINGS.steps
+
+
+def test_the_command_takes_guidance_where_the_file_has_a_guide(carrying, make, tmp_path, capsys):
+    path, _ = carrying
+    words = ["generate", str(path), "-n", "2", "--guidance", "1.5", "--out"]
+    assert main([*words, str(tmp_path / "a.npz")]) == 0
+    settings = replace(SETTINGS, guidance=1.5)
+    made = generate(path, 2, settings=settings).images.permute(0, 2, 3, 1)
+    with np.load(tmp_path / "a.npz") as file:
+        assert np.array_equal(file["arr_0"], made.numpy())
+    words[1] = str(make(classes=()))
+    assert main([*words, str(tmp_path / "b.npz")]) == 1
+    assert "give a --guide too" in capsys.readouterr().err
+
+
+def test_a_format_without_room_for_the_guide_says_that_it_is_left_out(carrying, tmp_path, caplog):
+    path, _ = carrying
+    with caplog.at_level(logging.INFO, "ddpm"):
+        write_diffusers(load(path), tmp_path / "diffusers")
+    assert "the guide of these weights is left out" in caplog.text
+    back = read_diffusers(tmp_path / "diffusers")
+    assert back.guide is None
+    assert back.config.sample == replace(SETTINGS, guidance=1.0)
+    plain = generate(path, 2, settings=replace(SETTINGS, guidance=1.0))
+    assert torch.equal(plain.images, generate(back, 2).images)
+
+
+def test_a_guide_that_is_damaged_is_said_to_be(carrying, tmp_path):
+    tensors, header = load_tensors(carrying[0], Header)
+    tensors["guide.conv_in.bias"] = tensors["guide.conv_in.bias"] * torch.nan
+    save_tensors(tmp_path / "nan.safetensors", tensors, header)
+    with pytest.raises(UserError, match="holds no weights to use"):
+        load(tmp_path / "nan.safetensors")
+    del tensors["guide.conv_in.bias"]
+    save_tensors(tmp_path / "less.safetensors", tensors, header)
+    with pytest.raises(UserError, match="damaged"):
+        load(tmp_path / "less.safetensors")

@@ -21,7 +21,16 @@ from ..utils.errors import UserError, counted
 from .header import PRETRAINED as PRETRAINED
 from .header import VERSION, Header, Score, Weights
 from .run_dir import RunDir, find_checkpoint
-from .tensors import load_tensors, require_finite, require_real, save_tensors
+from .tensors import (
+    load_tensors,
+    require_finite,
+    require_real,
+    save_tensors,
+    under_prefix,
+    with_prefix,
+)
+
+GUIDE = "guide."  # before the names of the guide's weights
 
 MADE_ANEW = {  # where a run begins from weights that do not have it
     "label": "the embedding of the classes",
@@ -46,6 +55,8 @@ class Checkpoint:
     trusted: bool = False
     """Whether the data that its config names were named by the user: the config is that of the run
     beside it, or comes with ddpm. Else nothing that it names is opened unasked."""
+    guide: "Checkpoint | None" = None
+    """A weaker version of the network that its file carries, to guide it by."""
 
     @property
     def conditional(self) -> bool:
@@ -116,11 +127,16 @@ def save(
     images_seen: int,
     weights: Weights = "ema",
     score: Score | None = None,
+    guide: Checkpoint | None = None,
 ) -> None:
-    """Write a checkpoint, whole or not at all. `weights` says which those of `net` are. The layer
-    that is told of augmentation is left out: it has no bias, and what is sampled is told zeros."""
-    header = Header(VERSION, weights, step, images_seen, data, config, score)
+    """Write a checkpoint, whole or not at all. `weights` says which those of `net` are, and `guide`
+    is a weaker version of it for the file to carry. The layer that is told of augmentation is left
+    out: it has no bias, and what is sampled is told zeros."""
     tensors = {k: v for k, v in net.state_dict().items() if not k.startswith("augment.")}
+    if guide is not None:
+        tensors |= with_prefix(GUIDE, guide.net.state_dict())
+    of_guide = None if guide is None else guide.config.unet
+    header = Header(VERSION, weights, step, images_seen, data, config, score, of_guide)
     save_tensors(Path(path), tensors, header)
 
 
@@ -133,9 +149,11 @@ def load(path: str | Path) -> Checkpoint:
     """
     bundled, path = path in PRETRAINED, find_checkpoint(path)
     tensors, header = load_tensors(path, Header)
-    net, diffusion = rebuild(path, header.config, header.data, tensors)
+    of_guide = under_prefix(GUIDE, tensors) if header.guide else {}
+    own = {k: v for k, v in tensors.items() if not (header.guide and k.startswith(GUIDE))}
+    net, diffusion = rebuild(path, header.config, header.data, own)
     require_finite(path, net.state_dict())
-    return Checkpoint(
+    checkpoint = Checkpoint(
         net.eval().requires_grad_(False),
         diffusion,
         header.config,
@@ -145,6 +163,13 @@ def load(path: str | Path) -> Checkpoint:
         header.weights,
         trusted=bundled or is_of_run(path, header.config),
     )
+    if header.guide is None:
+        return checkpoint
+    config = replace(header.config, unet=header.guide)
+    weaker, _ = rebuild(path, config, header.data, of_guide)
+    require_finite(path, weaker.state_dict())
+    guide = Checkpoint(weaker.eval().requires_grad_(False), diffusion, config, header.data, 0, 0)
+    return replace(checkpoint, guide=guide)
 
 
 def is_of_run(path: Path, config: Config) -> bool:
@@ -225,6 +250,19 @@ def average_note(step: int, decay: float) -> str | None:
         f"these weights are of step {step:,} and average {counted(round(length), 'step')}; in a "
         f"longer run they average {full:,.0f}, and give better images"
     )
+
+
+def without_guide(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint for a format that has no room for a guide, sampled without one; a note
+    says so."""
+    if checkpoint.guide is None:
+        return checkpoint
+    logger.info(
+        "the guide of these weights is left out: what is written makes the images of --guidance 1"
+    )
+    c = checkpoint
+    sample = replace(c.config.sample, guidance=1.0, guidance_above=0.0, guidance_below=1.0)
+    return replace(c, guide=None, config=replace(c.config, sample=sample))
 
 
 def without_paths(checkpoint: Checkpoint) -> Checkpoint:

@@ -34,7 +34,7 @@ from ..core.types import Conventions
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, read_text, require_writable
 from .bundle import EXPORTED, bundle
-from .checkpoint import Checkpoint, rebuild
+from .checkpoint import Checkpoint, rebuild, without_guide
 from .header import VERSION, Header, renamed_header
 from .layouts import DIFFUSERS as DIFFUSERS_NAMES
 from .layouts import LABELS, Layout, from_layout, to_layout
@@ -124,7 +124,7 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> bool:
     of its own, which diffusers runs only if it is told to trust it."""
     if any(not path.is_dir() for path in (folder, *folder.rglob("*")) if path.exists()):
         raise UserError(f"{folder} is there already: name a folder that is new or empty")
-    c = checkpoint
+    c = without_guide(checkpoint)
     header = asdict(Header(VERSION, c.weights, c.step, c.images_seen, c.data, c.config))
     tensors = {name: t.detach().cpu().contiguous() for name, t in c.net.state_dict().items()}
     plain = is_plain(c)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
-from ..config import Config, Count, DataInfo, Whole, renamed, validated
+from ..config import Config, Count, DataInfo, UNetConfig, Whole, renamed, validated
 from ..utils.errors import UserError
 
 VERSION = 2
@@ -41,7 +41,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Header:
-    """What model.safetensors says of itself; best.safetensors has its score too."""
+    """What model.safetensors says of itself; best.safetensors has its score too. `guide`: what
+    network the guide is that the file carries."""
 
     version: Version
     weights: Weights
@@ -50,6 +51,7 @@ class Header:
     data: DataInfo
     config: Config
     score: Score | None = None
+    guide: UNetConfig | None = None
 
 
 def parse_header(path: Path, metadata: Mapping[str, str], kind: type[T]) -> tuple[T, str | None]:

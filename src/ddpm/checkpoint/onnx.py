@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..utils.errors import UserError
 from ..utils.files import atomic_write
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, without_guide
 from .header import VERSION, Header
 from .memory import require_memory
 
@@ -38,7 +38,7 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> None:
     require_libraries()
     import onnx
 
-    c = checkpoint
+    c = without_guide(checkpoint)
     names = ["x_t", "t", *(["y"] if c.conditional else [])]
     batch = torch.export.Dim("batch", min=1)
     with atomic_write(path) as beside:

@@ -71,14 +71,14 @@ class SamplingOptions:
     variance: Annotated[Variance | None, option()] = None
     """Variance of the noise that ddpm adds."""
     guidance: Annotated[NonNegative | None, option("X")] = None
-    """How strongly to insist on the class: 1 is plain, 0 asks for none."""
+    """How strongly to insist on the class, or to go past the guide: 1 is plain, 0 asks for none."""
     guidance_above: Annotated[Share | None, option("X")] = None
     """Guide only at times above this share of T."""
     guidance_below: Annotated[Share | None, option("X")] = None
     """Guide only at times up to this share of T."""
     guide: Annotated[str | None, option("WEIGHTS")] = None
     """A weaker version of the network, such as an early checkpoint: guide away from its errors, by
-    --guidance, and not from images without a class."""
+    --guidance, and not from images without a class. The weights of celeba64 carry their own."""
     seed: Annotated[Seed, option("N", "-s")] = 0
     """Another seed, other images."""
     batch: Count = 64
@@ -241,7 +241,7 @@ def sampling_settings(
     for name, sampler in (("eta", "ddim"), ("variance", "ddpm")):
         if given[name] and settings.sampler != sampler:
             raise UserError(f"--{name} is for --sampler {sampler}, and this is {settings.sampler}")
-    if options.guidance is not None and not (header.data.classes or options.guide):
+    if options.guidance is not None and not (header.data.classes or options.guide or header.guide):
         raise UserError(
             "--guidance needs classes, and this network was trained without: give a --guide too"
         )

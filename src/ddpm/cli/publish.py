@@ -80,7 +80,10 @@ def write_repository(
 
     c, licences = checkpoint, Licences(options.license, options.data_license)
     trust = write_diffusers(c, folder)  # first: it refuses a folder that is in use
-    save(folder / "model.safetensors", c.net, c.config, c.data, c.step, c.images_seen, c.weights)
+    save(
+        folder / "model.safetensors", c.net, c.config, c.data, c.step, c.images_seen, c.weights,
+        guide=c.guide,
+    )  # fmt: skip
     write_toml(c.config, folder / "config.toml")
     generate(c, SAMPLES, device=device_for(options.device)).save(folder / "samples.png")
     for i, report in enumerate(reports):

@@ -162,7 +162,7 @@ def sample_config(checkpoint: Checkpoint, ask: Sample) -> SampleConfig:
     Raises UserError for a choice out of range.
     """
     chosen = with_options(checkpoint.config.sample, **vars(ask.settings))
-    if ask.label is None:
+    if ask.label is None and checkpoint.guide is None:
         chosen = replace(chosen, guidance=0.0)
     steps = min(chosen.steps, MAX_STEPS, checkpoint.diffusion.T)
     return validated(SampleConfig, vars(replace(chosen, steps=steps)))

@@ -98,7 +98,7 @@ class ModelStore:
             "name": name, "title": printable(title), "about": printable(about),
             "bundled": name in BUNDLED, "shape": data.shape, "classes": data.classes,
             "T": checkpoint.diffusion.T, "sample": asdict(checkpoint.config.sample),
-            "judged": classifier_kind(data) is not None,
+            "judged": classifier_kind(data) is not None, "guided": checkpoint.guide is not None,
         }  # fmt: skip
 
     def _version(self, name: str) -> float:

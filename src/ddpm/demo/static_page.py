@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, load, without_paths
+from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, load, without_guide, without_paths
 from ..checkpoint.diffusers import is_diffusers
 from ..checkpoint.onnx import require_libraries, write_onnx
 from ..config import SampleConfig
@@ -70,7 +70,8 @@ def write_page(
         raise UserError(f"{folder} is not empty: name another folder, or add --overwrite")
     require_libraries()
     require_writable(folder)
-    checkpoint, settings = without_paths(checkpoint), page_settings(checkpoint.config.sample)
+    checkpoint = without_guide(without_paths(checkpoint))
+    settings = page_settings(checkpoint.config.sample)
     page = page_files(checkpoint, settings, read_runtime(runtime), shown_name(name))
     for path, data in page.items():
         make_folder((folder / path).parent)

@@ -21,6 +21,7 @@ from ..generation.generate import (
     denoise_trajectory,
     guided_denoiser,
     network_evaluations,
+    own_guide,
     times_of,
 )
 from ..generation.output import spread
@@ -67,7 +68,8 @@ def frames(checkpoint: Checkpoint, ask: Sample, edit: Edit | None = None) -> Ite
             )
         if frame and step == steps:
             asked = checkpoint.conditional and ask.label is not None
-            nfe = network_evaluations(settings, checkpoint.diffusion, asked, edit)
+            guided = own_guide(checkpoint, settings) is not None
+            nfe = network_evaluations(settings, checkpoint.diffusion, asked, edit, guided)
             frame |= {"nfe": nfe, "seconds": round(seconds, 2), "times": times}
         yield frame
         start = time.perf_counter()  # others had their turns meanwhile
@@ -84,16 +86,17 @@ def states(
     check_memory(checkpoint, n, n, settings, y is not None)
     noise = noise_of(ask, n, data, device)
     null = len(data.classes)
+    guide = None if checkpoint.guide is None else checkpoint.guide.net
     if edit is not None or ask.fork is None:
-        return denoise_trajectory(net, diffusion, noise, y, settings, null, edit)
+        return denoise_trajectory(net, diffusion, noise, y, settings, null, edit, guide)
     times = times_of(settings, diffusion)
     forked = replace(ask, label=ask.fork.label, settings=replace(
         ask.settings, guidance=ask.fork.guidance))  # fmt: skip
     earlier = guided_denoiser(
         net, diffusion, labels_of(forked.label, n, data, device),
-        sample_config(checkpoint, forked), null,
+        sample_config(checkpoint, forked), null, guide,
     )  # fmt: skip
-    later = guided_denoiser(net, diffusion, y, settings, null)
+    later = guided_denoiser(net, diffusion, y, settings, null, guide)
     denoise = switched(earlier, later, times[min(ask.fork.step, len(times) - 1)])
     step = named_step(settings.sampler, settings.eta, settings.variance)
     churn = Churn(settings.churn) if settings.churn else None

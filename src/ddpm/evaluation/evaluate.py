@@ -26,6 +26,7 @@ from ..generation.generate import (
     check_memory,
     generate,
     network_evaluations,
+    own_guide,
 )
 from ..generation.settings import check_steps, own_settings
 from ..utils.device import best_device, check_device, place
@@ -111,6 +112,7 @@ def evaluate(
     if isinstance(subject, Checkpoint):
         n, settings = N if n is None else n, settings or subject.config.sample
         guide = load(guide) if isinstance(guide, str | Path) else guide
+        guide = guide or own_guide(subject, settings)
         check_network(subject, reference, settings, guide, likelihood)
         how = sampling_protocol(subject, settings, seed, guide)
     else:

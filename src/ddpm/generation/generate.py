@@ -81,7 +81,8 @@ def generate(
     take turns, and with an edit no class is asked for. `settings` default to those that the
     checkpoint holds, and `device` to the best of this machine. The `guide` is a weaker version of
     the network, such as an early checkpoint of it: images are guided away from its errors, by
-    `settings.guidance`. Several `processes` share the batches, and each returns all images.
+    `settings.guidance`. By default it is the one that the checkpoint carries, if any. Several
+    `processes` share the batches, and each returns all images.
 
     Raises UserError for classes that the network does not know, for more steps than it has times,
     for an edit or a guide that does not fit it, and for images that memory has no room for.
@@ -94,8 +95,8 @@ def generate(
     check_device(str(device))
     checkpoint = on_device(checkpoint, device)
     settings = settings or own_settings(checkpoint.config.sample)
-    weaker = None if guide is None else on_device(guide, device)
-    if weaker is not None:
+    weaker = own_guide(checkpoint, settings) if guide is None else on_device(guide, device)
+    if guide is not None and weaker is not None:
         check_guide(weaker, checkpoint)
         if settings.guidance == 1:
             log.info("guidance is 1, at which a guide changes nothing: set a larger one")
@@ -134,7 +135,13 @@ def on_device(checkpoint: Checkpoint | str | Path, device: torch.device | str) -
         checkpoint = load(checkpoint)
     net = copy.deepcopy(checkpoint.net)
     place(net, device)
-    return replace(checkpoint, net=net, diffusion=checkpoint.diffusion.to(device))
+    guide = None if checkpoint.guide is None else on_device(checkpoint.guide, device)
+    return replace(checkpoint, net=net, diffusion=checkpoint.diffusion.to(device), guide=guide)
+
+
+def own_guide(checkpoint: Checkpoint, settings: SampleConfig) -> Checkpoint | None:
+    """Return the guide that a checkpoint carries; None where there is none, or no guidance."""
+    return None if settings.guidance == 1 else checkpoint.guide
 
 
 def trajectories(
@@ -149,8 +156,10 @@ def trajectories(
 ) -> Iterator[State]:
     """Yield every state, from noise to images, of one batch: the images at `index`, of n.
 
-    `y` has the labels of all n, or is None for no class. The networks run where they are.
+    `y` has the labels of all n, or is None for no class. The networks run where they are; without a
+    `guide`, the one that the checkpoint carries.
     """
+    guide = guide or own_guide(checkpoint, settings)
     data, shape = checkpoint.data, checkpoint.data.shape
     check_edit(edit, data)
     check_memory(checkpoint, n, len(index), settings, y is not None, guide)

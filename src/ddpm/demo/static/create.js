@@ -12,8 +12,9 @@ const COUNTS = [1, 4, 9, 16];
 const COMPARISONS = {
   steps: () => [2, 4, 8, 16, 32, 64].map((steps) => [`${steps} steps`, {steps}]),
   samplers: () => SAMPLERS.map((sampler) => [sampler, {sampler}]),
-  guidance: () => [0, 1, 2, 3, 5].map((guidance) => [guidance === 0 ? 'no class' : `guidance ${guidance}`,
-    {guidance, guidance_above: 0, guidance_below: 1}]),
+  guidance: () => model().guided ? [1, 1.2, 1.5, 2].map((guidance) => [`guidance ${guidance}`, {guidance}])
+    : [0, 1, 2, 3, 5].map((guidance) => [guidance === 0 ? 'no class' : `guidance ${guidance}`,
+      {guidance, guidance_above: 0, guidance_below: 1}]),
 };
 
 /** What is asked of the server for what is on the stage. */
@@ -55,7 +56,7 @@ export function create() {
     value: settings().sigma_min, onchange: (v) => change({sigma_min: v})});
   const eta = slider({label: 'η: noise that DDIM adds', min: 0, max: 1, step: 0.05, value: settings().eta,
     onchange: (v) => change({eta: v})});
-  const guidance = slider({label: 'Guidance: insist on the class', min: 0, max: 8, step: 0.1,
+  const guidance = slider({label: 'Guidance: past no class, or past a weaker network', min: 0, max: 8, step: 0.1,
     value: settings().guidance, onchange: (v) => change({guidance: v})});
   const above = slider({label: 'Guide from this share of T', min: 0, max: 1, step: 0.05,
     value: settings().guidance_above, onchange: (v) => change({guidance_above: v})});
@@ -73,7 +74,7 @@ export function create() {
 
   function fit() {
     const s = settings();
-    const guided = model().classes.length > 0 && state.label !== null;
+    const guided = model().guided || (model().classes.length > 0 && state.label !== null);
     many.choose(count());
     seed.set(state.seed);
     steps.set(s.steps, Math.min(200, model().T));
