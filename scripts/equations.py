@@ -54,6 +54,7 @@ PAPERS = {
     "Equilibrium (arXiv 1706.08500)",
     "Kynkäänniemi et al. 2024": "Applying Guidance in a Limited Interval Improves Sample and "
     "Distribution Quality in Diffusion Models (arXiv 2404.07724)",
+    "Ning et al. 2024": "Elucidating the Exposure Bias in Diffusion Models (arXiv 2308.15321)",
     "Hang et al. 2023": "Efficient Diffusion Training via Min-SNR Weighting Strategy "
     "(arXiv 2303.09556)",
     "Liu et al. 2023": "Flow Straight and Fast: Learning to Generate and Transfer Data with "

@@ -54,12 +54,10 @@ def option(metavar: str | None = None, *short: str, help: str | None = None) -> 
 
 
 READ_MINUTES = tyro.constructors.PrimitiveConstructorSpec[Any](
-    nargs=1,
-    metavar="X",
-    instance_from_str=lambda words: read_minutes(words[0]),
+    nargs=1, metavar="X", instance_from_str=lambda words: read_minutes(words[0]),
     is_instance=lambda value: isinstance(value, int | float),
     str_from_instance=lambda value: [str(value)],
-)
+)  # fmt: skip
 
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 Few = Annotated[int, Field(ge=1, le=64)]
@@ -69,6 +67,7 @@ Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+EpsScale = Annotated[float, Field(ge=0.5, le=2)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 Minutes = Annotated[Positive, READ_MINUTES]
@@ -191,6 +190,8 @@ class SampleConfig:
     """Noise that DDIM adds in each step: 0 none, 1 as much as DDPM."""
     variance: Variance = "beta-tilde"
     """Variance of the noise that DDPM adds."""
+    eps_scale: EpsScale = 1.0
+    """Divide the noise that is predicted by this: 1.01 leaves more contrast and texture."""
     churn: NonNegative = 0.0
     """Noise added back before each step (EDM's S_churn); not where an image is painted into."""
     guidance: NonNegative = 1.0
@@ -225,8 +226,7 @@ class Config:
     root: Annotated[str, option("FOLDER")] = "data"
     """Folder of the named data sets; they are downloaded to it."""
     channels: Annotated[Literal[1, 3, 4] | None, option()] = None
-    """1 learns gray, 3 colour, 4 colour and transparency. By default as the images are, and what is
-    transparent is laid on the background."""
+    """1 learns gray, 3 colour, 4 transparency too. By default as the images are, on background."""
     background: Annotated[str, option("COLOUR")] = "white"
     """What transparent images are laid on: a name, or #rrggbb."""
     labels: bool = True

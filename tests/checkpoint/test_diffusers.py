@@ -142,7 +142,7 @@ def test_bundled_weights_are_the_same_function_and_images(name, tmp_path):
 @torch.inference_mode()
 def test_other_processes_carry_their_code(diffusion, unet, tmp_path):
     sampler = "ddpm" if diffusion.learned_variance else "heun"
-    sample = SampleConfig(sampler, steps=5, spacing="log-snr")
+    sample = SampleConfig(sampler, steps=5, spacing="log-snr", eps_scale=1.02)
     checkpoint = random_checkpoint({**NETWORKS, **OTHERS}[unet], diffusion=diffusion, sample=sample)
     assert write_diffusers(checkpoint, tmp_path)
     assert read_diffusers(tmp_path).config == checkpoint.config
@@ -158,7 +158,9 @@ def test_other_processes_carry_their_code(diffusion, unet, tmp_path):
 @pytest.mark.parametrize("sampler", ["ddim", "heun"])
 def test_the_pipeline_asks_for_classes(sampler, tmp_path):
     """Settings of every sampler pass, and names, numbers and no class do."""
-    sample = SampleConfig(sampler, steps=3, spacing="log-snr", eta=0.5, guidance=2.0)
+    sample = SampleConfig(
+        sampler, steps=3, spacing="log-snr", eta=0.5, guidance=2.0, eps_scale=1.02
+    )
     checkpoint = random_checkpoint(OTHERS["folded"], classes=("cat", "dog"), sample=sample)
     write_diffusers(checkpoint, tmp_path)
     pipeline = loaded(tmp_path)

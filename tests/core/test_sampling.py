@@ -24,7 +24,7 @@ from ddpm import (
     sigmoid,
     timesteps,
 )
-from ddpm.core.sampling import SAMPLERS, named_step
+from ddpm.core.sampling import SAMPLERS, eps_scaled, named_step
 from ddpm.core.schedule import SCHEDULES, edm, zero_terminal_snr
 from ddpm.core.types import SamplerName, ScheduleName, Spacing
 
@@ -339,6 +339,37 @@ def test_a_denoiser_is_the_network_and_the_class():
     pred = diffusion.denoiser(net, torch.tensor([2, 3]))(x, 5)
     assert pred.x0[:, 0, 0, 0].tolist() == [2, 3]
     torch.testing.assert_close(diffusion.q_sample(pred.x0, 5, pred.eps), x)
+
+
+def test_scaled_noise_agrees_with_x_t_and_is_clipped_as_predictions_are():
+    diffusion, x_t = Diffusion(linear(10), "x0"), torch.linspace(-3, 3, 8).view(2, 1, 2, 2)
+    open_ended = Diffusion(linear(10), "x0", clip=None)
+    denoise = closed_form_gaussian(diffusion, mean=0.0, var=0.25)
+    assert eps_scaled(diffusion, denoise, 1.0) is denoise
+    pred = eps_scaled(open_ended, denoise, 1.25)(x_t, 5)
+    torch.testing.assert_close(pred.eps, denoise(x_t, 5).eps / 1.25)
+    for of in (open_ended, diffusion):
+        pred = eps_scaled(of, denoise, 1.25)(x_t, 5)
+        torch.testing.assert_close(of.q_sample(pred.x0, 5, pred.eps), x_t)
+    assert pred.x0.abs().max() == 1
+
+
+@pytest.mark.parametrize("step", [ddim_step, dpmpp_step, STEPS["dpm++sde"], heun_step])
+def test_scaled_noise_undoes_what_a_network_takes_too_much(step):
+    """A network whose ε̂ is 3 % too large makes, at λ = 1.03, the images of the exact one."""
+    diffusion = doubles(edm(1000))
+    exact = closed_form_gaussian(diffusion, mean=0.3, var=0.25)
+    times = timesteps(diffusion.schedule, 12, "rho", 0.02)
+
+    def greedy(x_t, t):
+        eps, a = 1.03 * exact(x_t, t).eps, diffusion.schedule.at(t)
+        return Prediction((x_t - (1 - a).sqrt() * eps) / a.sqrt(), eps)
+
+    def made(denoise):
+        return last(sample(diffusion, denoise, normal(50), times, step))
+
+    assert not torch.allclose(made(greedy), made(exact), atol=1e-3)
+    torch.testing.assert_close(made(eps_scaled(diffusion, greedy, 1.03)), made(exact))
 
 
 @pytest.mark.parametrize("step", [ddim_step, dpmpp_step, STEPS["dpm++sde"], heun_step])

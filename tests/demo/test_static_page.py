@@ -185,7 +185,7 @@ def test_each_sampler_steps_as_ours_for_each_target(modules, sampler, target):
     diffusion = Diffusion(schedule, target)
     settings = SampleConfig(
         sampler=sampler, steps=7, spacing="root", eta=0.5, guidance=1.7, guidance_above=0.3,
-        guidance_below=0.9,
+        guidance_below=0.9, eps_scale=1.02,
     )  # fmt: skip
     asks = [
         {"label": 1, "steps": 7, "guidance": 1.7},

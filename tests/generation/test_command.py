@@ -255,6 +255,7 @@ def test_settings_of_sampling_are_all_options(digits, tmp_path):
     """Each changes what the manifest says of the images."""
     given = {
         "sampler": "ddpm", "steps": 7, "spacing": "rho", "sigma_min": 0.1, "variance": "beta",
+        "eps_scale": 1.01,
         "churn": 0.5, "guidance": 1.5, "guidance_above": 0.2, "guidance_below": 0.9,
     }  # fmt: skip
     assert {*given, "eta"} == {field.name for field in fields(SampleConfig)}

@@ -22,6 +22,7 @@ from ..checkpoint.header import Header, header_of
 from ..checkpoint.run_dir import find_checkpoint
 from ..config import (
     Count,
+    EpsScale,
     NonNegative,
     SampleConfig,
     Seed,
@@ -57,7 +58,7 @@ class SamplingOptions:
     """What generating and scoring have in common."""
 
     steps: Annotated[Count | None, option("N")] = None
-    """Steps from noise to an image. This and the next eight: by default as the checkpoint says."""
+    """Steps from noise to an image. This and the next nine: by default as the checkpoint says."""
     sampler: Annotated[SamplerName | None, option()] = None
     """Method of the steps from noise to images."""
     spacing: Annotated[Spacing | None, option()] = None
@@ -66,6 +67,8 @@ class SamplingOptions:
     """Noise from which the last step leads to an image, by the spacings rho and log-snr."""
     eta: Annotated[Share | None, option("X")] = None
     """Noise that ddim adds in each step: 0 none, 1 as much as ddpm."""
+    eps_scale: Annotated[EpsScale | None, option("X")] = None
+    """Divide the noise that is predicted by this: 1.01 leaves more contrast and texture."""
     churn: Annotated[NonNegative | None, option("X")] = None
     """Noise that is added back before each step, whatever the sampler: EDM's S_churn."""
     variance: Annotated[Variance | None, option()] = None

@@ -160,6 +160,28 @@ def timesteps(
     return times[::-1]
 
 
+def eps_scaled(diffusion: Diffusion, denoise: Denoiser, scale: float) -> Denoiser:
+    """x̂_0 = (x_t − √(1−ᾱ_t) ε̂/λ) / √ᾱ_t,  clipped, and the ε̂ of that x̂_0
+    [Ning et al. 2024, Epsilon Scaling, with the same λ at all times]
+
+    A network is trained on noised images, and samples from what it has made itself, where it takes
+    too much for noise: contrast and texture are lost. `scale` is λ; a little above 1, such as 1.01,
+    leaves them. 1 is `denoise` as it is.
+    """
+    if scale == 1:
+        return denoise
+
+    def scaled(x_t: Tensor, t: int) -> Prediction:
+        pred, alpha_bar = denoise(x_t, t), diffusion.schedule.at(t)
+        signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        x0 = (x_t - noise * pred.eps / scale) / signal
+        if diffusion.clip is not None:
+            x0 = x0.clamp(-diffusion.clip, diffusion.clip)
+        return Prediction(x0, (x_t - signal * x0) / noise, pred.v)
+
+    return scaled
+
+
 class Churn(NamedTuple):
     """σ_t̂ = (1 + γ) σ_t,  γ = min(S_churn/S, √2 − 1) if S_tmin ≤ σ_t ≤ S_tmax, else 0
     [EDM, Algorithm 2: S_churn, S_tmin, S_tmax and S_noise]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..config import STRICT, SampleConfig, Share, validated
+from ..config import STRICT, EpsScale, SampleConfig, Share, validated
 from ..core.types import SamplerName, Spacing
 from ..generation.settings import with_options
 from ..utils.errors import UserError
@@ -47,6 +47,7 @@ class Settings:
     spacing: Spacing | None = None
     sigma_min: Annotated[float, Field(ge=0, le=1)] | None = None
     eta: Share | None = None
+    eps_scale: EpsScale | None = None
     guidance: Annotated[float, Field(ge=0, le=20)] | None = None
     guidance_above: Share | None = None
     guidance_below: Share | None = None

@@ -16,7 +16,7 @@ from ..config import DataInfo, SampleConfig
 from ..core.diffusion import Diffusion
 from ..core.editing import inpaint, invert, slerp
 from ..core.guidance import autoguided, guided, in_interval
-from ..core.sampling import Churn, State, named_step, sample, timesteps
+from ..core.sampling import Churn, State, eps_scaled, named_step, sample, timesteps
 from ..core.schedule import Schedule
 from ..core.types import Denoiser, Net, Noise
 from ..utils.device import best_device, check_device, place
@@ -216,14 +216,15 @@ def guided_denoiser(
     guide: Net | None = None,
 ) -> Denoiser:
     """Return the network's denoiser with the guidance that the settings ask for: by the guide,
-    where there is one, and else by the network itself without a class."""
+    where there is one, and else by the network itself without a class; and its ε̂ scaled."""
     scale = settings.guidance
     if guide is None:
         strong, plain = guided(net, scale, null), guided(net, 0 if scale == 0 else 1, null)
     else:
         strong, plain = autoguided(net, guide, scale), net
     low, high = settings.guidance_above * diffusion.T, settings.guidance_below * diffusion.T
-    return in_interval(diffusion.denoiser(strong, y), diffusion.denoiser(plain, y), low, high)
+    denoise = in_interval(diffusion.denoiser(strong, y), diffusion.denoiser(plain, y), low, high)
+    return eps_scaled(diffusion, denoise, settings.eps_scale)
 
 
 def times_of(settings: SampleConfig, diffusion: Diffusion, edit: Edit | None = None) -> list[int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...core.diffusion import Diffusion
 from ...core.guidance import guided, in_interval
-from ...core.sampling import Churn, named_step, sample, timesteps
+from ...core.sampling import Churn, eps_scaled, named_step, sample, timesteps
 from ...core.schedule import named_schedule
 
 
@@ -59,7 +59,7 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
         strong = diffusion.denoiser(guided(net, scale, null), y)
         plain = diffusion.denoiser(guided(net, 0 if scale == 0 else 1, null), y)
         low, high = s["guidance_above"] * d["T"], s["guidance_below"] * d["T"]
-        denoise = in_interval(strong, plain, low, high)
+        denoise = eps_scaled(diffusion, in_interval(strong, plain, low, high), s["eps_scale"])
         step = named_step(s["sampler"], s["eta"], s["variance"])
         churn = Churn(s["churn"]) if s["churn"] else None
         with self.progress_bar(total=len(times) - 1) as bar:

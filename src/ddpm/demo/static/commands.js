@@ -5,7 +5,7 @@ import {model, state} from './state.js';
 // What a view gives as `asked`: {n, seed, settings, guided}, and of an edit, by the names of the
 // command's options, what it begins with.
 
-const SETTINGS = ['sampler', 'steps', 'spacing', 'sigma_min', 'eta', 'guidance', 'guidance_above', 'guidance_below'];
+const SETTINGS = ['sampler', 'steps', 'spacing', 'sigma_min', 'eta', 'eps_scale', 'guidance', 'guidance_above', 'guidance_below'];
 
 const quoted = (text) => /^[\w./-]+$/.test(text) && !text.startsWith('-') ? text
   : `'${text.replaceAll("'", "'\\''")}'`;

@@ -56,6 +56,8 @@ export function create() {
     value: settings().sigma_min, onchange: (v) => change({sigma_min: v})});
   const eta = slider({label: 'η: noise that DDIM adds', min: 0, max: 1, step: 0.05, value: settings().eta,
     onchange: (v) => change({eta: v})});
+  const scale = slider({label: 'λ: divide the predicted noise by it', min: 0.95, max: 1.05, step: 0.005,
+    value: settings().eps_scale, onchange: (v) => change({eps_scale: v})});
   const guidance = slider({label: 'Guidance: past no class, or past a weaker network', min: 0, max: 8, step: 0.1,
     value: settings().guidance, onchange: (v) => change({guidance: v})});
   const above = slider({label: 'Guide from this share of T', min: 0, max: 1, step: 0.05,
@@ -68,8 +70,8 @@ export function create() {
   const reset = button('As the network likes it', () => update({settings: {}}), {class: 'quiet'});
   const rail = el('aside', {class: 'rail', 'aria-label': 'Controls'},
     modelCards(), forked, classChips(), many.node, seed.node, steps.node,
-    el('details', {}, el('summary', {}, 'More'), sampler.node, eta.node, spacing.node, least.node, guidance.node,
-      above.node, below.node, reset),
+    el('details', {}, el('summary', {}, 'More'), sampler.node, eta.node, spacing.node, least.node, scale.node,
+      guidance.node, above.node, below.node, reset),
     el('div', {class: 'compare'}, el('h2', {}, 'Compare, with the same seed'), Object.values(compare)));
 
   function fit() {
@@ -82,6 +84,7 @@ export function create() {
     spacing.choose(s.spacing);
     least.set(s.sigma_min);
     eta.set(s.eta);
+    scale.set(s.eps_scale);
     guidance.set(s.guidance);
     above.set(s.guidance_above);
     below.set(s.guidance_below);

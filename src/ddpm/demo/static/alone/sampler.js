@@ -115,14 +115,17 @@ export async function* sample(model, net, noise, { label, steps, guidance, start
   }
 }
 
-/** x̂_0, clipped, and the ε̂ that goes with it, with guidance at the times that the settings name. */
+/** x̂_0, clipped, and the ε̂ that goes with it, with guidance at the times that the settings name, and
+ * ε̂ scaled [Ning et al. 2024]. */
 async function predict(model, net, x_t, t, label, guidance) {
-  const { guidance_above: above, guidance_below: below } = model.settings;
+  const { guidance_above: above, guidance_below: below, eps_scale: scale } = model.settings;
   const inside = above * model.T < t && t <= below * model.T;
   const out = await guided(model, net, x_t, t, label, inside || guidance === 0 ? guidance : 1);
   const a = at(model, t), signal = Math.sqrt(a), noise = Math.sqrt(1 - a);
-  const x0 = sum(reading(model, t), { x_t, out }).map((v) => Math.min(1, Math.max(-1, v)));
-  return { x0, eps: x0.map((v, i) => (x_t[i] - signal * v) / noise) };
+  const clipped = (v) => Math.min(1, Math.max(-1, v));
+  const of = (x0) => ({ x0, eps: x0.map((v, i) => (x_t[i] - signal * v) / noise) });
+  const pred = of(sum(reading(model, t), { x_t, out }).map(clipped));
+  return scale === 1 ? pred : of(pred.eps.map((v, i) => clipped((x_t[i] - noise * v / scale) / signal)));
 }
 
 /** out(∅) + scale (out(c) − out(∅))   [Ho and Salimans 2022, Eq. 6] */
