@@ -19,9 +19,9 @@ from ..generation.generate import (
     check_memory,
     cycle_labels,
     denoise_trajectory,
+    guide_of,
     guided_denoiser,
     network_evaluations,
-    own_guide,
     times_of,
 )
 from ..generation.output import spread
@@ -68,7 +68,7 @@ def frames(checkpoint: Checkpoint, ask: Sample, edit: Edit | None = None) -> Ite
             )
         if frame and step == steps:
             asked = checkpoint.conditional and ask.label is not None
-            guided = own_guide(checkpoint, settings) is not None
+            guided = guide_of(checkpoint, settings) is not None
             nfe = network_evaluations(settings, checkpoint.diffusion, asked, edit, guided)
             frame |= {"nfe": nfe, "seconds": round(seconds, 2), "times": times}
         yield frame

@@ -25,8 +25,8 @@ from ..generation.generate import (
     check_guide,
     check_memory,
     generate,
+    guide_of,
     network_evaluations,
-    own_guide,
 )
 from ..generation.settings import check_steps, own_settings
 from ..utils.device import best_device, check_device, place
@@ -111,8 +111,7 @@ def evaluate(
         )  # fmt: skip
     if isinstance(subject, Checkpoint):
         n, settings = N if n is None else n, settings or subject.config.sample
-        guide = load(guide) if isinstance(guide, str | Path) else guide
-        guide = guide or own_guide(subject, settings)
+        guide = guide_of(subject, settings, guide)
         check_network(subject, reference, settings, guide, likelihood)
         how = sampling_protocol(subject, settings, seed, guide)
     else:

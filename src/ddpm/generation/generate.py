@@ -95,8 +95,9 @@ def generate(
     check_device(str(device))
     checkpoint = on_device(checkpoint, device)
     settings = settings or own_settings(checkpoint.config.sample)
-    weaker = own_guide(checkpoint, settings) if guide is None else on_device(guide, device)
-    if guide is not None and weaker is not None:
+    weaker = guide_of(checkpoint, settings, guide)
+    if weaker is not None:
+        weaker = on_device(weaker, device)
         check_guide(weaker, checkpoint)
         if settings.guidance == 1:
             log.info("guidance is 1, at which a guide changes nothing: set a larger one")
@@ -139,9 +140,14 @@ def on_device(checkpoint: Checkpoint | str | Path, device: torch.device | str) -
     return replace(checkpoint, net=net, diffusion=checkpoint.diffusion.to(device), guide=guide)
 
 
-def own_guide(checkpoint: Checkpoint, settings: SampleConfig) -> Checkpoint | None:
-    """Return the guide that a checkpoint carries; None where there is none, or no guidance."""
-    return None if settings.guidance == 1 else checkpoint.guide
+def guide_of(
+    checkpoint: Checkpoint, settings: SampleConfig, given: Checkpoint | str | Path | None = None
+) -> Checkpoint | None:
+    """Return what guides a network: what is given, or else, if there is to be guidance, what its
+    own file carries."""
+    if given is None:
+        return None if settings.guidance == 1 else checkpoint.guide
+    return given if isinstance(given, Checkpoint) else load(given)
 
 
 def trajectories(
@@ -159,7 +165,7 @@ def trajectories(
     `y` has the labels of all n, or is None for no class. The networks run where they are; without a
     `guide`, the one that the checkpoint carries.
     """
-    guide = guide or own_guide(checkpoint, settings)
+    guide = guide_of(checkpoint, settings, guide)
     data, shape = checkpoint.data, checkpoint.data.shape
     check_edit(edit, data)
     check_memory(checkpoint, n, len(index), settings, y is not None, guide)
