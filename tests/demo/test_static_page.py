@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ddpm.checkpoint import onnx as exporting
-from ddpm.checkpoint.checkpoint import PRETRAINED, build, load, save
+from ddpm.checkpoint.checkpoint import PRETRAINED, build, load, save, without_guide
 from ddpm.cli.main import main
 from ddpm.config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig
 from ddpm.core.diffusion import Diffusion
@@ -232,10 +232,12 @@ def test_images_are_those_of_generate(page, small):
 def test_images_of_bundled_weights_are_those_of_generate(browser, package, name, tmp_path):
     words = ["--static", str(tmp_path / "some" / "digits"), "--runtime", str(package)]
     assert main(["demo", name, *words]) == 0
-    page, checkpoint = visit(browser, tmp_path), load(name)
+    page, checkpoint = visit(browser, tmp_path), without_guide(load(name))
     own = checkpoint.config.sample
     plain = {"seed": 11, "label": None, "steps": own.steps, "guidance": own.guidance}
     compare(page, checkpoint, [plain | {"label": 3}, plain] if checkpoint.conditional else [plain])
+    if load(name).guide is not None:
+        assert text(page, "#command").startswith(f"ddpm generate {name} --n 1 --guidance 1 ")
     page.close()
 
 

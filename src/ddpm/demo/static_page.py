@@ -70,9 +70,10 @@ def write_page(
         raise UserError(f"{folder} is not empty: name another folder, or add --overwrite")
     require_libraries()
     require_writable(folder)
+    command = {"name": shown_name(name), "guided": checkpoint.guide is not None}
     checkpoint = without_guide(without_paths(checkpoint))
     settings = page_settings(checkpoint.config.sample)
-    page = page_files(checkpoint, settings, read_runtime(runtime), shown_name(name))
+    page = page_files(checkpoint, settings, read_runtime(runtime), command)
     for path, data in page.items():
         make_folder((folder / path).parent)
         with atomic_write(folder / path) as beside:
@@ -103,12 +104,15 @@ def shown_name(name: str | Path) -> str:
 
 
 def page_files(
-    checkpoint: Checkpoint, settings: SampleConfig, runtime: Runtime, name: str
+    checkpoint: Checkpoint, settings: SampleConfig, runtime: Runtime, command: dict[str, Any]
 ) -> dict[str, bytes]:
-    """Return the bytes of every file of the page by its path; that of the page itself is last."""
+    """Return the bytes of every file of the page by its path; that of the page itself is last.
+
+    `command`: what the network is called in a command, and whether it is guided by another there.
+    """
     wasm, network = Packed(WASM, packed(runtime.wasm)), Packed(NETWORK, packed(onnx(checkpoint)))
     about = describe(checkpoint, settings) | {
-        "name": name, "runtime": {**wasm.said(), "version": runtime.version},
+        **command, "runtime": {**wasm.said(), "version": runtime.version},
         "network": network.said(), "film": {"name": FILM, "columns": COLUMNS},
     }  # fmt: skip
     own = {path.relative_to(ALONE).as_posix(): path for path in ALONE.rglob("*") if path.is_file()}

@@ -177,6 +177,7 @@ function tell() {
   const words = ['ddpm generate', model.name, '--n 1'];
   if (classes.length && label !== null) words.push(`--label ${quoted(classes[label])}`);
   if (classes.length) words.push(`--guidance ${label === null ? 0 : guidance}`);
+  else if (model.guided) words.push('--guidance 1');  // the page has no room for the guide
   find('command').textContent = [...words, `--steps ${steps} --seed ${seed}`].join(' ');
 }
 
