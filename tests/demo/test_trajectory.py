@@ -1,5 +1,6 @@
 """Images that are generated live."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -81,6 +82,22 @@ def test_a_class_that_the_network_does_not_know(digits):
 def test_steps_are_limited_to_the_times_there_are_and_no_class_is_no_guidance(digits):
     assert sample_config(digits, Sample("mnist", settings=Settings(steps=1000))).steps == 1000
     assert sample_config(digits, Sample("mnist", label=None)).guidance == 0
+
+
+def test_a_network_is_guided_by_what_its_file_carries(digits):
+    weaker = copy.deepcopy(digits.net)
+    torch.nn.init.zeros_(weaker.conv_out.weight)
+    carrying = replace(digits, guide=replace(digits, net=weaker))
+    always = replace(FEW, guidance=1.5, guidance_above=0.0, guidance_below=1.0)
+    for label in ("", None):
+        ask = Sample("mnist", n=2, label=label, settings=always)
+        own = sample_config(carrying, ask)
+        assert own.guidance == 1.5
+        last = film(carrying, ask)[-1]
+        assert last["nfe"] == 8
+        if label is not None:
+            assert last["x"] == png(generate(carrying, 2, settings=own).images)
+        assert last["x"] != film(digits, ask)[-1]["x"]
 
 
 def test_a_fork_with_the_same_choice_changes_nothing(digits):
