@@ -149,11 +149,22 @@ def load(path: str | Path) -> Checkpoint:
     """
     bundled, path = path in PRETRAINED, find_checkpoint(path)
     tensors, header = load_tensors(path, Header)
-    of_guide = under_prefix(GUIDE, tensors) if header.guide else {}
-    own = {k: v for k, v in tensors.items() if not (header.guide and k.startswith(GUIDE))}
-    net, diffusion = rebuild(path, header.config, header.data, own)
+    guide = None
+    if header.guide is not None:
+        config = replace(header.config, unet=header.guide)
+        of_guide = replace(header, config=config, step=0, images_seen=0)
+        guide = restored(path, of_guide, under_prefix(GUIDE, tensors))
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(GUIDE)}
+    trusted = bundled or is_of_run(path, header.config)
+    return replace(restored(path, header, tensors), guide=guide, trusted=trusted)
+
+
+def restored(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> Checkpoint:
+    """Return the network of the file at `path` that a header describes, for use. Raises UserError
+    where the weights are not those of it, or no numbers."""
+    net, diffusion = rebuild(path, header.config, header.data, tensors)
     require_finite(path, net.state_dict())
-    checkpoint = Checkpoint(
+    return Checkpoint(
         net.eval().requires_grad_(False),
         diffusion,
         header.config,
@@ -161,15 +172,7 @@ def load(path: str | Path) -> Checkpoint:
         header.step,
         header.images_seen,
         header.weights,
-        trusted=bundled or is_of_run(path, header.config),
     )
-    if header.guide is None:
-        return checkpoint
-    config = replace(header.config, unet=header.guide)
-    weaker, _ = rebuild(path, config, header.data, of_guide)
-    require_finite(path, weaker.state_dict())
-    guide = Checkpoint(weaker.eval().requires_grad_(False), diffusion, config, header.data, 0, 0)
-    return replace(checkpoint, guide=guide)
 
 
 def is_of_run(path: Path, config: Config) -> bool:

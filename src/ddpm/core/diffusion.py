@@ -107,6 +107,12 @@ class Diffusion:
             x0 = c_skip * x_t / signal + c_out * out
         else:
             x0 = out
+        return self.prediction(x0, x_t, t, v)
+
+    def prediction(self, x0: Tensor, x_t: Tensor, t: Time, v: Tensor | None = None) -> Prediction:
+        """Return x̂_0, clipped, and the ε̂ that agrees with it on x_t."""
+        alpha_bar = self.schedule.at(t, x_t.ndim)
+        signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         if self.clip is not None:
             x0 = x0.clamp(-self.clip, self.clip)
         return Prediction(x0, (x_t - signal * x0) / noise, v)

@@ -172,12 +172,9 @@ def eps_scaled(diffusion: Diffusion, denoise: Denoiser, scale: float) -> Denoise
         return denoise
 
     def scaled(x_t: Tensor, t: int) -> Prediction:
-        pred, alpha_bar = denoise(x_t, t), diffusion.schedule.at(t)
-        signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-        x0 = (x_t - noise * pred.eps / scale) / signal
-        if diffusion.clip is not None:
-            x0 = x0.clamp(-diffusion.clip, diffusion.clip)
-        return Prediction(x0, (x_t - signal * x0) / noise, pred.v)
+        pred, a = denoise(x_t, t), diffusion.schedule.at(t)
+        x0 = (x_t - (1 - a).sqrt() * pred.eps / scale) / a.sqrt()
+        return diffusion.prediction(x0, x_t, t, pred.v)
 
     return scaled
 

@@ -95,9 +95,9 @@ def generate(
     check_device(str(device))
     checkpoint = on_device(checkpoint, device)
     settings = settings or own_settings(checkpoint.config.sample)
-    weaker = guide_of(checkpoint, settings, guide)
+    given = None if guide is None else on_device(guide, device)
+    weaker = guide_of(checkpoint, settings, given)
     if weaker is not None:
-        weaker = on_device(weaker, device)
         check_guide(weaker, checkpoint)
         if settings.guidance == 1:
             log.info("guidance is 1, at which a guide changes nothing: set a larger one")
