@@ -33,9 +33,7 @@ from .utils.numbers import read_minutes
 
 NAMED_SETS = ("mnist5k", "mnist", "fashion-mnist", "cifar10", "celeba")
 ClassesFrom = Literal["auto", "folders", "names"]
-
 STRICT = ConfigDict(extra="forbid")
-
 MAX_BYTES = 16_000  # of a config's file, which has about a thousand
 MAX_ERRORS = 20  # that a message lists one by one
 
@@ -200,6 +198,8 @@ class SampleConfig:
     """Guide only at times above this share of T: below, it costs time and helps little."""
     guidance_below: Share = 1.0
     """Guide only at times up to this share of T: above, it makes images of a class alike."""
+    precision: Literal["no", "bf16"] = "no"
+    """Mixed precision; no is plain float32, and so is bf16 where the device has none."""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def small(tmp_path_factory):
     all that the bundled digits' have."""
     torch.manual_seed(0)
     sampling = SampleConfig(
-        steps=16, spacing="root", eta=0.6, guidance=1.6, guidance_above=0.7
+        steps=16, spacing="root", eta=0.6, guidance=1.6, guidance_above=0.7, precision="bf16"
     )  # fmt: skip
     unet = UNetConfig(channels=16, mults=(1,), blocks=1, attention=(), groups=4, patch=4)
     config = Config(unet=unet, sample=sampling)
@@ -236,8 +236,9 @@ def test_images_of_bundled_weights_are_those_of_generate(browser, package, name,
     own = checkpoint.config.sample
     plain = {"seed": 11, "label": None, "steps": own.steps, "guidance": own.guidance}
     compare(page, checkpoint, [plain | {"label": 3}, plain] if checkpoint.conditional else [plain])
-    if load(name).guide is not None:
-        assert text(page, "#command").startswith(f"ddpm generate {name} --n 1 --guidance 1 ")
+    command = text(page, "#command")
+    assert (load(name).guide is not None) == ("--n 1 --guidance 1 " in command)
+    assert (own.precision == "bf16") == (" --precision no " in command)
     page.close()
 
 
@@ -252,7 +253,8 @@ def compare(page, checkpoint, asks):
 @torch.inference_mode()
 def generated(checkpoint, seed, label, steps, guidance, start=None):
     c, shape = checkpoint, checkpoint.data.shape
-    settings = replace(c.config.sample, steps=steps, guidance=float(guidance))
+    own = replace(c.config.sample, precision="no")
+    settings = replace(own, steps=steps, guidance=float(guidance))
     y = None if label is None else torch.tensor([label])
     if start is None:
         *_, last = trajectories(c, 1, range(1), seed, y, settings)
@@ -299,9 +301,12 @@ def test_what_is_asked_for_is_drawn_and_has_an_address(page, site, browser, smal
     page.get_by_label("Seed").fill("5")
     wait(page, "document.querySelector('#made button[title=\"7, seed 5\"]')")
     wait(page, "document.querySelector('#where').textContent === '16 steps, done'")
-    command = "ddpm generate MODEL --n 1 --label 7 --guidance 1.6 --steps 16 --seed 5"
+    command = (
+        "ddpm generate MODEL --n 1 --label 7 --guidance 1.6 --precision no --steps 16 --seed 5"
+    )
     assert text(page, "#command") == command
-    wanted = generate(small, 1, seed=5, labels="7").images.flatten().numpy()
+    settings = replace(load(small).config.sample, precision="no")
+    wanted = generate(small, 1, seed=5, labels="7", settings=settings).images.flatten().numpy()
     assert np.abs(np.array(contents(page, "#x_t")) - wanted.astype(int)).max() <= 2
     assert page.url.endswith("digits/#class=7&guidance=1.6&steps=16&seed=5")
     other = visit(browser, site, page.url.partition("digits/")[2])

@@ -251,11 +251,12 @@ def test_without_a_checkpoint_the_bundled_weights_are_used(tmp_path, monkeypatch
     assert "there is no checkpoint at mnist/model.safetensors" in capsys.readouterr().err
 
 
-def test_settings_of_sampling_are_all_options(digits, tmp_path):
+def test_settings_of_sampling_are_all_options(digits, tmp_path, monkeypatch):
     """Each changes what the manifest says of the images."""
+    monkeypatch.setattr("ddpm.generation.generate.has_bfloat16", lambda device: True)
     given = {
         "sampler": "ddpm", "steps": 7, "spacing": "rho", "sigma_min": 0.1, "variance": "beta",
-        "eps_scale": 1.01,
+        "eps_scale": 1.01, "precision": "bf16",
         "churn": 0.5, "guidance": 1.5, "guidance_above": 0.2, "guidance_below": 0.9,
     }  # fmt: skip
     assert {*given, "eta"} == {field.name for field in fields(SampleConfig)}

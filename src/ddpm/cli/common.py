@@ -58,7 +58,7 @@ class SamplingOptions:
     """What generating and scoring have in common."""
 
     steps: Annotated[Count | None, option("N")] = None
-    """Steps from noise to an image. This and the next nine: by default as the checkpoint says."""
+    """Steps from noise to an image. This and the next ten: by default as the checkpoint says."""
     sampler: Annotated[SamplerName | None, option()] = None
     """Method of the steps from noise to images."""
     spacing: Annotated[Spacing | None, option()] = None
@@ -79,6 +79,8 @@ class SamplingOptions:
     """Guide only at times above this share of T."""
     guidance_below: Annotated[Share | None, option("X")] = None
     """Guide only at times up to this share of T."""
+    precision: Annotated[Literal["no", "bf16"] | None, option()] = None
+    """Mixed precision: bf16 is faster where the device has it, and images differ by some levels."""
     guide: Annotated[str | None, option("WEIGHTS")] = None
     """A weaker version of the network, such as an early checkpoint: guide away from its errors, by
     --guidance, and not from images without a class. The weights of celeba64 carry their own."""

@@ -41,7 +41,7 @@ ELSEWHERE = {
     "resume-from resume-from-checkpoint continue": "--resume",
     "num-samples num-images n-samples samples count": "--n",
     "class class-label class-id": "--label",
-    "mixed-precision fp16 bf16 amp dtype": "--train.precision",
+    "mixed-precision fp16 bf16 amp dtype": "--train.precision --precision",
     "ema-decay": "--train.ema",
     "gradient-accumulation-steps grad-accum": "--train.accumulate",
     "max-grad-norm gradient-clip-val": "--train.grad-clip",

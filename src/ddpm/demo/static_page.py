@@ -70,7 +70,10 @@ def write_page(
         raise UserError(f"{folder} is not empty: name another folder, or add --overwrite")
     require_libraries()
     require_writable(folder)
-    command = {"name": shown_name(name), "guided": checkpoint.guide is not None}
+    command = {
+        "name": shown_name(name), "guided": checkpoint.guide is not None,
+        "precision": checkpoint.config.sample.precision,
+    }  # fmt: skip
     checkpoint = without_guide(without_paths(checkpoint))
     settings = page_settings(checkpoint.config.sample)
     page = page_files(checkpoint, settings, read_runtime(runtime), command)
@@ -95,7 +98,7 @@ def page_settings(settings: SampleConfig) -> SampleConfig:
         logger.info(f"the page takes {MAX_STEPS} steps, not {settings.steps:,}")
     if settings.churn:
         logger.info("the page samples without churn")
-    return replace(settings, steps=min(settings.steps, MAX_STEPS), churn=0.0)
+    return replace(settings, steps=min(settings.steps, MAX_STEPS), churn=0.0, precision="no")
 
 
 def shown_name(name: str | Path) -> str:
@@ -108,7 +111,8 @@ def page_files(
 ) -> dict[str, bytes]:
     """Return the bytes of every file of the page by its path; that of the page itself is last.
 
-    `command`: what the network is called in a command, and whether it is guided by another there.
+    `command`: what the network is called in a command, whether it is guided by another there, and
+    in what precision it computes.
     """
     wasm, network = Packed(WASM, packed(runtime.wasm)), Packed(NETWORK, packed(onnx(checkpoint)))
     about = describe(checkpoint, settings) | {

@@ -27,6 +27,7 @@ from ..generation.generate import (
     generate,
     guide_of,
     network_evaluations,
+    with_precision,
 )
 from ..generation.settings import check_steps, own_settings
 from ..utils.device import best_device, check_device, place
@@ -91,8 +92,7 @@ def evaluate(
                   network, was trained on; for digits of 28x28, mnist
     n, seed, settings, guide, batch  make n images (10,000) with the network, as `generate` does
     likelihood    also bound the bits/dim of so many held-out images, in T evaluations each
-    memorization  also compare the samples with the training images; a path, ending in .png, is for
-                  a picture of the nearest
+    memorization  also compare samples with the training images; a path, x.png: draw the nearest
     against       another score: raise UserError, before the work, where it cannot be compared
     processes     share the work; each of them returns the report
     progress      called with a stage's name, how much of it is done and how much there is
@@ -110,7 +110,8 @@ def evaluate(
             device=device,
         )  # fmt: skip
     if isinstance(subject, Checkpoint):
-        n, settings = N if n is None else n, settings or subject.config.sample
+        n = N if n is None else n
+        settings = with_precision(settings or subject.config.sample, device)
         guide = guide_of(subject, settings, guide)
         check_network(subject, reference, settings, guide, likelihood)
         how = sampling_protocol(subject, settings, seed, guide)

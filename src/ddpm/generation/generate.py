@@ -19,7 +19,7 @@ from ..core.guidance import autoguided, guided, in_interval
 from ..core.sampling import Churn, State, eps_scaled, named_step, sample, timesteps
 from ..core.schedule import Schedule
 from ..core.types import Denoiser, Net, Noise
-from ..utils.device import best_device, check_device, place
+from ..utils.device import best_device, check_device, has_bfloat16, place
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError, counted
 from ..utils.images import to_float, to_uint8
@@ -94,7 +94,7 @@ def generate(
     device = device or best_device()
     check_device(str(device))
     checkpoint = on_device(checkpoint, device)
-    settings = settings or own_settings(checkpoint.config.sample)
+    settings = with_precision(settings or own_settings(checkpoint.config.sample), device)
     given = None if guide is None else on_device(guide, device)
     weaker = guide_of(checkpoint, settings, given)
     if weaker is not None:
@@ -222,8 +222,11 @@ def guided_denoiser(
     guide: Net | None = None,
 ) -> Denoiser:
     """Return the network's denoiser with the guidance that the settings ask for: by the guide,
-    where there is one, and else by the network itself without a class; and its ε̂ scaled."""
+    where there is one, and else by the network itself without a class; and its ε̂ scaled. Networks
+    compute in the precision of the settings, and all else in float32."""
     scale = settings.guidance
+    if with_precision(settings, diffusion.schedule.alpha_bar.device).precision == "bf16":
+        net, guide = in_bfloat16(net), None if guide is None else in_bfloat16(guide)
     if guide is None:
         strong, plain = guided(net, scale, null), guided(net, 0 if scale == 0 else 1, null)
     else:
@@ -231,6 +234,26 @@ def guided_denoiser(
     low, high = settings.guidance_above * diffusion.T, settings.guidance_below * diffusion.T
     denoise = in_interval(diffusion.denoiser(strong, y), diffusion.denoiser(plain, y), low, high)
     return eps_scaled(diffusion, denoise, settings.eps_scale)
+
+
+def with_precision(settings: SampleConfig, device: torch.device | str) -> SampleConfig:
+    """Return the settings, in float32 where the device has no bfloat16, and on MPS, where images
+    in it were never measured: settings are for many machines."""
+    measured = torch.device(device).type != "mps"
+    if settings.precision == "bf16" and not (measured and has_bfloat16(device)):
+        return replace(settings, precision="no")
+    return settings
+
+
+def in_bfloat16(net: Net) -> Net:
+    """Return the network with its products and convolutions in bfloat16, by autocast: weights,
+    norms and what it returns stay in float32."""
+
+    def forward(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return net(x, t, y).float()
+
+    return forward
 
 
 def times_of(settings: SampleConfig, diffusion: Diffusion, edit: Edit | None = None) -> list[int]:

@@ -30,7 +30,7 @@ def check_device(device: str) -> None:
         ) from None
 
 
-def has_bfloat16(device: str) -> bool:
+def has_bfloat16(device: torch.device | str) -> bool:
     """Return whether the device has bfloat16 in hardware. Elsewhere it is emulated, and slower than
     float32."""
     kind = torch.device(device).type

@@ -178,6 +178,7 @@ function tell() {
   if (classes.length && label !== null) words.push(`--label ${quoted(classes[label])}`);
   if (classes.length) words.push(`--guidance ${label === null ? 0 : guidance}`);
   else if (model.guided) words.push('--guidance 1');  // the page has no room for the guide
+  if (model.precision !== 'no') words.push('--precision no');  // the page computes in float32
   find('command').textContent = [...words, `--steps ${steps} --seed ${seed}`].join(' ');
 }
 
