@@ -99,10 +99,17 @@ def test_images_of_every_form_have_the_same_score(scripted, tmp_path):
 
 
 def test_the_real_images_may_be_in_memory(scripted, tmp_path):
-    folder = folder_of(photos(40), tmp_path / "real")
-    data = ImageDataset.from_array(photos(40))
-    a, b = (evaluate(photos(9, 1), data=real, features=scripted) for real in (folder, data))
-    assert a.distance == b.distance
+    folder, tensor = folder_of(photos(40), tmp_path / "real"), photos(40)
+    forms = [folder, ImageDataset.from_array(tensor), tensor, tensor.permute(0, 2, 3, 1).numpy()]
+    scores = [evaluate(photos(9, 1), data=real, features=scripted) for real in forms]
+    assert len({score.distance for score in scores}) == 1
+    held_out = [photos(20, 2), ImageDataset.from_array(photos(20, 2))]
+    floors = {
+        evaluate(photos(9, 1), data=tensor, held_out=other, features=scripted).floor
+        for other in held_out
+    }
+    assert len(floors) == 1
+    assert floors != {scores[0].floor}
 
 
 def test_inception_scores_are_in_the_report(tmp_path, caplog):

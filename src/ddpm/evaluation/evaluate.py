@@ -65,10 +65,10 @@ logger = logging.getLogger(__name__)
 def evaluate(
     what: Checkpoint | Samples | ImageDataset | np.ndarray | Tensor | str | Path = "mnist",
     *,
-    data: Reference | ImageDataset | str | Path | None = None,
+    data: Reference | ImageDataset | np.ndarray | Tensor | str | Path | None = None,
     root: str | Path | None = None,
     split: str | None = None,
-    held_out: ImageDataset | str | Path | None = None,
+    held_out: ImageDataset | np.ndarray | Tensor | str | Path | None = None,
     size: tuple[int, ...] = (),
     features: str | None = None,
     n: int | None = None,
@@ -190,7 +190,7 @@ def settings_within_memory(
 
 def reference_for(
     subject: Checkpoint | ImageDataset,
-    data: Reference | ImageDataset | str | Path | None,
+    data: Reference | ImageDataset | np.ndarray | Tensor | str | Path | None,
     *,
     root: str | Path | None,
     size: tuple[int, ...],
@@ -222,7 +222,8 @@ def reference_for(
             f"which real images are those of {subject.source} to be compared with? Name them "
             f"with --data"
         )
-    return load_reference(data or "mnist", root=root or "data", size=size, **options)
+    data = "mnist" if data is None else data
+    return load_reference(data, root=root or "data", size=size, **options)
 
 
 def check_network(

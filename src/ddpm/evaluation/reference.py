@@ -69,11 +69,11 @@ class Reference:
 
 
 def load_reference(
-    source: str | Path | ImageDataset = "mnist",
+    source: str | Path | ImageDataset | np.ndarray | Tensor = "mnist",
     *,
     root: str | Path = "data",
     split: str | None = None,
-    held_out: str | Path | ImageDataset | None = None,
+    held_out: str | Path | ImageDataset | np.ndarray | Tensor | None = None,
     size: tuple[int, ...] = (),
     features: str | None = None,
     device: torch.device | str = "cpu",
@@ -82,7 +82,8 @@ def load_reference(
 ) -> Reference:
     """Return real images to compare samples with, and the network that compares them.
 
-    source    a named set, a folder, a zip, an npz, or images; `root` has the named sets
+    source    a named set, a folder, a zip, an npz, or images, such as an array of uint8; `root`
+              has the named sets
     split     of a named set: "train", the default, or "test"; the other one makes the floor
     held_out  other real images, for the floor; of a named set its test split
     size      crop and resize real images to it; () keeps images of one size as they are
@@ -91,6 +92,10 @@ def load_reference(
 
     Raise UserError where the images or the network are not available or do not fit together.
     """
+    if isinstance(source, np.ndarray | Tensor):
+        source = ImageDataset.from_array(source)
+    if isinstance(held_out, np.ndarray | Tensor):
+        held_out = ImageDataset.from_array(held_out)
     named, hub = str(source) in SETS_WITH_TEST, str(source).startswith(HUB_PREFIX)
     if split and not (named or hub):
         raise UserError(f"--split is for named sets, and {source} is not one: leave it out")
