@@ -253,8 +253,7 @@ def compare(page, checkpoint, asks):
 @torch.inference_mode()
 def generated(checkpoint, seed, label, steps, guidance, start=None):
     c, shape = checkpoint, checkpoint.data.shape
-    own = replace(c.config.sample, precision="no")
-    settings = replace(own, steps=steps, guidance=float(guidance))
+    settings = replace(c.config.sample, steps=steps, guidance=float(guidance), precision="no")
     y = None if label is None else torch.tensor([label])
     if start is None:
         *_, last = trajectories(c, 1, range(1), seed, y, settings)
