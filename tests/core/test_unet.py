@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from ddpm import UNet, build, preset
 from ddpm.checkpoint.checkpoint import build_net
 from ddpm.config import DataInfo
-from ddpm.core.layers import Attention, Down, Up, timestep_embedding
+from ddpm.core.layers import Attention, Down, Up, norm, timestep_embedding
 
 SMALL = {"channels": 16, "mults": (1, 2, 2), "blocks": 1, "attention": (2,), "groups": 8}
 
@@ -120,3 +121,17 @@ def test_a_fine_stage_begins_as_nothing_and_then_counts(size, patch, generator):
     torch.nn.init.normal_(fine.fine.fold.weight)
     assert fine(x, t).shape == x.shape
     assert not torch.allclose(fine(x, t), plain(x, t))
+
+
+def test_norms_under_autocast_are_rounded_once():
+    torch.manual_seed(0)
+    layer, h = norm(4, 8), torch.randn(2, 8, 5, 5).bfloat16() + 3
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = layer(h)
+    torch.testing.assert_close(found, F.group_norm(h.float(), 4).bfloat16(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_precision_computes_in_it(dtype: torch.dtype):
+    h = torch.randn(2, 8, 5, 5, dtype=dtype)
+    assert norm(4, 8).to(dtype)(h).dtype == dtype
