@@ -177,12 +177,13 @@ def test_the_first_signal_asks_and_the_second_stops_at_once(capfd):
 
 @pytest.mark.skipif(module.HANGUP is None, reason="no terminals that hang up")
 def test_a_terminal_that_is_closed_asks_however_often_it_says_so():
-    with catch_signals() as stop:
-        for _ in range(3):  # from the system, from the shell
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert stop
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
+        with catch_signals() as stop:
+            for _ in range(3):  # from the system, from the shell
+                os.kill(os.getpid(), signal.SIGHUP)
+            assert stop
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
         with catch_signals() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stop
