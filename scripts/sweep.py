@@ -10,7 +10,8 @@ combination; `base` changes nothing. With --train the first word is a preset, an
 is trained; without, it is a checkpoint. Every network then makes images by every variant of
 --sample, and these are scored by `ddpm.evaluate` and, where one is given, by a ruler: a program
 that prints NAME=NUMBER. A row of scores.jsonl that exists already is not made again, and a run that
-was stopped goes on; the table is of all rows.
+was stopped goes on; the table is of all rows. Commands that run side by side, one for each variant
+and with OMP_NUM_THREADS=1, may share a folder: the same with all variants then prints the table.
 """
 
 import json
@@ -27,10 +28,21 @@ from typing import Annotated, Any
 
 import tyro
 
-from ddpm import Checkpoint, UserError, evaluate, generate, load, preset, train
+from ddpm import (
+    Checkpoint,
+    Reference,
+    UserError,
+    evaluate,
+    generate,
+    load,
+    load_reference,
+    preset,
+    train,
+)
 from ddpm.checkpoint.run_dir import inspect_run
 from ddpm.config import Config, to_dict, validated
 from ddpm.generation.generate import network_evaluations
+from ddpm.utils.device import best_device
 
 BASE = "base"
 
@@ -92,6 +104,15 @@ def changed(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
+def real_images(options: Options) -> Reference:
+    """Return what is compared with, read before hours of training go by."""
+    config = preset(options.what) if options.train else load(options.what).config
+    return load_reference(
+        options.data or config.data, root=options.root, size=config.size,
+        features=options.features, device=options.device or best_device(),
+    )  # fmt: skip
+
+
 def networks(options: Options) -> Iterator[tuple[str, Checkpoint]]:
     """Yield the name of each network and the network, trained where it has yet to be."""
     if not options.train:
@@ -111,7 +132,7 @@ def networks(options: Options) -> Iterator[tuple[str, Checkpoint]]:
 
 
 def score(
-    checkpoint: Checkpoint, changes: dict[str, Any], options: Options, folder: Path
+    checkpoint: Checkpoint, changes: dict[str, Any], real: Reference, options: Options, folder: Path
 ) -> dict[str, Any]:
     """Return what the images are worth that the checkpoint makes with these settings."""
     changes, guide = {k: v for k, v in changes.items() if k != "guide"}, changes.get("guide")
@@ -121,11 +142,7 @@ def score(
         checkpoint, options.n, seed=options.seed, settings=settings, guide=guide,
         device=options.device,
     )  # fmt: skip
-    config = checkpoint.config
-    report = evaluate(
-        samples, data=options.data or config.data, root=options.root, size=config.size,
-        features=options.features, device=options.device,
-    )  # fmt: skip
+    report = evaluate(samples, data=real, device=options.device)
     row: dict[str, Any] = {
         "evaluations": network_evaluations(
             settings, checkpoint.diffusion, checkpoint.conditional, guide=guide is not None
@@ -157,6 +174,7 @@ def main(options: Options) -> None:
         "seed": options.seed, "ruler_command": options.ruler,
         "minutes": options.minutes if options.train else None,
     }  # fmt: skip
+    real = real_images(options)
     with TemporaryDirectory() as folder:
         for name, checkpoint in networks(options):
             for how, changes in variants(options.sample):
@@ -165,7 +183,8 @@ def main(options: Options) -> None:
                     continue
                 parameters = sum(p.numel() for p in checkpoint.net.parameters())
                 about = {"parameters": parameters, "images": checkpoint.images_seen}
-                rows.append({**key, **about, **score(checkpoint, changes, options, Path(folder))})
+                found = score(checkpoint, changes, real, options, Path(folder))
+                rows.append({**key, **about, **found})
                 with file.open("a") as lines:
                     lines.write(json.dumps(rows[-1]) + "\n")
     print(table([row for row in rows if shared.items() <= row.items()]))

@@ -81,3 +81,14 @@ def test_samplers_of_one_network_are_compared(sweep, digits, tmp_path, capsys):
     )  # fmt: skip
     sweep.main(options)
     assert capsys.readouterr().out.count("| base | steps=1 sampler=") == 2
+
+
+def test_what_cannot_be_scored_is_not_trained(sweep, tmp_path):
+    images = tmp_path / "images.npz"
+    np.savez(images, images=np.zeros((40, 3, 8, 8), np.uint8))
+    options = sweep.Options(
+        "small-32", train=("base",), data=str(images), features="absent.pt", out=tmp_path / "out"
+    )
+    with pytest.raises(UserError, match="absent"):
+        sweep.main(options)
+    assert not list((tmp_path / "out").iterdir())
