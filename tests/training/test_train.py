@@ -136,10 +136,10 @@ def test_mixed_precision_keeps_float32_weights(tiny, tmp_path, precision, monkey
 def test_budgets_in_images_and_minutes(tiny, tmp_path):
     by_images = replace(tiny, steps=None, images=48)
     assert train(by_images, tmp_path / "images").images_seen == 48
-    by_minutes = replace(tiny, steps=None, minutes=0.02)
+    by_minutes = replace(tiny, steps=None, minutes=0.1)  # a busy machine takes 3 s to begin
     result = train(by_minutes, tmp_path / "minutes")
     assert result.step > 0
-    assert 0.6 <= result.seconds < 5
+    assert 3 <= result.seconds < 15
     for budget in ({"steps": None}, {"minutes": 1.0}):
         with pytest.raises(UserError, match="one budget"):
             train(replace(tiny, **budget), tmp_path / "none")
