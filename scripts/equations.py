@@ -23,7 +23,8 @@ MODULES = {
     "core/layers": "The layers",
     "core/unet": "The network",
     "core/ema": "The average of the weights",
-    "training/train": "The training step",
+    "training/step": "The training step",
+    "training/optimizers": "Muon",
     "training/augment": "Augmentation that does not leak",
     "evaluation/metrics": "The distance between samples and data",
 }
@@ -55,6 +56,9 @@ PAPERS = {
     "Kynkäänniemi et al. 2024": "Applying Guidance in a Limited Interval Improves Sample and "
     "Distribution Quality in Diffusion Models (arXiv 2404.07724)",
     "Ning et al. 2024": "Elucidating the Exposure Bias in Diffusion Models (arXiv 2308.15321)",
+    "Jordan et al. 2024": "Muon: An optimizer for hidden layers in neural networks "
+    "(kellerjordan.github.io/posts/muon)",
+    "Liu et al. 2025": "Muon is Scalable for LLM Training (arXiv 2502.16982)",
     "Hang et al. 2023": "Efficient Diffusion Training via Min-SNR Weighting Strategy "
     "(arXiv 2303.09556)",
     "Liu et al. 2023": "Flow Straight and Fast: Learning to Generate and Transfer Data with "
@@ -75,7 +79,8 @@ def cited(node: ast.Module) -> Iterator[tuple[str, str]]:
         for item in body:
             if isinstance(item, ast.FunctionDef | ast.ClassDef):
                 doc = ast.get_docstring(item) or ""
-                if any(f"[{paper}" in doc for paper in PAPERS) or "D_KL(N" in doc:
+                words = " ".join(doc.split())
+                if any(f"[{paper}" in words for paper in PAPERS) or "D_KL(N" in words:
                     yield prefix + item.name, doc
             if isinstance(item, ast.ClassDef):
                 yield from visit(item.body, f"{prefix}{item.name}.")

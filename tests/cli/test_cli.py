@@ -133,7 +133,9 @@ def test_train_generate_and_resume(tmp_path, monkeypatch, capsys):
     assert load("runs/first-run").step == 5
     assert load("runs/first-run").config.unet.channels == 8
     assert main(["train", "--out", "runs/first-run", "--resume"]) == 0
-    assert "had come to the end of its budget" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "had come to the end of its budget" in out
+    assert out.rstrip().endswith("such as --steps 8")
     assert main(["generate", "runs/first-run", "--n", "2", "--out", "a.png"]) == 0
     assert "a.png" in capsys.readouterr().out
 

@@ -75,6 +75,22 @@ def test_autoguidance_goes_from_the_guide_past_the_network(generator):
         torch.testing.assert_close(autoguided(net, weak, 3.0)(x, t, y), 2.0 * strong)
 
 
+def test_a_learned_variance_is_that_of_the_network_with_the_class(generator):
+    def with_variance(x, t, y=None):
+        return torch.cat([net(x, t, y), net(x, t, y) + 1], dim=1)
+
+    weak = lambda x, t, y=None: 0.5 * with_variance(x, t, y)  # noqa: E731
+    x, t = torch.randn(4, 2, 2, 2, generator=generator), torch.full((4,), 5)
+    y = torch.tensor([0, 3, 5, 7])
+    for guided_net, plain in (
+        (guided(with_variance, 3.0, NULL), guided(net, 3.0, NULL)),
+        (autoguided(with_variance, weak, 3.0), autoguided(net, lambda *a: 0.5 * net(*a), 3.0)),
+    ):
+        mean, variance = guided_net(x, t, y).chunk(2, dim=1)
+        torch.testing.assert_close(mean, plain(x, t, y))
+        torch.testing.assert_close(variance, net(x, t, y) + 1)
+
+
 def test_guidance_in_an_interval_begins_above_its_low_end_and_includes_its_high_one():
     diffusion, x = Diffusion(linear(100)), torch.ones(2, 1, 2, 2)
     strong, plain = diffusion.denoiser(guided(net, 3.0, NULL)), diffusion.denoiser(net)

@@ -25,7 +25,7 @@ from ddpm import (
     timesteps,
 )
 from ddpm.core.sampling import SAMPLERS, eps_scaled, named_step
-from ddpm.core.schedule import SCHEDULES, edm, zero_terminal_snr
+from ddpm.core.schedule import SCHEDULES, edm, flow, zero_terminal_snr
 from ddpm.core.types import SamplerName, ScheduleName, Spacing
 
 STEPS = {
@@ -284,6 +284,17 @@ def test_spacings_are_what_they_are_called():
     assert roots.diff().std() < 0.1 * roots.diff().mean().abs()
 
 
+def test_rho_ends_at_the_sigma_of_edm_and_one_step_leads_there_from_above():
+    schedule = cosine(1000)
+    assert schedule.snr(1000) ** -0.5 > 1000
+    times = timesteps(schedule, 12, "rho", 0.2)
+    sigmas = torch.stack([schedule.snr(t) ** -0.5 for t in times[1:-1]])
+    assert 70 < sigmas[0] <= 80.1  # no time is nearer to 80
+    roots = sigmas ** (1 / 7)
+    assert roots.diff().std() < 0.1 * roots.diff().mean().abs()
+    assert times[0] == 1000
+
+
 @pytest.mark.parametrize("spacing", ["rho", "log-snr"])
 def test_the_last_step_begins_at_the_noise_that_is_asked_for(spacing):
     for schedule in (linear(1000), edm(1000), zero_terminal_snr(cosine(1000))):
@@ -352,6 +363,13 @@ def test_scaled_noise_agrees_with_x_t_and_is_clipped_as_predictions_are():
         pred = eps_scaled(of, denoise, 1.25)(x_t, 5)
         torch.testing.assert_close(of.q_sample(pred.x0, 5, pred.eps), x_t)
     assert pred.x0.abs().max() == 1
+
+
+def test_scaled_noise_keeps_what_is_predicted_of_nothing_but_noise():
+    diffusion, x_T = Diffusion(flow(10), "u"), torch.linspace(-3, 3, 8).view(2, 1, 2, 2)
+    denoise = closed_form_gaussian(diffusion, mean=0.3, var=0.25)
+    pred, kept = eps_scaled(diffusion, denoise, 1.01)(x_T, 10), denoise(x_T, 10)
+    torch.testing.assert_close((pred.x0, pred.eps), (kept.x0, kept.eps))
 
 
 @pytest.mark.parametrize("step", [ddim_step, dpmpp_step, STEPS["dpm++sde"], heun_step])

@@ -269,6 +269,8 @@ def test_bits_per_dim_do_not_depend_on_the_batch(network, digits):
     assert bound.error < bound.bits
     assert held_out_likelihood(network, digits, 3).bits == pytest.approx(bound.bits, rel=1e-3)
     assert held_out_likelihood(network, digits, 1).error is None
+    larger = SampleConfig(variance="beta")
+    assert held_out_likelihood(network, digits, 3, larger).variance == "beta"
 
 
 @pytest.mark.long

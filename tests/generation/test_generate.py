@@ -3,12 +3,13 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from ddpm import UserError, generate, load
+from ddpm import UserError, evaluate, generate, load
 from ddpm.config import SampleConfig
 from ddpm.generation.generate import denoise_trajectory, network_evaluations
 from ddpm.utils.random import ImageNoise
@@ -88,6 +89,24 @@ def test_labels_change_the_image_and_guidance_changes_it_more(digits):
 def test_more_steps_than_there_are_is_refused(digits):
     with pytest.raises(UserError, match="choose --steps from 1 to 1000"):
         generate(digits, 1, settings=SampleConfig(steps=1001))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sampler": "ddmi"}, "sampler should be 'ddpm'"),
+        ({"spacing": "linear"}, "spacing should be"),
+        ({"steps": 0}, "steps should be greater than or equal to 1"),
+        ({"eta": float("nan")}, "eta should be a finite number"),
+        ({"guidance": -1}, "guidance should be greater than or equal to 0"),
+        ({"guidance": 2, "guidance_above": 0.5, "guidance_below": 0.5}, "of T is at none"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(digits, changes, says):
+    settings = replace(SampleConfig(steps=2), **changes)
+    for use in (generate, partial(evaluate, data="mnist5k")):
+        with pytest.raises(UserError, match=says):
+            use(digits, n=2, settings=settings)
 
 
 def test_a_thousand_steps(digits):

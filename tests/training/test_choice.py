@@ -110,7 +110,10 @@ def test_a_choice_is_made_for_own_images_alone(own):
     assert read_train_options([]).preset is None
     assert read_train_options(["--size", "64"]).config.unet == preset("first-run").unet
     assert read_train_options(["mnist", *data]).config.unet == preset("mnist").unet
-    assert read_train_options([*data, "--init", "mnist"]).config.unet == load("mnist").config.unet
+    begun = read_train_options([*data, "--init", "mnist"])
+    assert begun.config.unet == replace(load("mnist").config.unet, dropout=0.1)
+    assert (begun.preset, begun.config.train.batch) == ("small-64", 16)
+    assert begun.config.train.lr == load("mnist").config.train.lr
     own_network = read_train_options([*data, "--unet.channels", "16"]).config.unet
     assert (own_network.channels, own_network.mults) == (16, preset("first-run").unet.mults)
 

@@ -105,7 +105,9 @@ def test_resuming_refuses_what_would_not_be_the_same_run(tiny, tmp_path):
         replace(tiny, seed=5),
         replace(tiny, unet=replace(tiny.unet, channels=16)),
         replace(tiny, train=replace(tiny.train, batch=8)),
+        replace(tiny, train=replace(tiny.train, optimizer="muon")),
         replace(tiny, diffusion=replace(tiny.diffusion, target="x0")),
+        replace(tiny, init="mnist"),
     ):
         with pytest.raises(UserError, match="cannot go on with another"):
             train(other, tmp_path / "run", resume=True)

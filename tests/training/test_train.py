@@ -114,6 +114,15 @@ def test_a_floor_is_not_for_eps(tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_guidance_needs_images_that_are_learned_without_their_class(tiny, tmp_path):
+    always = replace(tiny, train=replace(tiny.train, label_drop=0.0))
+    with pytest.raises(UserError, match=r"add --sample\.guidance 1"):
+        train(always, tmp_path / "a")
+    plain = replace(always, sample=replace(tiny.sample, guidance=1.0))
+    assert train(plain, tmp_path / "b").finished
+    assert train(replace(always, labels=False), tmp_path / "c").finished
+
+
 def test_without_bfloat16_a_run_is_in_float32_and_says_so(tiny, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setattr(sys.modules["ddpm.training.train"], "has_bfloat16", lambda device: False)

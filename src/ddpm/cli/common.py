@@ -32,7 +32,13 @@ from ..config import (
     option,
 )
 from ..core.types import SamplerName, Spacing, Variance
-from ..generation.settings import check_steps, class_indices, own_settings, with_options
+from ..generation.settings import (
+    check_guidance,
+    check_steps,
+    class_indices,
+    own_settings,
+    with_options,
+)
 from ..utils.errors import UsageError, UserError, did_you_mean, printable
 from ..utils.files import require_writable
 from ..utils.numbers import read_number, read_whole
@@ -70,11 +76,13 @@ class SamplingOptions:
     eps_scale: Annotated[EpsScale | None, option("X")] = None
     """Divide the noise that is predicted by this: 1.01 leaves more contrast and texture."""
     churn: Annotated[NonNegative | None, option("X")] = None
-    """Noise that is added back before each step, whatever the sampler: EDM's S_churn."""
+    """Noise that is added back before each step, whatever the sampler, but not with --mask: EDM's
+    S_churn."""
     variance: Annotated[Variance | None, option()] = None
     """Variance of the noise that ddpm adds."""
     guidance: Annotated[NonNegative | None, option("X")] = None
-    """How strongly to insist on the class, or to go past the guide: 1 is plain, 0 asks for none."""
+    """How strongly to insist on the class, or to go past the guide: 1 is plain; 0, where there is no
+    guide, asks for no class."""
     guidance_above: Annotated[Share | None, option("X")] = None
     """Guide only at times above this share of T."""
     guidance_below: Annotated[Share | None, option("X")] = None
@@ -244,13 +252,20 @@ def sampling_settings(
     own = header.config.sample
     settings = with_options(own if options.steps else own_settings(own), **given)
     for name, sampler in (("eta", "ddim"), ("variance", "ddpm")):
-        if given[name] and settings.sampler != sampler:
+        if given[name] is not None and settings.sampler != sampler:
             raise UserError(f"--{name} is for --sampler {sampler}, and this is {settings.sampler}")
+    if options.sigma_min and settings.spacing not in ("rho", "log-snr"):
+        raise UserError(
+            f"--sigma-min is for --spacing rho and log-snr, and this is {settings.spacing}"
+        )
+    if options.variance and header.config.diffusion.learned_variance:
+        raise UserError("--variance has no effect: this network has learned its own")
     if options.guidance is not None and not (header.data.classes or options.guide or header.guide):
         raise UserError(
             "--guidance needs classes, and this network was trained without: give a --guide too"
         )
     check_steps(settings, header.config.diffusion.T)
+    check_guidance(settings, guide=bool(options.guide or header.guide))
     class_indices(labels, header.data.classes)
     return settings
 

@@ -58,8 +58,9 @@ class GenerateOptions(SamplingOptions):
     change: Annotated[float | None, Field(gt=0, le=1), option("X")] = None
     """How far a variation goes: 1 leaves nothing of the image. By default 0.6."""
     invert: FlagCreatePairsOff[bool] = False
-    """Vary --image from the noise that DDIM finds in it. With --eta 0 that leads back to the image,
-    and with --label to the like of it in another class. --change is then 1 by default."""
+    """Vary --image from the noise that DDIM finds in it. By --sampler ddim --eta 0 that
+    leads back to the image, with --guidance 1 where there is a guide, and with --label to the like
+    of it in another class. --change is then 1 by default."""
     mask: Annotated[str | None, option("PATH")] = None
     """A picture, white where --image is to be painted anew and black where it is kept."""
     rounds: Annotated[Few | None, option("N")] = None

@@ -19,6 +19,7 @@ from ..utils.files import free_name
 from .common import Device, device_for, parse, say
 
 FIRST = "first-run"
+OPTIMIZER = ("optimizer", "lr", "momentum", "betas", "weight_decay")
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,21 @@ def settings_of_weights(name: str) -> Config:
     return load_any(name).config
 
 
+def at_the_pace_of(chosen: Config, weights: Config) -> Config:
+    """Return the settings of weights with the batches, the warm-up, the precision and the dropout
+    that were chosen for other images and this device; the optimizer and its rate suit the network.
+    """
+    own = {name: getattr(weights.train, name) for name in OPTIMIZER}
+    dropout = max(weights.unet.dropout, chosen.unet.dropout)
+    return replace(
+        weights, train=replace(chosen.train, **own), unet=replace(weights.unet, dropout=dropout)
+    )
+
+
 def read_train_options(argv: Sequence[str]) -> TrainOptions:
     """Parse once for what names the settings to begin with, a preset, a run or a file, and again
     with these as defaults; then once more where weights are named, whose network is meant, or where
-    settings are chosen for the images.
+    settings are chosen for the images. With both, the network is that of the weights.
 
     A budget on the command line takes the place of the preset's, whatever its unit.
     """
@@ -110,12 +122,18 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
         base = settings_named(str(name))
     options = options if base is first else over(base)
     if options.config.init not in ("", base.init) and not resumed:
-        weights = settings_of_weights(options.config.init)
+        weights, chosen = settings_of_weights(options.config.init), options.preset
+        if name:
+            weights = replace(weights, train=base.train)
+        elif options.config.data != base.data:
+            chosen, base = settings_for(options)
+            weights = at_the_pace_of(base, weights)
+            log.info("but network, process and optimizer are those of %s", options.config.init)
         base = replace(
             base, unet=weights.unet, diffusion=weights.diffusion, sample=weights.sample,
-            train=base.train if name else weights.train,
+            train=weights.train,
         )  # fmt: skip
-        options = over(base)
+        options = replace(over(base), preset=chosen)
     elif not name and not resumed and suits_data(options.config, base):
         chosen, base = settings_for(options)
         options = replace(over(base), preset=chosen)
@@ -161,10 +179,10 @@ def settings_of(run: RunContents) -> Config:
 
 def larger(config: Config) -> str:
     """Return what to type for a budget half as large again."""
-    for name in ("minutes", "steps", "images"):
-        if value := getattr(config, name):
-            return f"give it a larger one, such as --{name} {1.5 * value:g}"
-    return "give it a larger one"
+    if config.minutes:
+        return f"give it a larger one, such as --minutes {1.5 * config.minutes:g}"
+    name, value = ("steps", config.steps) if config.steps else ("images", config.images or 0)
+    return f"give it a larger one, such as --{name} {math.ceil(1.5 * value)}"
 
 
 def run_to_resume(options: TrainOptions) -> RunContents | None:

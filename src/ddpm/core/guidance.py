@@ -19,12 +19,12 @@ def drop_labels(y: Tensor, p: float, null: int, generator: torch.Generator | Non
 
 
 def guided(net: Net, scale: float, null: int) -> Net:
-    """ε̃ = (1 + w) ε(x, c) − w ε(x, ∅) = ε(x, ∅) + scale (ε(x, c) − ε(x, ∅))   [Ho and Salimans
-    2022, Eq. 6], with scale = 1 + w
+    """ε̃ = (1 + w) ε(x, c) − w ε(x, ∅) = ε(x, ∅) + scale (ε(x, c) − ε(x, ∅)),  scale = 1 + w
+    [Ho and Salimans 2022, Eq. 6]
 
     A network that is used like the one it wraps; the same holds for targets x_0 and v, which are
-    linear in ε. Scale 0 ignores the class and 1 is the plain conditional network: one evaluation a
-    step. Any other takes two, in one batch of 2B.
+    linear in ε. A learned variance stays that of ε(x, c). Scale 0 ignores the class and 1 is the
+    plain conditional network: one evaluation a step. Any other takes two, in one batch of 2B.
     """
 
     def guided_net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -34,7 +34,7 @@ def guided(net: Net, scale: float, null: int) -> Net:
             return net(x, t, torch.full_like(y, null))
         labels = torch.cat([y, torch.full_like(y, null)])
         conditional, unconditional = net(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)
-        return unconditional + scale * (conditional - unconditional)
+        return towards(unconditional, conditional, scale, x.shape[1])
 
     return guided_net
 
@@ -51,10 +51,18 @@ def autoguided(net: Net, guide: Net, scale: float) -> Net:
     def guided_net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         if scale == 1:
             return net(x, t, y)
-        weak = guide(x, t, y)
-        return weak + scale * (net(x, t, y) - weak)
+        return towards(guide(x, t, y), net(x, t, y), scale, x.shape[1])
 
     return guided_net
+
+
+def towards(weak: Tensor, strong: Tensor, scale: float, channels: int) -> Tensor:
+    """Return weak + scale (strong − weak); of channels beyond those of the image, which tell of a
+    learned variance, `strong` as it is."""
+    out = weak + scale * (strong - weak)
+    return (
+        out if out.shape[1] == channels else torch.cat([out[:, :channels], strong[:, channels:]], 1)
+    )
 
 
 def in_interval(strong: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:

@@ -135,8 +135,9 @@ def timesteps(
     rho        σ_τ^{1/ρ} rises evenly from τ_1 to τ_S = T,  σ = 1/√SNR,  ρ = 7  [EDM, Eq. 5]
 
     The last two begin where σ ≥ `sigma_min`, EDM's σ_min: at τ_1 = 1, if that is 0. From there the
-    last step leads to x̂_0, past the little noise below. Where the SNR at T is zero, they rise to
-    τ_{S−1} = T − 1. Times are whole and differ. 1 ≤ steps ≤ T, else ValueError.
+    last step leads to x̂_0, past the little noise below. They rise to the last time with an SNR
+    above zero, and rho to EDM's σ_max = 80 at most, as a cosine schedule ends at thousands; from T
+    one step leads there. Times are whole and differ. 1 ≤ steps ≤ T, else ValueError.
     """
     T = schedule.T
     if not 1 <= steps <= T:
@@ -145,10 +146,10 @@ def timesteps(
         return [T, 0]
     if spacing in ("log-snr", "rho"):
         snr = schedule.snr(torch.arange(1, T + 1)).cpu()
-        snr = snr[snr > 0]
+        snr = snr[snr > (0 if spacing == "log-snr" else SIGMA_MAX**-2)]
         levels = -snr.log() if spacing == "log-snr" else snr ** (-0.5 / RHO)  # rising with t
         first = min(int((snr * sigma_min**2 > 1).sum()), len(snr) - 1)
-        even = torch.linspace(float(levels[first]), float(levels[-1]), steps - (T - len(snr)))
+        even = torch.linspace(float(levels[first]), float(levels[-1]), steps - (len(snr) < T))
         wanted = [0.0, *(torch.searchsorted(levels, even) + 1.0).tolist(), float(T)][: steps + 1]
     else:
         power = {"even": 1.0, "quadratic": 2.0, "root": 0.5}[spacing]
@@ -166,7 +167,7 @@ def eps_scaled(diffusion: Diffusion, denoise: Denoiser, scale: float) -> Denoise
 
     A network is trained on noised images, and samples from what it has made itself, where it takes
     too much for noise: contrast and texture are lost. `scale` is λ; a little above 1, such as 1.01,
-    leaves them. 1 is `denoise` as it is.
+    leaves them. 1 is `denoise` as it is, and so is any λ where x_t is nothing but noise.
     """
     if scale == 1:
         return denoise
@@ -174,7 +175,7 @@ def eps_scaled(diffusion: Diffusion, denoise: Denoiser, scale: float) -> Denoise
     def scaled(x_t: Tensor, t: int) -> Prediction:
         pred, a = denoise(x_t, t), diffusion.schedule.at(t)
         x0 = (x_t - (1 - a).sqrt() * pred.eps / scale) / a.sqrt()
-        return diffusion.prediction(x0, x_t, t, pred.v)
+        return diffusion.prediction(torch.where(a > 0, x0, pred.x0), x_t, t, pred.v)
 
     return scaled
 

@@ -22,14 +22,14 @@ from ..data.dataset import ImageDataset
 from ..data.load import load_images
 from ..generation.generate import (
     Samples,
-    check_guide,
     check_memory,
+    check_settings,
     generate,
     guide_of,
     network_evaluations,
     with_precision,
 )
-from ..generation.settings import check_steps, own_settings
+from ..generation.settings import own_settings
 from ..utils.device import best_device, check_device, place
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
@@ -133,7 +133,7 @@ def evaluate(
     report = score(samples, reference, protocol, processes, progress)
     if isinstance(subject, Checkpoint) and likelihood:
         bound = held_out_likelihood(
-            subject, reference, likelihood, seed, device, batch, processes, progress
+            subject, reference, likelihood, settings, seed, device, batch, processes, progress
         )
         report = replace(report, likelihood=bound)
     if memorization:
@@ -236,9 +236,7 @@ def check_network(
     """Raise UserError where what the network makes cannot be scored, or its likelihood bounded."""
     data, unseen = network.data, reference.unseen
     shape = (data.channels, data.height, data.width)
-    check_steps(settings, network.diffusion.T)
-    if guide is not None:
-        check_guide(guide, network)
+    check_settings(settings, network, guide)
     check_shape(reference, seen_shape(shape), "this network's")
     if not likelihood:
         return

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.checkpoint import Checkpoint
+from ..config import SampleConfig
 from ..core.likelihood import variational_bound
 from ..utils.device import place
 from ..utils.distributed import ALONE, Processes
@@ -20,6 +21,7 @@ def held_out_likelihood(
     network: Checkpoint,
     reference: Reference,
     n: int,
+    settings: SampleConfig | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     batch: int = 64,
@@ -27,10 +29,11 @@ def held_out_likelihood(
     progress: Progress | None = None,
 ) -> Likelihood:
     """Bound the bits/dim of n held-out images over all T steps, given their classes where the
-    network knows these."""
+    network knows these, with the variance of the settings, by default the network's own."""
     images, data = reference.unseen, network.data
     assert images is not None
-    diffusion, variance = network.diffusion.to(device), network.config.sample.variance
+    diffusion = network.diffusion.to(device)
+    variance = (settings or network.config.sample).variance
     net = place(copy.deepcopy(network.net), device)  # the caller's stays where it is
     shape = (data.channels, data.height, data.width)
     times = list(range(diffusion.T, -1, -1))

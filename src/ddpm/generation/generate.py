@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checkpoint.checkpoint import Checkpoint, load
 from ..checkpoint.memory import require_memory
-from ..config import DataInfo, SampleConfig
+from ..config import DataInfo, SampleConfig, checked
 from ..core.diffusion import Diffusion
 from ..core.editing import inpaint, invert, slerp
 from ..core.guidance import autoguided, guided, in_interval
@@ -25,7 +25,14 @@ from ..utils.errors import UserError, counted
 from ..utils.images import to_float, to_uint8
 from ..utils.random import ImageNoise
 from .output import OnState, Samples
-from .settings import Labels, as_list, check_steps, class_indices, own_settings
+from .settings import (
+    Labels,
+    as_list,
+    check_guidance,
+    check_steps,
+    class_indices,
+    own_settings,
+)
 
 log = logging.getLogger(__name__)
 
@@ -97,10 +104,9 @@ def generate(
     settings = with_precision(settings or own_settings(checkpoint.config.sample), device)
     given = None if guide is None else on_device(guide, device)
     weaker = guide_of(checkpoint, settings, given)
-    if weaker is not None:
-        check_guide(weaker, checkpoint)
-        if settings.guidance == 1:
-            log.info("guidance is 1, at which a guide changes nothing: set a larger one")
+    check_settings(settings, checkpoint, weaker)
+    if weaker is not None and settings.guidance == 1:
+        log.info("guidance is 1, at which a guide changes nothing: set a larger one")
     labels = as_list(labels)
     y = cycle_labels(n, labels, checkpoint.data)
     if (edit and not labels) or (settings.guidance == 0 and weaker is None):
@@ -296,6 +302,18 @@ def network_evaluations(
     for _ in trajectory:
         pass
     return passes
+
+
+def check_settings(
+    settings: SampleConfig, checkpoint: Checkpoint, guide: Checkpoint | None
+) -> None:
+    """Raise UserError for settings that are out of range, and for those and a guide that the
+    network cannot be sampled by."""
+    checked(settings)
+    check_steps(settings, checkpoint.diffusion.T)
+    if guide is not None:
+        check_guide(guide, checkpoint)
+    check_guidance(settings, guide is not None)
 
 
 def check_edit(edit: Edit | None, data: DataInfo) -> None:

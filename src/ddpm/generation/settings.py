@@ -42,6 +42,23 @@ def check_steps(settings: SampleConfig, T: int) -> None:
         )
 
 
+def check_guidance(settings: SampleConfig, guide: bool) -> None:
+    """Raise UserError for guidance at no time at all and, where there is a guide, towards it."""
+    above, below, scale = settings.guidance_above, settings.guidance_below, settings.guidance
+    if scale == 1:
+        return
+    if above >= below:
+        raise UserError(
+            f"guidance at times above {above:g} and up to {below:g} of T is at none: change "
+            f"--guidance-above or --guidance-below, or leave it out with --guidance 1"
+        )
+    if guide and scale < 1:
+        raise UserError(
+            f"guidance {scale:g} would be towards the weaker network, the guide: give more than 1, "
+            f"or 1 to leave it out"
+        )
+
+
 def as_list(labels: Labels) -> list[str | int]:
     """Return the labels as a list, one alone too."""
     return [labels] if isinstance(labels, str | int) else list(labels)

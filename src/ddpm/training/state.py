@@ -28,7 +28,8 @@ from ..utils.errors import UserError
 from ..utils.files import atomic_write, link_or_copy, sync_file, sync_folder
 
 FIXED = (  # settings that a run keeps for its whole life
-    "size", "flip", "labels", "held_out", "seed", "unet", "train.batch", "train.augment",
+    "size", "flip", "init", "labels", "held_out", "seed", "unet", "train.batch", "train.augment",
+    "train.optimizer",
     "diffusion.schedule", "diffusion.T", "diffusion.zero_snr", "diffusion.target",
     "diffusion.sigma_data", "diffusion.learned_variance",
 )  # fmt: skip

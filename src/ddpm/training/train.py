@@ -26,6 +26,7 @@ from ..data.batches import Batches
 from ..data.dataset import ImageDataset
 from ..data.inspect import inspection_notes
 from ..data.load import load_images
+from ..generation.settings import check_guidance
 from ..utils.device import best_device, check_device, has_bfloat16, place
 from ..utils.distributed import Processes
 from ..utils.errors import UserError
@@ -211,6 +212,7 @@ def check(config: Config) -> Config:
     steps, T = config.sample.steps, config.diffusion.T
     if steps > T:
         raise UserError(f"sample.steps {steps} is more than diffusion.T, which is {T}")
+    check_guidance(config.sample, guide=False)
     return config
 
 
@@ -261,6 +263,12 @@ def load_data(
         data = images if isinstance(images, ImageDataset) else ImageDataset.from_array(images)
         config = replace(config, data=data.source, size=())
     data = data if config.labels else data.without_labels()
+    everyone_has_one = data.labels is not None and bool((data.labels < len(data.classes)).all())
+    if everyone_has_one and config.train.label_drop == 0 and config.sample.guidance != 1:
+        raise UserError(
+            "with --train.label-drop 0 no image is learned without its class, and guidance needs "
+            "that: add --sample.guidance 1"
+        )
     if processes.is_main:
         for note in [*data.notes, *inspection_notes(data, config.flip)]:
             logger.info(note)

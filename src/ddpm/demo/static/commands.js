@@ -14,7 +14,9 @@ const quoted = (text) => /^[\w./-]+$/.test(text) && !text.startsWith('-') ? text
 function chosen({settings, guided}) {
   const own = model().sample;
   const now = {...own, ...settings, ...(guided ? {} : {guidance: 0})};
-  return SETTINGS.filter((key) => now[key] !== own[key]).map((key) => [key, now[key]]);
+  const idle = [...(now.sampler === 'ddim' ? [] : ['eta']),
+    ...(['rho', 'log-snr'].includes(now.spacing) ? [] : ['sigma_min'])];
+  return SETTINGS.filter((key) => now[key] !== own[key] && !idle.includes(key)).map((key) => [key, now[key]]);
 }
 
 export function command(asked) {

@@ -85,7 +85,7 @@ export function create() {
     least.set(s.sigma_min);
     eta.set(s.eta);
     scale.set(s.eps_scale);
-    guidance.set(s.guidance);
+    guidance.set(s.guidance, 8, model().guided ? 1 : 0);
     above.set(s.guidance_above);
     below.set(s.guidance_below);
     eta.node.hidden = s.sampler !== 'ddim';

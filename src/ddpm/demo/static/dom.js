@@ -48,10 +48,10 @@ export function slider({label, min, max, step = 1, value, onchange, log = false}
   const node = el('div', {class: 'slider'}, el('label', {for: id}, label), number, range);
   const control = {
     node, min, max, value,
-    set(v, most = control.max) {
-      control.max = most;
-      range.max = place(most);
-      number.max = most;
+    set(v, most = control.max, least = control.min) {
+      [control.min, control.max] = [least, most];
+      [range.min, range.max] = [place(least), place(most)];
+      [number.min, number.max] = [least, most];
       control.value = bound(v);
       range.value = place(control.value);
       number.value = control.value;
