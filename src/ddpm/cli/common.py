@@ -81,8 +81,8 @@ class SamplingOptions:
     variance: Annotated[Variance | None, option()] = None
     """Variance of the noise that ddpm adds."""
     guidance: Annotated[NonNegative | None, option("X")] = None
-    """How strongly to insist on the class, or to go past the guide: 1 is plain; 0, where there is no
-    guide, asks for no class."""
+    """How strongly to insist on the class, or to go past the guide: 1 is plain; 0, where there is
+    no guide, asks for no class."""
     guidance_above: Annotated[Share | None, option("X")] = None
     """Guide only at times above this share of T."""
     guidance_below: Annotated[Share | None, option("X")] = None
