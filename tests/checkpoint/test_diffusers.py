@@ -415,6 +415,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         (["theirs", "ours.safetensors"], "is there already"),
         (["nowhere", "x"], "there is no checkpoint at nowhere"),
         (["theirs", "x.bin"], "end it in .safetensors"),
+        (["ours.safetensors", "x.safetensors"], "which a checkpoint of ours is already"),
+        (["ours.safetensors", "x.pt"], "which a checkpoint of ours is already"),
     ):
         assert main(["convert", *words]) == 1
         assert says in capsys.readouterr().err

@@ -339,6 +339,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(random(OpenAI(32, (1, 2), 1, (2,), 4, True)).state_dict(), "x.pt")
     torch.save({"net_model": {}, "ema_model": random(W86(32, (1,), 1, ())).state_dict()}, "w.pt")
+    torch.save({"net_model": {}, "ema_model": W86(32, (1,), 1, (), T=500).state_dict()}, "v.pt")
     assert main(["convert", "x.pt", "x.safetensors", "--size", "16", "--schedule", "cosine"]) == 0
     assert load("x.safetensors").data.shape == (3, 16, 16)
     assert load("x.safetensors").config.diffusion.schedule == "cosine"
@@ -347,7 +348,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     for words, says in (
         (["convert", "x.pt", "y.safetensors"], "how large its images are: give --size"),
         (["convert", "w.pt", "y.safetensors", "--heads", "2"], "leave out --heads"),
-        (["convert", "w.pt", "y.safetensors", "--size", "8", "--T", "50"], "networks of 50 times"),
+        (["convert", "w.pt", "y.safetensors", "--size", "8", "--T", "50"], "with 1000 times, not"),
+        (["convert", "v.pt", "y.safetensors", "--size", "8"], "networks of 500 times"),
         (["convert", "mnist", "y", "--size", "8"], "--size is for a .pt file"),
         (["generate", "x.pt"], "ddpm convert x.pt x.safetensors"),
         (["convert", "x.pt", "y.onnx"], "end it in .safetensors"),

@@ -63,6 +63,7 @@ def test_a_folder_with_all_that_a_stranger_needs(run, tmp_path, capsys):
     assert (out / "config.toml").is_file()
     assert json.loads((out / "score-1.json").read_text())["distance"] == 12.5
     assert json.loads((out / "model_index.json").read_text())["unet"] == ["ddpm_unet", "DDPMUNet"]
+    assert main(["convert", str(out), str(tmp_path / "x.onnx")]) == 0  # of model.safetensors
     assert Image.open(out / "samples.png").size[0] > 8 * 28
     capsys.readouterr()
     assert main(words) == 1
@@ -112,7 +113,11 @@ def a_hub(monkeypatch, there=()):
             self.wfile.write(body)
 
         def do_GET(self):
-            self.answer({"siblings": [], "id": "me/faces", "sha": "0" * 40})
+            if "/tree/" in self.path:
+                files = [{"type": "file", "path": name, "size": 1, "oid": "1"} for name in kept]
+                return self.answer(files)
+            about = {"siblings": [], "id": "me/faces", "sha": "0" * 40, "private": False}
+            return self.answer(about)
 
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -140,6 +145,8 @@ def a_hub(monkeypatch, there=()):
                     }
                 )
             for line in map(json.loads, body.splitlines()):
+                if line["key"] == "deletedFile":
+                    del kept[line["value"]["path"]]
                 if line["key"] == "file":
                     kept[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
             return self.answer(
@@ -178,7 +185,11 @@ def test_all_of_it_is_uploaded(run, tmp_path, capsys, monkeypatch):
         assert all(kept[name] == written[name] for name in same)
         assert main(words) == 1
         assert "me/faces is on the hub already" in capsys.readouterr().err
+        kept["score-2.json"] = b"of the weights before"
         assert main([*words, "--overwrite"]) == 0
+        assert "score-2.json" not in kept
+        assert main([*words, "--overwrite", "--private"]) == 1
+        assert "me/faces is there already, and public" in capsys.readouterr().err
 
 
 def test_a_hub_out_of_reach_is_said(run, capsys, monkeypatch):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ddpm import UserError, evaluate, generate, load, load_images, train
 from ddpm.data.decode import read_image
+from ddpm.evaluation.evaluate import reference_for
 from ddpm.generation.output import AnimationRecorder, Samples, write
 from ddpm.utils.images import grid, over, to_pil
 from pictures import noise_image
@@ -118,12 +119,23 @@ def test_a_network_learns_and_makes_transparency(tmp_path, tiny):
     assert torch.equal(read_image(tmp_path / "mine.png", info)[3], samples.images[0, 3])
 
 
-def test_what_is_transparent_is_scored_over_the_background(tmp_path, tiny, scripted):
-    folder = saved(tmp_path / "set", *(half_red(opaque=10 * i) for i in range(20)))
-    config = replace(tiny, data=str(folder), channels=4, background="lime", held_out=2)
+@pytest.mark.parametrize(
+    ("kind", "channels", "seen"), [("set", 4, 3), ("npz", None, 3), ("set", 1, 1)]
+)
+def test_networks_are_scored_by_images_as_they_learned_to_see_them(
+    kind, channels, seen, tmp_path, tiny, scripted
+):
+    """What is transparent lies on the background, and what was learned in gray is gray."""
+    images = [half_red(opaque=10 * i) for i in range(20)]
+    data = saved(tmp_path / "set", *images)
+    if kind == "npz":
+        np.savez(data := tmp_path / "a.npz", images=np.stack([np.array(image) for image in images]))
+    config = replace(tiny, data=str(data), channels=channels, background="lime", held_out=2)
     train(config, tmp_path / "run", device="cpu")
     report = evaluate(tmp_path / "run", n=8, features=scripted, device="cpu")
     assert np.isfinite(report.distance)
+    real = {"root": None, "size": (), "features": scripted, "device": "cpu"}
+    assert reference_for(load(tmp_path / "run"), None, **real).training.images.shape[1] == seen
 
 
 def test_animations_of_transparent_images(tmp_path, caplog):

@@ -150,6 +150,9 @@ def test_every_orientation_wherever_it_is_told(orientation):
     ]  # fmt: skip
     for i, file in enumerate(files):
         assert np.array_equal(read_quietly(file), np.asarray(upright)), i
+    avif = [png(IMAGE, format="AVIF", quality=100, **e) for e in ({}, {"exif": told})]
+    lying, turned = (Image.fromarray(read_quietly(file)) for file in avif)
+    assert turned == (lying.transpose(Image.Transpose[method]) if method else lying)
     lying = read_quietly(jpeg_with())
     turned = read_quietly(jpeg_with(segment(0xE1, b"Exif\0\0" + told)))
     turn = Image.fromarray(lying)

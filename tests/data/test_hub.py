@@ -124,3 +124,10 @@ def test_what_the_hub_does_not_have(tmp_path, monkeypatch):
     words.to_parquet(str(tmp_path / "words" / "train.parquet"))
     with pytest.raises(UserError, match="no column of images; it has text"):
         load_images(f"hf:{tmp_path}/words")
+
+
+def test_a_folder_that_changes_is_read_again(tmp_path):
+    name = parquet(tmp_path / "set" / "train.parquet", {})
+    assert len(load_images(name)) == 6
+    parquet(tmp_path / "set" / "train.parquet", {}, n=7)
+    assert len(load_images(name)) == 7

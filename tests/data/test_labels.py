@@ -239,3 +239,11 @@ def test_a_table_of_another_name_is_told(tmp_path):
     assert "not used: train.csv (call the one of classes labels.csv)" in told
     (tmp_path / "train.csv").rename(tmp_path / "labels.csv")
     assert load_images(tmp_path).classes == ("0", "1")
+
+
+def test_captions_are_no_classes(make):
+    names = [f"{i}.png" for i in range(24)]
+    rows = "".join(f"{name},photo {i} of a cat\n" for i, name in enumerate(names))
+    data = load_images(make(*names, texts={"metadata.csv": "file_name,text\n" + rows}))
+    assert not data.classes
+    assert any("text differs from file to file" in note for note in data.notes)

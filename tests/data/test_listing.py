@@ -214,3 +214,16 @@ def test_doctor_shows_all_at_once(tmp_path, capsys):
         "sheet.png",
     ):  # fmt: skip
         assert words in text
+
+
+def test_a_run_in_the_folder_that_it_learns_is_left_out(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"{i}.png", i)
+    before = load_images(tmp_path).fingerprint
+    save(tmp_path / "runs" / "a" / "samples" / "1.png")
+    (tmp_path / "runs" / "a" / "state").mkdir()
+    (tmp_path / "runs" / "a" / "config.toml").touch()
+    data = load_images(tmp_path)
+    assert (len(data), data.fingerprint, data.classes) == (3, before, ())
+    assert list_files(tmp_path).notes[0] == "1 folder of training runs, left out: runs/a/"
+    assert len(load_images(tmp_path / "runs" / "a")) == 1  # unless it is asked for

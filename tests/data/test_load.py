@@ -1,6 +1,7 @@
 """load_images: one function for images of every kind."""
 
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,3 +75,14 @@ def test_archives_that_are_none(tmp_path):
     (tmp_path / "c.zip").write_bytes(whole[:at] + b"XXXX" + whole[at + 4 :])
     with pytest.raises(UserError, match="cannot be read as a zip"):
         load_images(tmp_path / "c.zip")
+
+
+def test_a_path_is_not_the_name_of_a_set(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist5k").mkdir()
+    noise_image(20, 20).save(tmp_path / "mnist5k" / "1.png")
+    assert len(load_images(Path("mnist5k"))) == 1
+    assert not caplog.messages
+    with caplog.at_level("INFO", logger="ddpm"):
+        assert len(load_images("mnist5k")) == 5000
+    assert "mnist5k is the set of that name; your folder is ./mnist5k" in caplog.messages

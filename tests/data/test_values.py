@@ -198,3 +198,24 @@ def test_layouts_of_keras_and_medmnist(tmp_path, names):
     assert (len(data), data.classes) == (6, ("0", "1"))
     assert f"not used: {names[0].format('test')}" in about(data)
     assert len(load_images(tmp_path / "a.npz", split="test")) == 4
+
+
+def test_numbers_about_a_mean_are_not_taken_for_minus_one_to_one(tmp_path):
+    data = load_images(folder(tmp_path / "a", [RAMP - 0.5] * 4))
+    assert (data.images.numpy() == (RAMP * 255).round()).all()
+    over = RAMP * 1.04 - 0.02  # as resizing by cubic curves leaves them
+    data = load_images(folder(tmp_path / "b", [over] * 4))
+    assert (data.images.numpy() == (over.clip(0, 1) * 255).round()).all()
+    caffe = COLOUR.astype(np.float32) - COLOUR.mean()
+    for centred in (COLOUR / 255 - 0.5, caffe, caffe.astype(np.int64)):
+        with pytest.raises(UserError, match="images must be"):
+            ImageDataset.from_array(centred)
+
+
+def test_images_of_another_split_are_not_those_that_are_learned(tmp_path):
+    np.savez(tmp_path / "a.npz", images=COLOUR, test_images=COLOUR[:2])
+    assert len(load_images(tmp_path / "a.npz")) == 6
+    assert len(load_images(tmp_path / "a.npz", split="test")) == 2
+    np.savez(tmp_path / "b.npz", images=COLOUR)
+    with pytest.raises(UserError, match="no array called x_test or test_images"):
+        load_images(tmp_path / "b.npz", split="test")

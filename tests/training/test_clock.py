@@ -79,6 +79,42 @@ def test_the_first_preview_is_guessed_from_the_steps(config, time):
     assert clock.due(121, stop=False).over
 
 
+def test_a_first_step_that_is_compiled_tells_no_pace(config, time):
+    """It takes 90 s, and each one after it 0.1 s."""
+    minutes = replace(config, steps=None, minutes=10.0)
+    passes = 50 * config.train.batch
+    clock = Clock(minutes, ALONE, Start, preview_passes=passes)
+    clock.due(0, stop=False)
+    dues = []
+    for step in range(1, 1000):
+        time[0] = 90 + 0.1 * (step - 1)
+        dues.append(clock.due(step, stop=False))
+    assert dues[0].progress == pytest.approx(90 / 600)
+    assert dues[-1].progress == pytest.approx(time[0] / (600 - 0.1 * 50 / 3), abs=1e-3)
+    (early,) = [due.progress for due in dues if due.guide]
+    assert early == pytest.approx(0.15 + GUIDE_AT * 0.85, abs=0.01)
+
+
+def test_a_run_that_went_back_and_one_that_goes_on_have_their_time(config, time):
+    minutes = replace(config, steps=None, minutes=10.0)
+    passes = 50 * config.train.batch
+    clock = Clock(minutes, ALONE, Start, preview_passes=passes)
+    clock.due(0, stop=False)
+    time[0] = 300
+    clock.due(100, stop=False)
+    clock.went_back(Start)
+    time[0] = 303
+    assert clock.due(1, stop=False).progress == pytest.approx(303 / 600, abs=0.01)
+
+    class Later:
+        step, seconds = 1000, 400.0
+
+    clock = Clock(minutes, ALONE, Later, preview_passes=passes)
+    clock.due(1000, stop=False)
+    time[0] += 90
+    assert not clock.due(1001, stop=False).over
+
+
 def with_scores(config, every):
     return replace(config, train=replace(config.train, score_minutes=every))
 

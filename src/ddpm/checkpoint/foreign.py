@@ -9,7 +9,7 @@ taken, or a Recipe says it.
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,13 @@ def checkpoint_of(
     if tensors[last].shape[0] == 2 * colours:  # the others are variances that it has learned
         for name in (last, last.replace("weight", "bias")):
             tensors = tensors | {name: tensors[name][:colours]}
+    if TABLE in tensors:  # it has a row for each time
+        T = len(tensors[TABLE])
+        if recipe.T not in (None, T):
+            raise UserError(
+                f"{path} was trained with {T} times, not with {recipe.T}: leave out --T"
+            )
+        recipe = replace(recipe, T=T)
     config, later = process_of(path, unet, layout, recipe)
     ours = from_layout(tensors, unet, layout, later)
     if {k: v.shape for k, v in ours.items() if k != LABELS} != shapes_of(unet, colours):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
-from ..checkpoint.run_dir import find_checkpoint
+from ..checkpoint.header import FOREIGN
+from ..checkpoint.run_dir import find_checkpoint, inspect_run
 from ..config import Steps, Width, option
 from ..core.types import ScheduleName, Target
 from ..utils.errors import UserError
@@ -59,7 +60,7 @@ def convert(options: ConvertOptions) -> int:
     for name, value in {"size": options.size or None, **recipe}.items():
         if value is not None:
             raise UserError(f"--{name} is for a .pt file, and {source} is none: leave it out")
-    if is_diffusers(source):
+    if is_diffusers(source) and inspect_run(source).model is None:  # which publish puts beside
         check_checkpoint(out)
         keep(read_diffusers(source), out)
     else:
@@ -70,7 +71,7 @@ def convert(options: ConvertOptions) -> int:
 def check_checkpoint(out: Path) -> None:
     if out.suffix != ".safetensors":
         raise UserError(f"{out} will be a checkpoint of ours: end it in .safetensors")
-    check_file(out, overwrite=False)
+    check_file(out)
 
 
 def keep(c: "Checkpoint", out: Path) -> None:
@@ -85,10 +86,15 @@ def give(checkpoint: "Checkpoint", out: Path) -> None:
     """Write a checkpoint of ours for elsewhere."""
     from ..checkpoint.diffusers import write_diffusers
 
+    if out.suffix.lower() in (".safetensors", *FOREIGN):
+        raise UserError(
+            f"{out} would be a file of weights, which a checkpoint of ours is already: give a "
+            f"folder, for diffusers, or a file that ends in .onnx"
+        )
     if out.suffix.lower() == ".onnx":
         from ..checkpoint.onnx import write_onnx
 
-        write_onnx(checkpoint, check_file(out, overwrite=False))
+        write_onnx(checkpoint, check_file(out))
         say(f"{out}: try onnxruntime.InferenceSession({str(out)!r})")
         return
     trust = ", trust_remote_code=True" if write_diffusers(checkpoint, out) else ""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from ..config import ClassesFrom, option, preset
+from ..config import ClassesFrom, Config, option, preset
 from ..data.names import require_data
 from ..utils.errors import UserError
 from .common import Device, Root, Size, check_file, device_for, say
@@ -45,19 +45,17 @@ def doctor(options: DoctorOptions) -> int:
     require_data(options.data)
 
     from ..data.inspect import inspect_images
-    from ..data.load import load_images
     from ..training.benchmark import about_cost
     from ..training.choice import choose
+    from ..training.train import read_images
 
     sheet = Path(options.sheet) if options.sheet else None
     if sheet:
         if sheet.suffix.lower() != ".png":
             raise UserError(f"--sheet {sheet}: end it in .png")
-        check_file(sheet, overwrite=False)
-    data = load_images(
-        options.data, options.size, options.root, channels=options.channels,
-        background=options.background, classes_from=options.classes_from,
-    )  # fmt: skip
+        check_file(sheet)
+    asked = ("data", "size", "root", "channels", "background", "classes_from")
+    data = read_images(replace(Config(), **{name: getattr(options, name) for name in asked}))
     name, why = options.preset or FIRST, ""
     if options.preset or options.data == preset(FIRST).data:
         config = preset(name)

@@ -118,9 +118,15 @@ def upload(folder: Path, options: PublishOptions) -> str:
     hub = HfApi()
     try:
         address = hub.create_repo(options.name, private=options.private, exist_ok=options.overwrite)
+        if options.private and not hub.model_info(options.name).private:
+            raise UserError(
+                f"{options.name} is there already, and public: make it private on the hub, or give "
+                f"another name"
+            )
         hub.upload_folder(
-            repo_id=options.name, folder_path=folder, commit_message="Published by ddpm"
-        )
+            repo_id=options.name, folder_path=folder, commit_message="Published by ddpm",
+            delete_patterns="score-*.json",  # of the weights before
+        )  # fmt: skip
     except HfHubHTTPError as error:
         if getattr(error.response, "status_code", None) == 409:
             raise UserError(

@@ -61,7 +61,7 @@ def open_container(data: bytes) -> Container:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return stripped("WEBP", data, webp_parts)._replace(data=data, frames=0)
     if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis", b"mif1", b"msf1"):
-        return Container("AVIF", AVIF_EXIF.sub(rb"\1none", data))  # it is turned by other means
+        return Container("AVIF", AVIF_EXIF.sub(rb"\1none", data))  # Pillow tells irot, imir
     if data.startswith((b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b")):
         return check_tiff(data)
     if data.startswith(b"BM"):

@@ -1,5 +1,6 @@
 """Sets of images on the Hugging Face hub."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,7 +10,7 @@ from .dataset import Decoded, Request, Source
 from .decode import read_bytes
 from .folder import decode_files
 from .labels import LABEL_COLUMNS, class_name
-from .listing import ImageFiles
+from .listing import ImageFiles, file_versions
 from .names import HUB_PREFIX
 
 SOURCE = re.compile(r"(?P<name>.+?)(:(?P<config>[^:/\\]+))?", re.S)  # OWNER/NAME:CONFIG
@@ -33,7 +34,15 @@ def open_hub(request: Request) -> Source | None:
         )
 
     # The hub is not asked for its version: a set that was decoded can be used without a network.
-    return Source(["kept until the cache is emptied"], decode)
+    folder = Path(name_of(request)[0])
+    here = [os.path.abspath(folder), file_versions(folder)] if folder.is_dir() else []
+    return Source(["kept until the cache is emptied", *here], decode)
+
+
+def name_of(request: Request) -> tuple[str, str | None]:
+    """Return OWNER/NAME, or a folder, and the configuration of it that is asked for."""
+    found = SOURCE.fullmatch(request.source.removeprefix(HUB_PREFIX))
+    return (found["name"], found["config"]) if found else ("", None)
 
 
 def list_hub(request: Request) -> ImageFiles:
@@ -44,8 +53,7 @@ def list_hub(request: Request) -> ImageFiles:
         raise UserError(
             "images from the hub need datasets: pip install 'ddpm-from-scratch[hub]'"
         ) from None
-    found = SOURCE.fullmatch(request.source.removeprefix(HUB_PREFIX))
-    name, config = (found["name"], found["config"]) if found else ("", None)
+    name, config = name_of(request)
     try:
         data = datasets.load_dataset(name, config, split=request.split)
     except Exception as error:  # no network, no such set or split, a set for members only

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config import ClassesFrom
+from ..config import NAMED_SETS, ClassesFrom
 from ..utils.errors import UserError, counted, first_line
 from ..utils.files import atomic_write
 from ..utils.images import to_float
@@ -50,9 +50,10 @@ def inspect_images(
     `sheet` is the PNG file to write a contact sheet to. Raises UserError where there are no files
     to show on it.
     """
+    named = isinstance(path, str) and path in NAMED_SETS
     lines, path = [], Path(path)
     info = data.info
-    if holds_files(path):
+    if holds_files(path) and not named:
         files = list_files(path, classes_from=classes_from)
         reports = inspect_files(files)
         lines += [*describe_files(reports, (info.height, info.width)), *files.others]

@@ -23,6 +23,7 @@ TABLES = ("dataset.json", "labels.csv", "metadata.csv")  # beside the images or 
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "image_id", "path", "name", "id")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "y", "breed")
 MAX_NAME = 200  # characters of a class
+FEW_CAPTIONS = 20  # rows, of which each may well be of another class
 MAX_LINE = 10_000  # characters of a table's row
 
 
@@ -291,6 +292,7 @@ def read_csv(data: bytes) -> dict[str, str | None]:
     headless = len(head) == 2 and file is label is None
     if headless:
         file = int(ending(head[1]) in SUFFIXES and ending(head[0]) not in SUFFIXES)
+    guessed = len(head) == 2 and label is None and not headless
     if len(head) == 2:
         file = 1 - label if file is None and label is not None else file
         label = 1 - file if label is None and file is not None else label
@@ -303,6 +305,8 @@ def read_csv(data: bytes) -> dict[str, str | None]:
             known = class_name(re.sub(r"^(-?\d+)\.0+$", r"\1", text))  # so pandas writes integers
             if found.setdefault(name, known) != known:
                 raise ValueError(f"{name} has several classes in it")
+    if guessed and len(found) > FEW_CAPTIONS and 2 * len(set(found.values())) > len(found):
+        raise ValueError(f"{head[label]} differs from file to file, so it is none of classes")
     return found
 
 

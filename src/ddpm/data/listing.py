@@ -23,6 +23,7 @@ from .labels import Labels, read_labels
 from .limits import MAX_BYTES, MAX_THREADS, READING, check_archive, check_entry
 from .splits import choose_split
 
+RUN = {"config.toml", "state"}  # what is in the folder of a training run
 MAX_VISITS = 100  # of a folder, by links that lead to it
 MAX_NAMED = 5  # files that a note names
 CHUNK = 1000  # files that threads are given at once
@@ -198,9 +199,11 @@ def file_versions(path: Path) -> list[Any]:
 
 def list_folder(root: Path) -> Listing:
     """Return the files below a folder, those behind links included. A link to a folder that holds
-    it is not followed. Raises UserError where the folder cannot be listed."""
+    it is not followed, and a folder of a training run left out. Raises UserError where the folder
+    cannot be listed."""
     names: list[str] = []
     hidden: list[str] = []
+    runs: list[str] = []
     faults: dict[str, str] = {}
     links: Counter[str] = Counter()
     visits: Counter[tuple[int, int]] = Counter()
@@ -218,6 +221,9 @@ def list_folder(root: Path) -> Listing:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
             faults[prefix] = error.strerror or first_line(error)
+            continue
+        if prefix and {entry.name for entry in entries} >= RUN:
+            runs.append(prefix)  # begun in the folder that it learns: its grids are no images
             continue
         for entry in entries:
             name, linked = prefix + entry.name, entry.is_symlink()
@@ -257,7 +263,9 @@ def list_folder(root: Path) -> Listing:
         return 0 if name in faults else os.path.getsize(os.path.join(root, name))
 
     version = digest.hexdigest()
-    return Listing(sorted(names), read, version, faults, hidden, +links, size=size)
+    said = f"{counted(len(runs), 'folder')} of training runs, left out: {named(sorted(runs))}"
+    notes = (said,) if runs else ()
+    return Listing(sorted(names), read, version, faults, hidden, +links, notes, size)
 
 
 def identity(folder: str | Path) -> tuple[int, int]:

@@ -1,9 +1,11 @@
 """Images of any source, decoded once."""
 
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ..config import ClassesFrom
+from ..config import NAMED_SETS, ClassesFrom
 from ..utils.errors import UserError, plain
 from ..utils.images import background_colour
 from .cache import cache_path, read_cache, write_cache
@@ -23,7 +25,9 @@ SOURCES: tuple[Callable[[Request], Source | None], ...] = (
     open_files,
 )
 
-DECODER = 7  # raised when decoding changes, so that images cached by older code are not used
+log = logging.getLogger(__name__)
+
+DECODER = 8  # raised when decoding changes, so that images cached by older code are not used
 
 
 def load_images(
@@ -59,6 +63,10 @@ def load_images(
     if channels not in (None, 1, 3, 4):
         raise UserError(f"images have 1, 3 or 4 channels, not {channels}")
     background_colour(background)
+    if isinstance(source, Path) and str(source) in NAMED_SETS:  # a path is none of their names
+        source = source.absolute()
+    if source in NAMED_SETS and os.path.isdir(source) and Path(root).resolve() != Path.cwd():
+        log.info("%s is the set of that name; your folder is ./%s", source, source)
     request = Request(
         str(source), target, Path(root), split, keep_size, channels, background, classes_from
     )

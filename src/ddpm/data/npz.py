@@ -64,11 +64,15 @@ def decode_npz(path: Path, request: Request, out: BinaryIO) -> Decoded:
         check_archive(archive.infolist(), path.stat().st_size)
         names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
     lower = {name.lower(): name for name in names}
-    image, label, known = (
+    learned = request.split == "train"  # arrays whose names tell no split are to be learned
+    image, label = (
         next((lower[k] for key in keys if (k := key.format(request.split)) in lower), None)
-        for keys in (IMAGES, LABELS, ("classes",))
+        for keys in ([key for key in keys if learned or "{}" in key] for keys in (IMAGES, LABELS))
     )
+    known = lower.get("classes")
     notes = []
+    if image is None and not learned:
+        raise UserError(f"it has no array called x_{request.split} or {request.split}_images")
     if image is None:
         like = [n for n in names if len(stored_array(path, n).shape) in (3, 4)]
         if len(like) != 1:

@@ -213,8 +213,9 @@ def reference_for(
         data = config.data if data is None else data
         size = size or ((info.height, info.width) if config.size else ())
         root = root or (config.root if subject.trusted else "data")
+        channels = 3 if info.channels == 4 else config.channels  # scores are of what is seen
         return load_reference(
-            data, root=root, size=size, background=config.background,
+            data, root=root, size=size, channels=channels, background=config.background,
             classes_from=config.classes_from, **options,
         )  # fmt: skip
     if data is None and tuple(subject.images.shape[1:]) != DigitNet.SHAPE:

@@ -77,6 +77,7 @@ def load_reference(
     size: tuple[int, ...] = (),
     features: str | None = None,
     device: torch.device | str = "cpu",
+    channels: int | None = None,
     background: str = "white",
     classes_from: ClassesFrom = "auto",
 ) -> Reference:
@@ -88,7 +89,7 @@ def load_reference(
     held_out  other real images, for the floor; of a named set its test split
     size      crop and resize real images to it; () keeps images of one size as they are
     features  a name or a file, see `load_feature_extractor`; None: what suits the images
-    background, classes_from  as in `load_images`
+    channels, background, classes_from  as in `load_images`
 
     Raise UserError where the images or the network are not available or do not fit together.
     """
@@ -106,8 +107,9 @@ def load_reference(
         if isinstance(what, ImageDataset):  # the fingerprint is the key of the cache
             return what if what.fingerprint else with_fingerprint(what)
         return load_images(
-            what, size, root, split, background=background, classes_from=classes_from
-        )
+            what, size, root, split, channels=channels, background=background,
+            classes_from=classes_from,
+        )  # fmt: skip
 
     real, others = read(source, split), None
     if held_out is not None:

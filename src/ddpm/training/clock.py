@@ -86,11 +86,12 @@ class Clock:
         self.config, self.processes, self.preview_passes = config, processes, preview_passes
         now = time.monotonic()
         self.start = (now if since is None else since) - state.seconds
-        self.loop_began, self.first_step = now - self.start, state.step
+        self.paced_from, self.first_step, self.scored = now - self.start, state.step, 0.0
+        self.compiled, self.guide_at = False, GUIDE_AT
         self.progress = config.budget.progress(state.step, state.seconds)
-        self.last_saved, train = self.loop_began, config.train
-        self.previews = Pauses(60 * train.sample_minutes, PREVIEW_SHARE, self.loop_began)
-        self.scores = Pauses(60 * train.score_minutes, SCORE_SHARE, self.loop_began, score_seconds)
+        self.last_saved, train = self.paced_from, config.train
+        self.previews = Pauses(60 * train.sample_minutes, PREVIEW_SHARE, self.last_saved)
+        self.scores = Pauses(60 * train.score_minutes, SCORE_SHARE, self.last_saved, score_seconds)
 
     @property
     def seconds(self) -> float:
@@ -102,6 +103,11 @@ class Clock:
         now = self.seconds
         save = now - self.last_saved >= 60 * self.config.train.save_minutes
         before, budget = self.progress, self.config.budget
+        if step == self.first_step + 1 and not self.compiled:  # that one step may take minutes
+            self.compiled = True
+            self.pace_from(step, now)
+            if budget.minutes and step == 1:
+                self.guide_at += (1 - GUIDE_AT) * budget.progress(step, now)
         last = self.last_preview_takes(step, now) + self.scores.took
         fits = not budget.minutes or now + self.scores.took + last <= 60 * budget.minutes
         told = (now, last, save, self.previews.due(now), fits and self.scores.due(now))
@@ -111,18 +117,23 @@ class Clock:
         over = stop or self.progress >= 1
         if self.progress >= 1 and budget.minutes:  # what is left of it is the last preview's
             seconds = max(seconds, 60 * budget.minutes)
-        guide = before < GUIDE_AT <= self.progress
+        guide = before < self.guide_at <= self.progress
         line = line or save or score or over
         return Due(seconds, self.progress, over, line, save, guide, preview, score)
 
     def last_preview_takes(self, step: int, now: float) -> float:
         """Return for how many seconds the last preview will be: as long as the one before it. The
-        first is guessed from the steps so far, whose images pass through the network once forward
-        and once back, which takes twice as long."""
+        first is guessed from the steps so far but the first, whose images pass through the network
+        once forward and once back, which takes twice as long."""
         if self.previews.took or step == self.first_step:
             return self.previews.took
         images = (step - self.first_step) * self.config.train.batch
-        return (now - self.loop_began - self.scores.total) / images / 3 * self.preview_passes
+        steps_took = now - self.paced_from - (self.scores.total - self.scored)
+        return steps_took / images / 3 * self.preview_passes
+
+    def pace_from(self, step: int, now: float) -> None:
+        """Tell the pace of the steps by those from here on."""
+        self.paced_from, self.first_step, self.scored = now, step, self.scores.total
 
     def saved(self) -> None:
         """Count the time to the next checkpoint from here."""
@@ -131,6 +142,7 @@ class Clock:
     def went_back(self, state: TrainState) -> None:
         """Go on from a state that was restored: what came after it is to be done again."""
         self.saved()
+        self.pace_from(state.step, self.last_saved)
         self.progress = self.config.budget.progress(state.step, state.seconds)
 
     @contextmanager

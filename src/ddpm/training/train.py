@@ -25,6 +25,7 @@ from ..core.ema import EMA
 from ..data.batches import Batches
 from ..data.dataset import ImageDataset
 from ..data.inspect import inspection_notes
+from ..data.listing import holds_files
 from ..data.load import load_images
 from ..generation.settings import check_guidance
 from ..utils.device import best_device, check_device, has_bfloat16, place
@@ -243,6 +244,11 @@ def start(config: Config, device: str | None) -> Accelerator:
 
 def read_images(config: Config) -> ImageDataset:
     """Return the images that the config names."""
+    if config.classes_from != "auto" and not holds_files(Path(config.data)):
+        raise UserError(
+            f"classes come from names or folders where there are files, in a folder or a zip, and "
+            f"{config.data} is neither: leave out --classes-from"
+        )
     return load_images(
         config.data, config.size, config.root, channels=config.channels,
         background=config.background, classes_from=config.classes_from,
