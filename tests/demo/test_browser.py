@@ -240,6 +240,42 @@ def test_each_control_acts_at_once_and_what_cannot_act_is_not_there(at):
     finished(page, 3)
 
 
+def test_a_slider_that_is_dragged_changes_the_address_less_often_than_safari_forbids(at):
+    page = at(STILL + "&n=1")
+    finished(page, 6)
+    page.evaluate(
+        """() => {
+            const change = history.replaceState.bind(history);
+            window.changes = 0;
+            history.replaceState = (...all) => { window.changes += 1; change(...all); };
+        }"""
+    )
+    for steps in range(2, 62):
+        set_number(page, "Steps, as a number", steps)
+    finished(page, 61)
+    assert page.evaluate("window.changes") <= 40
+    page.wait_for_function("decodeURIComponent(location.hash).includes('\"steps\":61')")
+
+
+def test_the_skip_link_keeps_what_is_chosen(at):
+    page = at(STILL + "&seed=11")
+    finished(page, 6)
+    before = page.evaluate("location.hash")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "views"
+    assert page.evaluate("location.hash") == before
+
+
+def test_guidance_of_no_class_is_a_command_without_one(at):
+    page = at('#view=create&model=mnist&n=1&label=5&settings={"steps":6,"guidance":0}')
+    finished(page, 6)
+    page.get_by_role("button", name="Command").click()
+    words = shlex.split(page.locator("#copied pre").inner_text())
+    assert "--label=5" not in words
+    assert words[words.index("--guidance") + 1] == "0"
+
+
 def test_a_number_out_of_range_is_brought_within(page, folder):
     for typed, steps in ((10**9, 200), (-5, 1), ("", 1)):
         set_number(page, "Steps, as a number", typed)
@@ -374,6 +410,12 @@ def test_a_dice_thrown_as_each_film_ends(at):
 
 def test_fork_and_compare(at):
     page = at(STILL + "&label=3&n=1")
+    finished(page, 6)
+    page.get_by_role("button", name="Another seed").locator("visible=true").click()
+    page.get_by_role("button", name="guidance", exact=True).click()  # while images are coming
+    playwright.expect(page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
+    page.wait_for_function("document.querySelectorAll('.comparison img').length === 5")
+    page.get_by_role("button", name="Another seed").locator("visible=true").click()
     finished(page, 6)
     pause(page)
     scrub = page.get_by_role("slider", name="Step of the film")

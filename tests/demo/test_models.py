@@ -14,6 +14,7 @@ from ddpm.demo import equations
 from ddpm.demo import models as models_module
 from ddpm.demo.asks import Picture
 from ddpm.demo.models import MAX_EXAMPLE_STEPS, ModelStore
+from ddpm.demo.page import described
 from ddpm.utils.images import to_float
 from pictures import data_uri
 
@@ -24,9 +25,13 @@ def test_a_checkpoint_that_vanishes_or_changes(tmp_path):
     store = ModelStore([str(path)], "cpu")
     first = store[str(path)]
     assert store[str(path)] is first
+    both = ModelStore([str(path), "mnist"], "cpu")
     path.unlink()
     with pytest.raises(UserError, match="no longer there"):
         _ = store[str(path)]
+    with pytest.raises(UserError, match="no longer there"):
+        described(store)
+    assert [m["name"] for m in described(both)] == ["mnist"]  # the page stands
     shutil.copy(WEIGHTS / "mnist.safetensors", path)
     assert store[str(path)] is not first
     with pytest.raises(UserError, match="there is no model"):

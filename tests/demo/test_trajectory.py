@@ -82,6 +82,10 @@ def test_a_class_that_the_network_does_not_know(digits):
 def test_steps_are_limited_to_the_times_there_are_and_no_class_is_no_guidance(digits):
     assert sample_config(digits, Sample("mnist", settings=Settings(steps=1000))).steps == 1000
     assert sample_config(digits, Sample("mnist", label=None)).guidance == 0
+    never = Settings(guidance=3.0, guidance_above=0.6, guidance_below=0.5)
+    with pytest.raises(UserError, match="of T is at none"):
+        sample_config(digits, Sample("mnist", settings=never))
+    assert sample_config(digits, Sample("mnist", label=None, settings=never)).guidance == 0
 
 
 def test_a_network_is_guided_by_what_its_file_carries(digits):

@@ -8,7 +8,7 @@ from pydantic import Field
 from ..checkpoint.checkpoint import Checkpoint
 from ..config import STRICT, EpsScale, SampleConfig, Share, validated
 from ..core.types import SamplerName, Spacing
-from ..generation.settings import with_options
+from ..generation.settings import check_guidance, with_options
 from ..utils.errors import UserError
 
 MAX_IMAGES = 64
@@ -166,6 +166,7 @@ def sample_config(checkpoint: Checkpoint, ask: Sample) -> SampleConfig:
     if ask.label is None and checkpoint.guide is None:
         chosen = replace(chosen, guidance=0.0)
     steps = min(chosen.steps, MAX_STEPS, checkpoint.diffusion.T)
+    check_guidance(chosen, guide=checkpoint.guide is not None)
     return validated(SampleConfig, vars(replace(chosen, steps=steps)))
 
 

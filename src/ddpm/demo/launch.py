@@ -60,7 +60,8 @@ class Training:
             out = free_name(self.runs / "from-the-page")
             data = ask.data
             if ask.photos:
-                data = str(save_photos(ask, out.with_name(f"{out.name}-photos.npz")))
+                path = free_name(out.with_name(f"{out.name}-photos.npz"))  # other runs' are kept
+                data = str(save_photos(ask, path))
             words = ["train", "--data", data, "--minutes", f"{ask.minutes:g}", "--out", str(out)]
             self.log = tempfile.TemporaryFile()  # noqa: SIM115, it is read once the run has ended
             threads = str(max(1, (os.cpu_count() or 2) // 2))  # the others are the page's
@@ -79,6 +80,15 @@ class Training:
                 raise UserError("this run was not begun here: stop it where it was, by Ctrl-C")
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGTERM)
+
+    def begun(self) -> str:
+        """Return the name of the run that was begun here, while it trains or where it has failed
+        before its first steps; "" where there is none."""
+        with self.lock:
+            if self.out is None or self.process is None:
+                return ""
+            over = self.process.poll() is not None and RunDir(self.out).metrics.exists()
+            return "" if over else printable(self.out.name)
 
     def status(self, name: str) -> dict[str, object]:
         """Return whether the run of that name is one that the page can stop, and the last line of

@@ -9,6 +9,7 @@ import inspect
 import json
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -140,9 +141,12 @@ def plane(demo: Demo, value: Json, visitor: str) -> Iterator[Json]:
 
 def list_runs(demo: Demo, value: Json, visitor: str) -> Json:
     """The runs that can be watched, and what may be trained on."""
-    training = demo.training
+    training, found = demo.training, runs.list_runs(demo.runs)
+    begun = training.begun()
+    if begun and begun not in {run["name"] for run in found}:  # it reads its images, or has failed
+        found.insert(0, {"name": begun, "state": "training"})
     return {
-        "runs": runs.list_runs(demo.runs), "folder": printable(demo.runs.name),
+        "runs": found, "folder": printable(demo.runs.name),
         "allowed": training.allowed, "sets": training.sets(), "minutes": asks.MAX_MINUTES,
         "photos": [MIN_PHOTOS, asks.MAX_PHOTOS],
     }  # fmt: skip
@@ -154,6 +158,8 @@ def watch_run(demo: Demo, value: Json, visitor: str) -> Json:
     status = demo.training.status(ask.name)
     if status["failed"]:
         raise UserError(f"the run has failed: {status['failed']}")
+    if status["ours"] and ask.name not in runs.runs_by_name(demo.runs):
+        return {"starting": True, "version": "", "ours": True}
     return {**runs.describe_run(demo.runs, ask.name, ask.seen), "ours": status["ours"]}
 
 
@@ -227,10 +233,20 @@ class DemoBlocks(gr.Blocks):
             raise gr.Error(sentence, print_exception=False) from None
 
 
+def described(store: ModelStore) -> list[Json]:
+    """Return what the page must know of the networks that are still there. Raises UserError where
+    none is."""
+    models = []
+    for name in store.names:
+        with suppress(UserError):
+            models.append(store.describe(name))
+    return models or [store.describe(store.names[0])]
+
+
 def page_html(store: ModelStore, training: Training) -> str:
     """Return the page, with what its scripts must know of the server."""
     boot = {
-        "models": [store.describe(name) for name in store.names],
+        "models": described(store),
         "functions": {fn.__name__: i for i, fn in enumerate(FUNCTIONS)},
         "equations": [equation.as_dict() for equation in equations.EQUATIONS],
         "limits": {

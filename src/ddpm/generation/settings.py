@@ -45,12 +45,12 @@ def check_steps(settings: SampleConfig, T: int) -> None:
 def check_guidance(settings: SampleConfig, guide: bool) -> None:
     """Raise UserError for guidance at no time at all and, where there is a guide, towards it."""
     above, below, scale = settings.guidance_above, settings.guidance_below, settings.guidance
-    if scale == 1:
+    if scale == 1 or scale == 0 and not guide:  # plain, and without a class, at all times
         return
     if above >= below:
         raise UserError(
-            f"guidance at times above {above:g} and up to {below:g} of T is at none: change "
-            f"--guidance-above or --guidance-below, or leave it out with --guidance 1"
+            f"guidance at times above {above:g} and up to {below:g} of T is at none: let it begin "
+            f"lower (guidance_above) or end higher (guidance_below), or leave it out (guidance 1)"
         )
     if guide and scale < 1:
         raise UserError(

@@ -15,10 +15,13 @@ const number = (v) => v === 0 ? '0' : Math.abs(v) < 1e-3 || Math.abs(v) >= 1e4 ?
 
 export function board(picture) {
   const latest = new Latest();
-  let pixel = null, shown = null, curvesOf = '';
+  let pixel = null, passed = null, shown = null, curvesOf = '';
   const t = slider({label: 't: how far towards static', min: 1, max: model().T, value: startT(), onchange: (v) => update({t: v})});
   const seed = seedField({label: 'Seed of the noise', value: state.seed, onchange: (v) => update({seed: v})});
-  const example = button('Another image', () => update({example: (state.example + 1) % boot.limits.examples}));
+  const example = button('Another image', () => {
+    passed = picture();  // until another photo is chosen
+    update({example: (state.example + 1) % boot.limits.examples});
+  });
   const pixelFields = ['x', 'y'].map((axis, i) => el('input', {type: 'number', min: 0, value: '', 'aria-label': `Pixel, ${axis}`, placeholder: axis,
     oninput: () => {
       const [, h, w] = model().shape;
@@ -123,7 +126,8 @@ export function board(picture) {
       await latest.run(async (signal) => {
         const at = Math.min(startT(), model().T);
         for (const one of Object.values(charts)) one.mark(at);
-        show(await ask('whiteboard', {model: state.model, picture: picture() ?? {example: state.example}, t: at, seed: state.seed, pixel}, {signal}));
+        const photo = picture() === passed ? null : picture();
+        show(await ask('whiteboard', {model: state.model, picture: photo ?? {example: state.example}, t: at, seed: state.seed, pixel}, {signal}));
       });
     }
   }
@@ -177,8 +181,8 @@ export function board(picture) {
   }
 
   subscribe((names) => {
-    if (state.view !== 'board') return;
     if (names.has('model')) pixel = null;
+    if (state.view !== 'board') return;
     t.set(Math.min(startT(), model().T), model().T);
     seed.set(state.seed);
     if (['model', 'view'].some((name) => names.has(name))) drawCurves().catch(() => {});

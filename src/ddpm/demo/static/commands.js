@@ -19,8 +19,14 @@ function chosen({settings, guided}) {
   return SETTINGS.filter((key) => now[key] !== own[key] && !idle.includes(key)).map((key) => [key, now[key]]);
 }
 
+/** Return the class that is asked for: none is, where its network is to leave it out. */
+function labelled({settings}) {
+  const {guidance} = {...model().sample, ...settings};
+  return guidance === 0 && !model().guided ? null : state.label;
+}
+
 export function command(asked) {
-  const label = state.label ? [`--label=${quoted(state.label)}`] : [];
+  const label = labelled(asked) ? [`--label=${quoted(state.label)}`] : [];
   return ['ddpm generate', quoted(model().name), '--n', asked.n, '--seed', asked.seed, ...label,
     ...Object.entries(asked.edit ?? {}).flatMap(([option, value]) => [`--${option}`, value]),
     ...chosen(asked).flatMap(([key, value]) => [`--${key.replaceAll('_', '-')}`, value]), '--out images.png'].join(' ');
@@ -33,7 +39,7 @@ export function python(asked) {
   const files = Object.entries(asked.edit ?? {}).filter(([, value]) => typeof value === 'string');
   const edit = Object.entries(asked.edit ?? {}).map(([key, value]) =>
     `${key}=${typeof value === 'string' ? `read_${key}(Path(${literal(value)}), checkpoint.data)` : value}`);
-  const more = [...(state.label ? [`labels=[${literal(state.label)}]`] : []),
+  const more = [...(labelled(asked) ? [`labels=[${literal(state.label)}]`] : []),
     ...(changed.length ? ['settings=settings'] : []), ...(edit.length ? ['edit=edit'] : [])];
   return [
     ...(changed.length ? ['from dataclasses import replace'] : []),

@@ -113,6 +113,9 @@ export function create() {
           if (signal.aborted) return;
           await film.add({...frame});
         }
+      } catch (error) {
+        if (!signal.aborted) { setEndless(false); film.pause(); }
+        throw error;
       } finally {
         if (!signal.aborted) {
           stop.hidden = true;
@@ -143,7 +146,9 @@ export function create() {
   }
 
   function startComparison(kind) {
+    film.cut();
     film.pause();
+    stop.hidden = place.hidden = true;
     const rows = COMPARISONS[kind]().map(([text, changes]) => ({text, changes, figure: el('figure', {class: 'pane small'},
       el('div', {class: 'blank'}), el('figcaption', {}, text))}));
     comparison.hidden = false;

@@ -83,6 +83,7 @@ export function draw() {
   async function show(picture) {
     try {
       const {src, note: said} = await ask('picture', {model: state.model, picture});
+      sketch.fit(model().shape);
       sketch.put(await loadImage(src));
       note.textContent = said;
       live();
@@ -127,7 +128,9 @@ export function draw() {
       photo = null;
       show({example: state.example});
     } else if (['change', 'mode', 'seed', 'label', 'settings', 'view'].some((name) => names.has(name))) {
-      if (names.has('view') && sketch.shape.join() !== model().shape.join() && !photo) sketch.begin(model().shape);
+      const other = names.has('view') && sketch.shape.join() !== model().shape.join();
+      if (other && photo) { show(photo); return; }
+      if (other) sketch.begin(model().shape);
       live();
     }
   });

@@ -78,6 +78,10 @@ const share = (how, write) => {
 };
 shareCommand.addEventListener('click', () => share('by the command line', command));
 sharePython.addEventListener('click', () => share('in Python', python));
+document.querySelector('.skip').addEventListener('click', (event) => {
+  event.preventDefault();  // the address holds the state
+  document.querySelector('#views').focus();
+});
 addEventListener('hashchange', () => location.reload());
 addEventListener('error', (event) => notice(`Something went wrong in the page: ${event.message}`, 'error'));
 

@@ -70,12 +70,16 @@ export class Sketch {
     this.begin(shape);
   }
 
+  /** Paint for images of this shape from here on. */
+  fit(shape) {
+    this.shape = shape;
+    this.colour = shape[0] === 1 ? '#ffffff' : this.colour;
+    this.setMasking(this.masking);
+  }
+
   /** Begin anew with a scribble for images of this shape. */
   begin(shape) {
-    this.shape = shape;
-    const gray = shape[0] === 1;
-    this.tools.querySelector('.palette').hidden = gray;
-    this.colour = gray ? '#ffffff' : this.colour;
+    this.fit(shape);
     scribble(this.picture.getContext('2d'), shape);
     this.unmask();
   }

@@ -26,8 +26,25 @@ export function update(changes) {
       label: label === null && known.length || known.includes(label) ? label : ''});
   }
   Object.assign(state, changes);
-  history.replaceState(null, '', link());
+  address();
   for (const fn of listeners) fn(new Set([...names, ...Object.keys(changes)]));
+}
+
+const told = []; // when the address was changed of late
+let telling = 0;
+
+/** Put the state into the address: at once, but where it changes all the time, as by a slider that
+ *  is dragged, a little later. Safari allows 100 changes in 30 seconds. */
+function address() {
+  clearTimeout(telling);
+  const now = performance.now();
+  while (told[0] < now - 10_000) told.shift();
+  if (told.length >= 20) {
+    telling = setTimeout(address, 500);
+    return;
+  }
+  told.push(now);
+  history.replaceState(null, '', link());
 }
 
 export function named(name) {

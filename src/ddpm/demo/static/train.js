@@ -9,7 +9,7 @@ const EVERY = 4000; // milliseconds between looks at the folder
 const WORDS = {training: 'training', stopped: 'stopped', finished: 'finished'};
 
 export function train() {
-  let name = '', version = '', shown = null, timer = 0, busy = false, photos = [], labels = [];
+  let name = '', version = '', shown = null, timer = 0, busy = false, photos = [], labels = [], reading = 0;
   let grids = [], kind = 'ema';
 
   const list = chips({label: 'Runs', kind: 'chips runs', choices: [], value: '', onchange: (v) => { name = v; version = ''; look(); }});
@@ -29,7 +29,7 @@ export function train() {
   }, {hidden: true});
 
   // ---- to begin one -------------------------------------------------------------------------
-  const set = select({label: 'Images', choices: [['mnist5k', 'mnist5k']], value: 'mnist5k', onchange: () => { photos = []; labels = []; files.value = ''; chosen.textContent = ''; }});
+  const set = select({label: 'Images', choices: [['mnist5k', 'mnist5k']], value: 'mnist5k', onchange: () => { files.value = ''; readPhotos(); }});
   const size = select({label: 'Photos at', choices: [['32', '32 x 32'], ['64', '64 x 64'], ['28', '28 x 28']], value: '32', onchange: () => readPhotos()});
   const minutes = slider({label: 'Minutes', min: 0.5, max: 10, step: 0.5, value: 2, onchange: () => {}});
   const chosen = el('p', {class: 'note', role: 'status'});
@@ -40,27 +40,31 @@ export function train() {
   const closed = el('p', {class: 'note', hidden: true}, 'Runs are begun with ', el('code', {}, 'ddpm train'),
     ': this page may begin them where it is open to its own machine alone, or asks for a password.');
 
-  /** Cut each photo to a square in the browser: what is sent is small. */
+  /** Cut each photo to a square in the browser: what is sent is small. A later reading replaces
+   *  one that is not done, and no run begins before. */
   async function readPhotos() {
     const side = Number(size.value), canvas = el('canvas', {width: side, height: side});
-    const pen = canvas.getContext('2d');
-    photos = [];
-    labels = [];
+    const pen = canvas.getContext('2d'), mine = reading += 1;
+    const read = [], of = [];
     let bad = 0;
+    [photos, labels, begin.disabled] = [[], [], true];
     const most = limits?.photos[1] ?? 400;
     for (const file of [...files.files].slice(0, most)) {
       try {
         const bitmap = await createImageBitmap(file);
+        if (mine !== reading) return;
         const s = Math.min(bitmap.width, bitmap.height);
         pen.imageSmoothingQuality = 'high';
         pen.fillStyle = 'white';
         pen.fillRect(0, 0, side, side);
         pen.drawImage(bitmap, (bitmap.width - s) / 2, (bitmap.height - s) / 2, s, s, 0, 0, side, side);
         bitmap.close();
-        photos.push(canvas.toDataURL('image/png'));
-        labels.push(file.webkitRelativePath.split('/').at(-2) ?? '');
+        read.push(canvas.toDataURL('image/png'));
+        of.push(file.webkitRelativePath.split('/').at(-2) ?? '');
       } catch { bad += 1; }
     }
+    if (mine !== reading) return;
+    [photos, labels, begin.disabled] = [read, of, false];
     const few = files.files.length > most ? `, the first ${most}` : '';
     chosen.textContent = files.files.length ? `${counted(photos.length, 'photo')}${few}${bad ? `; ${bad} could not be read` : ''}` : '';
   }
@@ -108,6 +112,7 @@ export function train() {
       const found = await ask('watch_run', {name, seen: version});
       stop.hidden = !found.ours;
       if (found.name) show(found);
+      else if (found.starting) facts.textContent = `${name} has begun: its images are being read.`;
       version = found.version;
     } catch (error) {
       facts.textContent = error.message;

@@ -175,7 +175,7 @@ function tell() {
   find('guidance-said').textContent = guidance.toFixed(1);
   find('guidance').disabled = classes.length > 0 && label === null;
   const words = ['ddpm generate', model.name, '--n 1'];
-  if (classes.length && label !== null) words.push(`--label ${quoted(classes[label])}`);
+  if (classes.length && label !== null && guidance !== 0) words.push(`--label ${quoted(classes[label])}`);
   if (classes.length) words.push(`--guidance ${label === null ? 0 : guidance}`);
   else if (model.guided) words.push('--guidance 1');  // the page has no room for the guide
   if (model.precision !== 'no') words.push('--precision no');  // the page computes in float32
