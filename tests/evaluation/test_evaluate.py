@@ -1,7 +1,6 @@
 """Scores: the nearer to real images the better, and what cannot be scored is refused at once."""
 
 import copy
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -21,19 +20,20 @@ from ddpm import (
 )
 from ddpm.cli.main import main
 from ddpm.config import DiffusionConfig, SampleConfig
+from ddpm.evaluation import sampling
 from ddpm.evaluation.features import FeatureExtractor, extract
 from ddpm.evaluation.likelihood import held_out_likelihood
 from ddpm.evaluation.reference import Reference, load_reference
 from ddpm.evaluation.report import read_report
+from ddpm.evaluation.sampling import labels_as_in
 from pictures import folder_of, photos
 
-module = sys.modules["ddpm.evaluation.evaluate"]  # `ddpm.evaluate` is the function
 QUICK = SampleConfig(steps=2, guidance=1.0)
 
 
 @pytest.fixture
 def nothing_is_made(monkeypatch):
-    monkeypatch.setattr(module, "generate", lambda *a, **k: pytest.fail("images were made"))
+    monkeypatch.setattr(sampling, "generate", lambda *a, **k: pytest.fail("images were made"))
 
 
 # ---- images ----------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_what_cannot_be_scored_is_refused_before_the_work(digits, nothing_is_mad
 def test_scores_of_other_protocols_are_refused_before_the_work(digits, monkeypatch):
     score = evaluate("mnist", data=digits, n=20, settings=QUICK)
     assert evaluate("mnist", data=digits, n=20, settings=QUICK, against=score) == score
-    monkeypatch.setattr(module, "generate", lambda *a, **k: pytest.fail("images were made"))
+    monkeypatch.setattr(sampling, "generate", lambda *a, **k: pytest.fail("images were made"))
     with pytest.raises(UserError, match="steps is 3 here and 2 there"):
         evaluate("mnist", data=digits, n=20, settings=replace(QUICK, steps=3), against=score)
     with pytest.raises(UserError, match="n is 30 here and 20 there"):
@@ -325,3 +325,19 @@ def test_notes_before_the_work(digits, caplog):
     evaluate("mnist", data=digits, n=20, settings=QUICK, memorization=True)
     assert "the network was not trained on mnist5k" in caplog.text
     assert "20 samples are few for 128 features" in caplog.text
+
+
+def test_samples_have_the_classes_of_the_images(network, digits):
+    """Where some are far more frequent than others; else each in turn."""
+    data, names = digits.training, network.data.classes
+    assert data.classes == names
+    assert labels_as_in(data, names, 100) == []
+    assert labels_as_in(data, ("a", "b"), 100) == []
+    rare = torch.cat([torch.where(data.labels == 3)[0][:5], torch.where(data.labels == 8)[0][:45]])
+    uneven = replace(data, images=data.images[rare], labels=data.labels[rare])
+    labels = labels_as_in(uneven, names, 20)
+    assert (labels.count("3"), labels.count("8")) == (2, 18)
+    assert labels.index("3") < 10  # and not all at one end
+    report = evaluate(network, data=uneven, n=10, settings=QUICK)
+    assert report.protocol.sampling["classes"] == "as frequent as in the data"
+    assert "classes" not in evaluate(network, data=digits, n=4, settings=QUICK).protocol.sampling

@@ -5,7 +5,7 @@ import logging
 import shlex
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,13 @@ from torch import Tensor
 from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, average_note, load
 from ..checkpoint.run_dir import inspect_run
 from ..config import SampleConfig
-from ..core.sampling import State
 from ..data.dataset import ImageDataset
 from ..data.load import load_images
 from ..generation.generate import (
     Samples,
     check_memory,
     check_settings,
-    generate,
     guide_of,
-    network_evaluations,
     with_precision,
 )
 from ..generation.settings import own_settings
@@ -56,6 +53,7 @@ from .reference import (
     reference_stats,
 )
 from .report import Protocol, Report, check_comparable, read_report
+from .sampling import make_samples, sampling_protocol
 
 N = 10_000  # samples of a network, if not said otherwise
 
@@ -114,7 +112,7 @@ def evaluate(
         settings = with_precision(settings or subject.config.sample, device)
         guide = guide_of(subject, settings, guide)
         check_network(subject, reference, settings, guide, likelihood)
-        how = sampling_protocol(subject, settings, seed, guide)
+        how = sampling_protocol(subject, n, seed, settings, guide, reference)
     else:
         refused = {"n": n, "settings": settings, "guide": guide, "likelihood": likelihood}
         check_images(subject, reference, **refused)
@@ -125,7 +123,7 @@ def evaluate(
     log_notes(subject, reference, protocol, likelihood, bool(memorization), batch, processes)
     if isinstance(subject, Checkpoint):
         samples = make_samples(
-            subject, n, seed, settings, guide, device, batch, processes, progress
+            subject, n, seed, settings, guide, reference, device, batch, processes, progress
         )
     else:
         samples = Samples(subject.images, subject.labels, subject.classes)
@@ -278,48 +276,7 @@ def check_picture(path: bool | str | Path | None) -> None:
         require_writable(Path(path).parent)
 
 
-def sampling_protocol(
-    network: Checkpoint, settings: SampleConfig, seed: int, guide: Checkpoint | None = None
-) -> dict[str, Any]:
-    """Return what a score says of how its samples were made."""
-    nfe = network_evaluations(
-        settings, network.diffusion, network.conditional, guide=guide is not None
-    )
-    how = {
-        "network": network.weights_hash(), "weights": network.weights,
-        "images_seen": network.images_seen, **asdict(settings), "nfe": nfe, "seed": seed,
-    }  # fmt: skip
-    return how if guide is None else how | {"guide": guide.weights_hash()}
-
-
 # ---- the work --------------------------------------------------------------------------------
-
-
-def make_samples(
-    network: Checkpoint,
-    n: int,
-    seed: int,
-    settings: SampleConfig | None,
-    guide: Checkpoint | str | Path | None,
-    device: torch.device | str,
-    batch: int,
-    processes: Processes,
-    progress: Progress | None,
-) -> Samples:
-    """Return n images, as `generate` makes them."""
-    steps = (settings or network.config.sample).steps
-    total, done = steps * -(-n // (batch * processes.world_size)), 0
-
-    def on_state(state: State) -> None:
-        nonlocal done
-        done += state.x0 is not None  # not the noise, from which no step has been taken
-        if progress:
-            progress("sampling steps", done, total)
-
-    return generate(
-        network, n, seed=seed, settings=settings, device=device, batch=batch, guide=guide,
-        on_state=on_state, processes=processes,
-    )  # fmt: skip
 
 
 def score(

@@ -23,6 +23,7 @@ from ..evaluation.evaluate import seconds_per_evaluation
 from ..evaluation.features import extract
 from ..evaluation.metrics import frechet_distance
 from ..evaluation.reference import load_reference, reference_stats
+from ..evaluation.sampling import labels_as_in
 from ..generation.generate import (
     cycle_labels,
     denoise_trajectory,
@@ -84,6 +85,7 @@ class Scoring:
             f"{takes}: the distance of {SAMPLES} samples from the {n:,} images that are learned, "
             f"in the features of {extractor.name}, to be compared with one another alone"
         )
+        self.labels = labels_as_in(data, data.classes, SAMPLES)
         learned = reference_stats(reference).moments
         if len(held_out):
             learned -= extract(extractor, images.images[held_out], "held-out images").moments
@@ -119,7 +121,7 @@ class Scoring:
         """Return the distance of a network's samples; None once told to stop."""
         config, data = network.config, network.data
         made: list[Tensor] = []
-        y = None if config.sample.guidance == 0 else cycle_labels(SAMPLES, (), data)
+        y = None if config.sample.guidance == 0 else cycle_labels(SAMPLES, self.labels, data)
         for index in torch.arange(SAMPLES).split(BATCH):
             noise = ImageNoise(config.seed, index.tolist(), data.shape, self.device)
             labels = None if y is None else y[index].to(self.device)
