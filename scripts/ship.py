@@ -14,7 +14,7 @@ import tyro
 from ddpm import load, preset, save
 from ddpm.checkpoint.header import WEIGHTS
 from ddpm.generation.generate import check_guide
-from ddpm.generation.settings import with_options
+from ddpm.generation.settings import check_guidance, with_options
 
 
 @dataclass
@@ -40,6 +40,7 @@ def main(options: Options) -> None:
     data = replace(checkpoint.data, source=like.data)
     path = WEIGHTS / f"{options.name}.safetensors"
     guide = load(options.guide) if options.guide else None
+    check_guidance(sample, guide is not None)
     if guide is not None:
         check_guide(guide, checkpoint)
         guide.net.half()

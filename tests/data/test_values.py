@@ -206,6 +206,8 @@ def test_numbers_about_a_mean_are_not_taken_for_minus_one_to_one(tmp_path):
     over = RAMP * 1.04 - 0.02  # as resizing by cubic curves leaves them
     data = load_images(folder(tmp_path / "b", [over] * 4))
     assert (data.images.numpy() == (over.clip(0, 1) * 255).round()).all()
+    pale = [np.where(i, 0.5 * RAMP - 0.4, 2 * RAMP - 1).astype(np.float32) for i in range(4)]
+    assert "lie in -1 … 1" in about(load_images(folder(tmp_path / "c", pale)))
     caffe = COLOUR.astype(np.float32) - COLOUR.mean()
     for centred in (COLOUR / 255 - 0.5, caffe, caffe.astype(np.int64)):
         with pytest.raises(UserError, match="images must be"):

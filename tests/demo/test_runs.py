@@ -168,6 +168,6 @@ def test_a_run_that_fails_says_why(tmp_path):
     assert name in {run["name"] for run in list_runs(demo, {}, "")["runs"]}
     training.process.wait(60)
     assert "nowhere" in training.status(name)["failed"]
-    assert list_runs(demo, {}, "")["runs"] == [{"name": name, "state": "training"}]
+    assert list_runs(demo, {}, "")["runs"] == [{"name": name, "state": "stopped"}]
     with pytest.raises(UserError, match=r"the run has failed: .*nowhere"):
         watch_run(demo, {"name": name}, "")

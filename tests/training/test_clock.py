@@ -115,6 +115,23 @@ def test_a_run_that_went_back_and_one_that_goes_on_have_their_time(config, time)
     assert not clock.due(1001, stop=False).over
 
 
+@pytest.mark.parametrize(
+    ("seconds", "has_guide", "due"), [(90, False, True), (90, True, False), (400, False, False)]
+)
+def test_a_run_that_goes_on_without_early_weights_keeps_those_it_has(
+    config, time, seconds, has_guide, due
+):
+    minutes = replace(config, steps=None, minutes=10.0)
+
+    class Later:
+        step = 1000
+
+    Later.seconds = seconds
+    clock = Clock(minutes, ALONE, Later, has_guide=has_guide)
+    assert clock.due(1000, stop=False).guide == due
+    assert not clock.due(1001, stop=False).guide
+
+
 def with_scores(config, every):
     return replace(config, train=replace(config.train, score_minutes=every))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config import DataInfo
 from ..utils.errors import UserError, first_line
-from .container import ORIENTATION, Container, open_container, webp_size
+from .container import ORIENTATION, Container, open_container, valid, webp_size
 from .formats import formats
 from .limits import (
     DECODING,
@@ -101,8 +101,11 @@ def open_image(data: bytes, size: tuple[int, int] | None = None) -> OpenImage:
     if container.data is not data:
         memory += len(container.data)
     frames = container.frames or getattr(image, "n_frames", 1)
-    turned = image.getexif().get(ORIENTATION) if container.format == "AVIF" else None
-    return OpenImage(image, turned or container.orientation, frames, memory)
+    orientation = container.orientation
+    if container.format == "AVIF":  # Pillow tells of irot and imir as if they were of Exif
+        image.info.pop("xmp", None)
+        orientation = valid(image.getexif().get(ORIENTATION, 1)) or 1
+    return OpenImage(image, orientation, frames, memory)
 
 
 def open_by_pillow(container: Container) -> ImageFile:

@@ -34,8 +34,9 @@ def open_hub(request: Request) -> Source | None:
         )
 
     # The hub is not asked for its version: a set that was decoded can be used without a network.
-    folder = Path(name_of(request)[0])
-    here = [os.path.abspath(folder), file_versions(folder)] if folder.is_dir() else []
+    name, _ = name_of(request)
+    local = bool(name) and os.path.isdir(name)
+    here = [os.path.abspath(name), file_versions(Path(name))] if local else []
     return Source(["kept until the cache is emptied", *here], decode)
 
 

@@ -79,10 +79,11 @@ def choose_scale(ranges: Sequence[NumberRange]) -> tuple[Scale, bool]:
     """
     lows, highs = extremes(ranges)
     low, high = np.median(lows), np.median(highs)
-    if -1.5 <= low <= -0.6 and high <= 1.5:
+    whole = lows.min() <= -0.9 and highs.max() <= 1.5  # as of images with little contrast
+    if -1.5 <= low < 0 and high <= 1.5 and (low <= -0.6 or whole and (lows < 0).mean() > 0.5):
         return Scale(-1, 1), True
     for white, (least, most) in WHITES.items():
-        if least <= high <= most and low >= -0.1 * white:
+        if least <= high <= most and low >= -0.25 * white:
             return Scale(0, white), True
     black, white = min(0.0, lows.min()), highs.max()
     return Scale(float(black), float(white if white > black else black + 1)), False

@@ -81,14 +81,17 @@ class Training:
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGTERM)
 
-    def begun(self) -> str:
-        """Return the name of the run that was begun here, while it trains or where it has failed
-        before its first steps; "" where there is none."""
+    def begun(self) -> tuple[str, str]:
+        """Return the name of the run that was begun here, and what it is doing, while its process
+        lives or where it has failed before its first steps; ("", "") where there is none."""
         with self.lock:
             if self.out is None or self.process is None:
-                return ""
-            over = self.process.poll() is not None and RunDir(self.out).metrics.exists()
-            return "" if over else printable(self.out.name)
+                return "", ""
+            code, name = self.process.poll(), printable(self.out.name)
+            if code is None:
+                return name, "training"
+            asked_to = code in (0, 130, -signal.SIGTERM) or RunDir(self.out).metrics.exists()
+            return ("", "") if asked_to else (name, "stopped")
 
     def status(self, name: str) -> dict[str, object]:
         """Return whether the run of that name is one that the page can stop, and the last line of

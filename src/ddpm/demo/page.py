@@ -142,9 +142,9 @@ def plane(demo: Demo, value: Json, visitor: str) -> Iterator[Json]:
 def list_runs(demo: Demo, value: Json, visitor: str) -> Json:
     """The runs that can be watched, and what may be trained on."""
     training, found = demo.training, runs.list_runs(demo.runs)
-    begun = training.begun()
-    if begun and begun not in {run["name"] for run in found}:  # it reads its images, or has failed
-        found.insert(0, {"name": begun, "state": "training"})
+    begun, state = training.begun()
+    if begun and begun not in {run["name"] for run in found}:
+        found.insert(0 if state == "training" else len(found), {"name": begun, "state": state})
     return {
         "runs": found, "folder": printable(demo.runs.name),
         "allowed": training.allowed, "sets": training.sets(), "minutes": asks.MAX_MINUTES,

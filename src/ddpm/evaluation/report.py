@@ -175,6 +175,9 @@ def check_comparable(a: Protocol, b: Protocol) -> None:
         for name, value in a.sampling.items()
         if name in b.sampling and name not in SUBJECT
     }
+    if "network" in a.sampling and "network" in b.sampling:
+        classes = "classes of samples"
+        pairs[classes] = a.sampling.get("classes", "in turn"), b.sampling.get("classes", "in turn")
     for name, (here, there) in pairs.items():
         if here != there:
             raise UserError(

@@ -50,7 +50,8 @@ def sampling_protocol(
         "network": network.weights_hash(), "weights": network.weights,
         "images_seen": network.images_seen, **asdict(settings), "nfe": nfe, "seed": seed,
     }  # fmt: skip
-    if labels_as_in(reference.training, network.data.classes, n):
+    asked = settings.guidance != 0 or guide is not None
+    if asked and labels_as_in(reference.training, network.data.classes, n):
         how["classes"] = "as frequent as in the data"
     return how if guide is None else how | {"guide": guide.weights_hash()}
 

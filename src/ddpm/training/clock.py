@@ -13,6 +13,7 @@ from ..utils.distributed import Processes
 from .state import TrainState
 
 GUIDE_AT = 0.08  # of the budget: the early weights that are kept for autoguidance
+EARLY = 0.5  # of the budget, until which weights are early
 PREVIEW_SHARE = 0.1  # of the time at most goes to previews
 SCORE_SHARE = 0.25  # and to scores, which are asked for
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
@@ -68,7 +69,8 @@ class Clock:
 
     A budget in minutes is all that is spent: training ends early by as long as the last preview
     will take, of so many passes of an image through the network, `preview_passes`, and the last
-    score, `score_seconds`.
+    score, `score_seconds`. Early weights are due once; where a run goes on that has none, as
+    `has_guide` says, at once if it is early as yet.
 
     Several processes agree on it before every step: the main one tells the time and what is due,
     and each may ask all to stop.
@@ -82,6 +84,7 @@ class Clock:
         since: float | None = None,
         preview_passes: int = 0,
         score_seconds: float = 0.0,
+        has_guide: bool = False,
     ):
         self.config, self.processes, self.preview_passes = config, processes, preview_passes
         now = time.monotonic()
@@ -89,6 +92,7 @@ class Clock:
         self.paced_from, self.first_step, self.scored = now - self.start, state.step, 0.0
         self.compiled, self.guide_at = False, GUIDE_AT
         self.progress = config.budget.progress(state.step, state.seconds)
+        self.late = state.step > 0 and not has_guide and GUIDE_AT <= self.progress < EARLY
         self.last_saved, train = self.paced_from, config.train
         self.previews = Pauses(60 * train.sample_minutes, PREVIEW_SHARE, self.last_saved)
         self.scores = Pauses(60 * train.score_minutes, SCORE_SHARE, self.last_saved, score_seconds)
@@ -103,21 +107,22 @@ class Clock:
         now = self.seconds
         save = now - self.last_saved >= 60 * self.config.train.save_minutes
         before, budget = self.progress, self.config.budget
-        if step == self.first_step + 1 and not self.compiled:  # that one step may take minutes
+        first = step == self.first_step + 1 and not self.compiled
+        if first:  # that one step may take minutes
             self.compiled = True
             self.pace_from(step, now)
-            if budget.minutes and step == 1:
-                self.guide_at += (1 - GUIDE_AT) * budget.progress(step, now)
         last = self.last_preview_takes(step, now) + self.scores.took
         fits = not budget.minutes or now + self.scores.took + last <= 60 * budget.minutes
-        told = (now, last, save, self.previews.due(now), fits and self.scores.due(now))
+        told = (now, last, save, self.previews.due(now), fits and self.scores.due(now), self.late)
         (seconds, last, *flags), stop = self.processes.agree(told, stop)
-        save, preview, score = map(bool, flags)
+        save, preview, score, late = map(bool, flags)
         self.progress = max(before, budget.progress(step, seconds, last))
+        if first and step == 1 and budget.minutes:
+            self.guide_at += (1 - GUIDE_AT) * self.progress
         over = stop or self.progress >= 1
         if self.progress >= 1 and budget.minutes:  # what is left of it is the last preview's
             seconds = max(seconds, 60 * budget.minutes)
-        guide = before < self.guide_at <= self.progress
+        guide, self.late = late or before < self.guide_at <= self.progress, False
         line = line or save or score or over
         return Due(seconds, self.progress, over, line, save, guide, preview, score)
 

@@ -89,7 +89,7 @@ def train(
     main = processes.is_main  # of several processes one writes
     if ended := look_first(run, config, resume, own=images is not None, main=main):
         return ended
-    config, data = load_data(config, images, processes)
+    config, data = load_data(config, images, processes, new=not (config.init or resume))
     learned, held_out = split_held_out(len(data), config.held_out)
     batches = training_batches(config, data, learned, part, accelerator.device)
     net, diffusion, state = initial_state(config, data.info, accelerator, run, resume)
@@ -100,7 +100,7 @@ def train(
     with lock, processes.together(), catch_signals() as stop, closing(log):
         begin(run, state, resume, write=main)
         passes, seconds = monitor.preview_passes, monitor.score_seconds
-        clock = Clock(config, processes, state, began, passes, seconds)
+        clock = Clock(config, processes, state, began, passes, seconds, run.guide.exists())
         while True:
             due = clock.due(state.step, stop=bool(stop))
             state.seconds = due.seconds
@@ -191,6 +191,16 @@ def begin(run: RunDir, state: TrainState, resume: bool, write: bool) -> None:
         rewind_logs(run, state.step)
 
 
+def check_dropping(config: Config, data: ImageDataset) -> None:
+    """Refuse guidance for a new network that will not have learned any image without its class."""
+    everyone_has_one = data.labels is not None and bool((data.labels < len(data.classes)).all())
+    if everyone_has_one and config.train.label_drop == 0 and config.sample.guidance != 1:
+        raise UserError(
+            "with --train.label-drop 0 no image is learned without its class, and guidance needs "
+            "that: add --sample.guidance 1"
+        )
+
+
 def training_batches(
     config: Config, data: ImageDataset, learned: Tensor, part: slice, device: torch.device
 ) -> Batches:
@@ -256,11 +266,15 @@ def read_images(config: Config) -> ImageDataset:
 
 
 def load_data(
-    config: Config, images: ImageDataset | np.ndarray | None, processes: Processes
+    config: Config,
+    images: ImageDataset | np.ndarray | None,
+    processes: Processes,
+    new: bool = False,
 ) -> tuple[Config, ImageDataset]:
     """Return the images to learn, and the config with their name; note what is odd about them.
 
-    They are `images`, as they are, or else those that the config names.
+    They are `images`, as they are, or else those that the config names. A `new` network has not
+    learned anything as yet.
     """
     if images is None:
         with processes.main_process_first():  # it decodes them, and the others read its cache
@@ -269,12 +283,8 @@ def load_data(
         data = images if isinstance(images, ImageDataset) else ImageDataset.from_array(images)
         config = replace(config, data=data.source, size=())
     data = data if config.labels else data.without_labels()
-    everyone_has_one = data.labels is not None and bool((data.labels < len(data.classes)).all())
-    if everyone_has_one and config.train.label_drop == 0 and config.sample.guidance != 1:
-        raise UserError(
-            "with --train.label-drop 0 no image is learned without its class, and guidance needs "
-            "that: add --sample.guidance 1"
-        )
+    if new:
+        check_dropping(config, data)
     if processes.is_main:
         for note in [*data.notes, *inspection_notes(data, config.flip)]:
             logger.info(note)

@@ -102,6 +102,7 @@ export function create() {
 
   // ---- sampling -----------------------------------------------------------------------------
   function sample() {
+    pending = false;
     comparison.hidden = true;
     latest.run(async (signal) => {
       const wanted = request();
@@ -131,7 +132,9 @@ export function create() {
     place.textContent = `${rank} before you: your images come after theirs.`;
   }
 
-  const soon = debounced(sample, 40);
+  let pending = false;
+  const once = debounced(() => { if (pending) sample(); }, 40);
+  const soon = () => { pending = true; once(); };
 
   function fork() {
     film.pause();
@@ -146,6 +149,7 @@ export function create() {
   }
 
   function startComparison(kind) {
+    pending = false;
     film.cut();
     film.pause();
     stop.hidden = place.hidden = true;

@@ -47,6 +47,8 @@ function address() {
   history.replaceState(null, '', link());
 }
 
+addEventListener('pagehide', () => history.replaceState(null, '', link()));
+
 export function named(name) {
   return boot.models.find((m) => m.name === name) ?? boot.models[0];
 }
