@@ -230,7 +230,7 @@ def test_two_hosts(tmp_path):
 @pytest.mark.long
 def test_minutes_are_the_main_processs(config, tmp_path):
     run = tmp_path / "run"
-    timed = replace(config, steps=None, minutes=0.1, train=replace(config.train, log_every=5))
+    timed = replace(config, steps=None, minutes=0.3, train=replace(config.train, log_every=5))
     done = together(2, timed, run, tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(losses(run)) > 1
