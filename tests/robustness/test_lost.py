@@ -135,8 +135,8 @@ def test_a_run_that_was_slow_to_read_its_images_does_not_overwrite(begin, tmp_pa
     module = sys.modules["ddpm.training.train"]
     honest = module.load_data
 
-    def slow(*args):
-        data = honest(*args)
+    def slow(*args, **options):
+        data = honest(*args, **options)
         monkeypatch.setattr(module, "load_data", honest)
         begin(steps=5)  # another begins, and ends, while this one reads
         return data
