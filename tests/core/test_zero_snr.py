@@ -58,8 +58,6 @@ def test_every_sampler_begins_there(sampler, steps, spacing):
     times = timesteps(schedule, steps, spacing)
     *_, last = sample(diffusion, denoise, noise, times, SAMPLERS[sampler])
     assert last.x.isfinite().all()
-    if (sampler, spacing, steps) == ("heun", "rho", 3):
-        return  # its one step of second order, from σ = 80 to 0.01, is too far for a mean of slopes
     assert last.x.mean().item() == pytest.approx(0.3, abs=0.03)
     if steps == 50 and spacing == "even":
         assert last.x.std().item() == pytest.approx(0.5, rel=0.15)

@@ -81,6 +81,12 @@ def is_foreign(path: Path) -> bool:
     return path.is_file() and (path.suffix.lower() in FOREIGN or first_bytes(path) == ZIP)
 
 
+def holds_diffusers_alone(path: Path) -> bool:
+    """Return whether this is a folder of diffusers without weights of ours, which publish puts
+    beside."""
+    return is_diffusers(path) and inspect_run(path).model is None
+
+
 def load_any(name: str, side: tuple[int, ...] = (32,)) -> Checkpoint:
     """Return the checkpoint that a name means, of ours or of another program; `side` is of its
     images, where it does not say it. Raise UserError as the functions that read them do."""
@@ -88,7 +94,7 @@ def load_any(name: str, side: tuple[int, ...] = (32,)) -> Checkpoint:
     if name not in PRETRAINED:
         if is_foreign(path):
             return read_foreign(path, Recipe(side))
-        if is_diffusers(path) and inspect_run(path).model is None:
+        if holds_diffusers_alone(path):
             return read_diffusers(path)
     return load(name)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional
 
 from ..checkpoint.header import FOREIGN
-from ..checkpoint.run_dir import find_checkpoint, inspect_run
+from ..checkpoint.run_dir import find_checkpoint
 from ..config import Steps, Width, option
 from ..core.types import ScheduleName, Target
 from ..utils.errors import UserError
@@ -48,8 +48,8 @@ def convert(options: ConvertOptions) -> int:
         find_checkpoint(options.source)
 
     from ..checkpoint.checkpoint import load
-    from ..checkpoint.diffusers import is_diffusers, read_diffusers
-    from ..checkpoint.foreign import Recipe, is_foreign, read_foreign
+    from ..checkpoint.diffusers import read_diffusers
+    from ..checkpoint.foreign import Recipe, holds_diffusers_alone, is_foreign, read_foreign
 
     source, out = Path(options.source), Path(options.out)
     recipe = {name: getattr(options, name) for name in ("heads", "schedule", "T", "target")}
@@ -60,7 +60,7 @@ def convert(options: ConvertOptions) -> int:
     for name, value in {"size": options.size or None, **recipe}.items():
         if value is not None:
             raise UserError(f"--{name} is for a .pt file, and {source} is none: leave it out")
-    if is_diffusers(source) and inspect_run(source).model is None:  # which publish puts beside
+    if holds_diffusers_alone(source):
         check_checkpoint(out)
         keep(read_diffusers(source), out)
     else:

@@ -136,8 +136,8 @@ def timesteps(
 
     The last two begin where σ ≥ `sigma_min`, EDM's σ_min: at τ_1 = 1, if that is 0. From there the
     last step leads to x̂_0, past the little noise below. They rise to the last time with an SNR
-    above zero, and rho only to EDM's σ_max = 80 where σ_T is over twice that, as a cosine
-    schedule ends at thousands; from T one step leads there. Times are whole and differ.
+    above zero, and rho, of more than 3 steps, to EDM's σ_max = 80 where σ_T is over twice that, as
+    a cosine schedule ends at thousands; from T one step leads there. Times are whole and differ.
     1 ≤ steps ≤ T, else ValueError.
     """
     T = schedule.T
@@ -147,7 +147,7 @@ def timesteps(
         return [T, 0]
     if spacing in ("log-snr", "rho"):
         snr = schedule.snr(torch.arange(1, T + 1)).cpu()
-        above_sigma_max = spacing == "rho" and snr[-1] < (2 * SIGMA_MAX) ** -2
+        above_sigma_max = spacing == "rho" and steps > 3 and snr[-1] < (2 * SIGMA_MAX) ** -2
         snr = snr[snr > (SIGMA_MAX**-2 if above_sigma_max else 0)]
         levels = -snr.log() if spacing == "log-snr" else snr ** (-0.5 / RHO)  # rising with t
         first = min(int((snr * sigma_min**2 > 1).sum()), len(snr) - 1)
