@@ -306,6 +306,7 @@ def test_what_is_not_read_is_told_what_it_is(tmp_path, capsys):
         ({"step": 1, "model": weights, "opt": {}, "ema": weights, "scaler": None}, "lucidrains"),
         ({"state_dict": weights, "pytorch-lightning_version": "2"}, "PyTorch Lightning"),
         ({"state": {}, "param_groups": []}, "an optimizer"),
+        ({"net_model": weights, "ema_model": 5}, "its ema_model holds an? int"),
         ({"a": 1, "b": 2}, r"a table of \['a', 'b'\]"),
         ({"args": argparse.Namespace(a=1), "model": weights}, "argparse.Namespace, which could"),
         (Runs(), "more than tensors, print"),

@@ -152,6 +152,13 @@ def test_a_rate_far_too_high_ends_with_a_word(tiny, tmp_path):
         train(config, tmp_path / "run", device="cpu")
 
 
+def test_a_target_that_is_large_has_not_exploded(tiny, tmp_path):
+    """F is x_0/σ_data at much noise: where σ_data is a tenth, a network that says 0 loses dozens."""
+    edm = replace(tiny.diffusion, schedule="edm", target="F", sigma_data=0.1)
+    config = replace(tiny, steps=3, diffusion=edm)
+    assert train(config, tmp_path / "run", device="cpu").finished
+
+
 def test_skipping_costs_no_look_at_the_device(tiny):
     """The optimizer's fused step is told on the device."""
     net = torch.nn.Linear(3, 3)

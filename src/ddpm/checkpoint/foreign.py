@@ -111,9 +111,9 @@ def read_foreign(path: Path, recipe: Recipe = Recipe()) -> Checkpoint:
         if not side and isinstance(x, Tensor) and x.ndim == 4:
             side = tuple(x.shape[-2:])
         stored = stored["ema_model"]
-    tensors = {k: v for k, v in stored.items() if isinstance(v, Tensor)} if (
-        isinstance(stored, Mapping)
-    ) else {}  # fmt: skip
+        if not isinstance(stored, Mapping):
+            raise unread(path, f"its ema_model holds {describe(stored)}")
+    tensors = {k: v for k, v in stored.items() if isinstance(v, Tensor)}
     check_sizes(path, tensors)
     if len(tensors) == len(stored) and "input_blocks.0.0.weight" in tensors:
         layout, heads = IMPROVED_DIFFUSION, recipe.heads or 4
@@ -268,10 +268,8 @@ def check_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise unread(path, "it has tensors that are larger than the file")
 
 
-def what_it_is(stored: Any) -> str:
+def what_it_is(stored: Mapping[Any, Any]) -> str:
     """Return what a table is, as far as its keys tell."""
-    if not isinstance(stored, Mapping):
-        return f"it holds {describe(stored)}"
     keys = [str(key) for key in stored]
     for known, what in KNOWN.items():
         if set(known) <= set(keys):

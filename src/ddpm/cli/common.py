@@ -64,7 +64,8 @@ class SamplingOptions:
     """What generating and scoring have in common."""
 
     steps: Annotated[Count | None, option("N")] = None
-    """Steps from noise to an image. This and all down to --precision: by default as the checkpoint says."""
+    """Steps from noise to an image. This and all down to --precision: by default as the checkpoint
+    says."""
     sampler: Annotated[SamplerName | None, option()] = None
     """Method of the steps from noise to images."""
     spacing: Annotated[Spacing | None, option()] = None

@@ -23,7 +23,7 @@ class Posterior(NamedTuple):
 
     def variance(self, choice: Variance, v: Tensor | None = None) -> Tensor:
         """σ² of p_θ(x_s | x_t): β̃ or β; or exp(u log β + (1 − u) log β̃), u = (v + 1)/2, where the
-        network has learned it [Improved DDPM, Eq. 15], and β at s = 0, where β̃ is none."""
+        network has learned it [Improved DDPM, Eq. 15], and β at s = 0, where β̃ is 0."""
         if v is None:
             return self.beta if choice == "beta" else self.beta_tilde
         low = torch.where(self.beta_tilde > 0, self.beta_tilde, self.beta).log()

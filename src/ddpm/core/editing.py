@@ -52,10 +52,10 @@ def inpaint(
 ) -> Iterator[State]:  # fmt: skip
     """x_s = (1 − m) ⊙ x_s^known + m ⊙ x_s^new,  x_s^known ~ q(x_s | x_0)   [RePaint, Algorithm 1]
 
-    Paints anew where the mask m is 1 and keeps `x0` where it is 0; both have the shape of a batch,
-    or broadcast to it. Each step is repeated `rounds` times, and between two rounds noise is added
-    again, x_t ~ q(x_t | x_s), so that what is new comes to fit what is known: in one round
-    new pixels fit only what the step before left; ten are plenty.
+    Paints anew where the mask m is 1 and keeps `x0` where it is 0 (RePaint's m is 1 − m); both have
+    the shape of a batch, or broadcast to it. Each step is repeated `rounds` times, and between two
+    rounds noise is added again, x_t ~ q(x_t | x_s), so that what is new comes to fit what is known:
+    in one round new pixels fit only what the step before left; ten are plenty.
     """
     if rounds < 1:
         raise ValueError(f"inpainting takes one round or more, not {rounds}")

@@ -79,8 +79,8 @@ def dpmpp_step(
 ) -> Tensor:  # fmt: skip
     """x_s = σ_s/σ_t x_t − √ᾱ_s (e^{−h} − 1) D,  h = λ_s − λ_t   [DPM-Solver++, Algorithm 2 (2M)]
 
-    D = x̂_0(t) + (x̂_0(t) − x̂_0(r)) / (2k),  k = (λ_t − λ_r)/h,  r the time before t,
-    λ = ½ log SNR, σ² = 1 − ᾱ. The first step has no r, and at s = 0 h is infinite: D = x̂_0(t).
+    D = x̂_0(t) + (x̂_0(t) − x̂_0(p)) / (2r),  r = (λ_t − λ_p)/h,  p the time before t,
+    λ = ½ log SNR, σ² = 1 − ᾱ. The first step has no p, and at s = 0 h is infinite: D = x̂_0(t).
     η = 1 solves the SDE: x_s = σ_s/σ_t e^{−h} x_t − √ᾱ_s (e^{−2h} − 1) D + σ_s √(1 − e^{−2h}) z
     [DPM-Solver++: SDE-DPM-Solver++(2M)]
     """
@@ -91,9 +91,9 @@ def dpmpp_step(
     h = lam_s - lam_t
     D = pred.x0
     if previous is not None:
-        r, pred_r = previous
-        k = (lam_t - schedule.snr(r).log() / 2) / h
-        D = pred.x0 + (pred.x0 - pred_r.x0) / (2 * k)
+        p, pred_p = previous
+        r = (lam_t - schedule.snr(p).log() / 2) / h
+        D = pred.x0 + (pred.x0 - pred_p.x0) / (2 * r)
     a_s, a_t = schedule.at(s), schedule.at(t)
     kept = torch.exp(-eta * h) if eta else 1.0  # h is infinite where the SNR at t is zero
     x_s = kept * ((1 - a_s) / (1 - a_t)).sqrt() * x_t - a_s.sqrt() * torch.expm1(-(1 + eta) * h) * D
@@ -105,12 +105,12 @@ def heun_step(
     previous: Before = None, denoise: Denoiser | None = None,
 ) -> Tensor:  # fmt: skip
     """x̄_s = x̄_t + (σ_s − σ_t) (ε̂(x_t) + ε̂(x_s′)) / 2,  x̄ = x/√ᾱ,  σ = √((1 − ᾱ)/ᾱ)
-    [EDM, Karras et al. 2022, Algorithm 1, without churn]
+    [EDM, Karras et al. 2022, Algorithm 1]
 
     ε̂ is the slope dx̄/dσ, and x_s′ the Euler step, x̄_t + (σ_s − σ_t) ε̂(x_t), which is DDIM's. At
     s = 0 that is all; every other step evaluates the network again, at x_s′. EDM begins at σ = 80;
-    a step from above that, where a cosine schedule begins at thousands, is Euler's alone: the mean
-    of two slopes says nothing of so long a way.
+    a step from above that, where a cosine schedule begins at thousands, is Euler's: the mean of two
+    slopes says nothing of so long a way. (It is evaluated too, so that no device is waited for.)
     """
     euler = ddim_step(diffusion, x_t, pred, s, t, noise)
     if s == 0:

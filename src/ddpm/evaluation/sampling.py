@@ -21,8 +21,8 @@ UNEVEN = 1.5  # times as many images as in the rarest class; below that, all cla
 
 def labels_as_in(data: ImageDataset, classes: tuple[str, ...], n: int) -> list[str]:
     """Return the names of the classes of n samples, as frequent as in the images that a network
-    learned, each spread over all n. None where these have other classes, or all alike: the samples
-    then have each class in turn."""
+    learned, each spread over all n. Empty where these have other classes, or all about as
+    frequent: the samples then have each class in turn."""
     if data.labels is None or not classes or data.classes != classes:
         return []
     counts = torch.bincount(data.labels, minlength=len(classes))[: len(classes)].tolist()

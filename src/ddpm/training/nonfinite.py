@@ -25,7 +25,7 @@ from .state import TrainState, restore_latest, swap_states
 
 MAX_NONFINITE_STEPS = 20  # since the last checkpoint, after which the run goes back to it
 MAX_ROLLBACKS = 3  # in a row, before it gives up
-MAX_LOSS = 5  # on a fixed batch, where a network that says 0 has at most 1: beyond, it has exploded
+MAX_LOSS = 5  # on a fixed batch, in losses of a network that says 0: beyond, it has exploded
 FIXED_BATCH = 16  # images
 MAX_BATCHES = 10  # that are written in a run
 MAX_BATCHES_AT_ONCE = 3
@@ -111,14 +111,17 @@ class NonFiniteGuard:
 
     @torch.no_grad()
     def fixed_loss(self, net: nn.Module, loss: Loss) -> float:
-        """Return the loss at times from 1 to T, on images and in noise that are always the same."""
+        """Return the loss at times from 1 to T, on images and in noise that are always the same,
+        in losses of a network that says 0 (or in ones, where that is less)."""
         torch.manual_seed(0)
         x0, y = self.batches(0)
         x0, y = x0[:FIXED_BATCH], None if y is None else y[:FIXED_BATCH]
         t = torch.linspace(1, loss.diffusion.T, len(x0), device=x0.device).long()
         training = net.training
         net.eval()
-        value = loss(net, x0, t, torch.randn_like(x0), y).mean().item()
+        eps = torch.randn_like(x0)
+        zeros = loss.diffusion.target_of(x0, eps, t).square().mean().clamp(min=1)
+        value = (loss(net, x0, t, eps, y).mean() / zeros).item()
         net.train(training)
         return value if math.isfinite(value) else math.nan
 

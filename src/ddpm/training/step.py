@@ -75,8 +75,8 @@ def draw(
     batch = len(x0) if part == slice(None) else config.batch
     x0, a = augment(x0, config.augment, batch, part)
     if y is not None:
-        hidden = drop_labels(torch.zeros(batch, device=y.device), config.label_drop, null=1)
-        y = torch.where(hidden[part] == 1, null, y)
+        dropped = drop_labels(torch.zeros(batch, device=y.device), config.label_drop, null=1)
+        y = torch.where(dropped[part] == 1, null, y)
     t = loss.sample_times(batch)[part]
     eps = torch.randn(batch, *x0.shape[1:], device=x0.device)[part]
     return x0, a, y, t, eps

@@ -59,7 +59,7 @@ function stepInSymbols({ sampler, eta }) {
 }
 
 const FRESH = 'z is fresh noise', SEEN = 'x̂₀′ is the x̂₀ of the step before';
-const LEANING = `D = x̂₀ + (x̂₀ − x̂₀′)/2k, where ${SEEN}`;
+const LEANING = `D = x̂₀ + (x̂₀ − x̂₀′)/2r, where ${SEEN}`;
 const STEPS = {
   ddpm: `DDPM: where xₛ was, if x̂₀ is right; ${FRESH}.`,
   ddim: 'DDIM: ε̂ is the noise that xₜ has beside x̂₀',
