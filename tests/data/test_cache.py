@@ -87,3 +87,36 @@ def test_no_file_is_left_where_images_cannot_be_used(tmp_path, cache):
     with pytest.raises(UserError, match="no usable images"):
         load_images(tmp_path / "set")
     assert list(cache.iterdir()) == []
+
+
+def test_pixels_that_are_more_than_were_described_are_made_again(folder, cache):
+    data = load_images(folder)
+    whole = data.images.clone()
+    (pixels,) = cache.glob("*.images")
+    with pixels.open("ab") as file:
+        file.write(b"more")
+    assert torch.equal(load_images(folder).images, whole)
+    assert pixels.stat().st_size == whole.numel()
+
+
+def test_pixels_are_never_there_before_they_are_what_is_described(folder, cache, monkeypatch):
+    """Another run could take them for what they are to be."""
+
+    def seen(path, decoded, channels, background):
+        assert not list(cache.glob("[!.]*.images"))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ddpm.data.cache.fit_channels", seen)
+    with pytest.raises(UserError, match="No space left"):
+        load_images(folder)
+
+
+def test_the_same_folder_is_decoded_once_however_it_is_named(folder, cache, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    for name in ("set", "./set/", folder):
+        assert load_images(name).source == "set"
+    assert len(list(cache.glob("*.images"))) == 1
+    monkeypatch.chdir(folder)
+    assert load_images(".").source == "set"
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_images("~/set").source == "set"

@@ -206,3 +206,13 @@ def test_a_tiff_whose_tags_all_name_the_same_megabytes():
     data = file.getvalue() + struct.pack("<H", 5000) + rows + bytes(4)
     with pytest.raises(ValueError, match="tags hold more than the file"):
         open_container(data)
+
+
+def test_a_heic_that_calls_itself_a_file_of_images_is_no_avif():
+    def begin(*brands):
+        box = b"ftyp" + b"".join((brands[0], b"\0\0\0\0", *brands))
+        return (len(box) + 4).to_bytes(4, "big") + box + b"\0" * 64
+
+    assert open_container(begin(b"mif1", b"heic")).format == ""
+    assert open_container(begin(b"mif1", b"miaf", b"avif")).format == "AVIF"
+    assert open_container(begin(b"avif", b"mif1")).format == "AVIF"

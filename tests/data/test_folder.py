@@ -89,3 +89,15 @@ def test_images_outside_the_class_folders_are_told_of(folder):
     data = load_images(folder)
     assert data.classes == ()
     assert data.notes == ("1 image outside the sub-folders: classes are not learned",)
+
+
+def test_images_that_are_enlarged_or_mostly_cropped_are_told_of(tmp_path):
+    (tmp_path / "set").mkdir()
+    for i, size in enumerate([(64, 64), (10, 40), (400, 40), (400, 40)]):
+        noise_image(*size).save(tmp_path / "set" / f"{i}.png")
+    notes = load_images(tmp_path / "set", size=(32,)).notes
+    assert any("1 of 4 images is smaller than 32x32, and will be blurred" in n for n in notes)
+    assert any("cropping to 32x32 loses 64% of an image on average" in n for n in notes)
+    assert not load_images(tmp_path / "set", size=(8, 12)).notes or "blurred" not in str(
+        load_images(tmp_path / "set", size=(8, 10)).notes
+    )

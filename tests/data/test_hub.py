@@ -131,3 +131,12 @@ def test_a_folder_that_changes_is_read_again(tmp_path):
     assert len(load_images(name)) == 6
     parquet(tmp_path / "set" / "train.parquet", {}, n=7)
     assert len(load_images(name)) == 7
+
+
+def test_classes_keep_the_order_of_the_set(tmp_path):
+    kind = {"label": datasets.ClassLabel(names=["shirt", "none of these", "boot"])}
+    source = parquet(tmp_path / "set" / "train.parquet", kind, label=[0, 2, 2, 0, 0, 2])
+    data = load_images(source)
+    assert data.classes == ("shirt", "boot")
+    assert data.labels.tolist() == [0, 1, 1, 0, 0, 1]
+    assert data.source == "set"  # a folder, of which nobody needs to know where it lies

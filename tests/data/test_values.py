@@ -221,3 +221,34 @@ def test_images_of_another_split_are_not_those_that_are_learned(tmp_path):
     np.savez(tmp_path / "b.npz", images=COLOUR)
     with pytest.raises(UserError, match="no array called x_test or test_images"):
         load_images(tmp_path / "b.npz", split="test")
+
+
+def test_empty_images_do_not_decide_what_is_white(tmp_path):
+    scans = np.zeros((9, 8, 8), np.float32)
+    scans[::3] = np.linspace(0, 250, 64).reshape(8, 8)
+    np.savez(tmp_path / "a.npz", images=scans)
+    data = load_images(tmp_path / "a.npz")
+    assert data.scale == (0, 255)
+    assert data.images[0].max() == 250
+
+
+def test_what_cannot_be_seen_does_not_bleed(tmp_path):
+    rgba = np.zeros((1, 16, 16, 4), np.uint8)
+    rgba[..., 0] = 255  # red that is not there, beside green that is
+    rgba[:, :, 8:] = (0, 255, 0, 255)
+    np.savez(tmp_path / "a.npz", images=rgba)
+    image = load_images(tmp_path / "a.npz", size=(8,), channels=4).images[0]
+    seen = image[3] > 8
+    assert image[0][seen].max() < 16
+
+
+def test_arrays_of_objects_beside_the_images_are_left_out(tmp_path):
+    faces = np.random.default_rng(0).integers(0, 255, (5, 12, 12, 3), np.uint8)
+    names = np.array(["a", "b", "c", "d", None], object)
+    np.savez(tmp_path / "a.npz", faces=faces, names=names)
+    data = load_images(tmp_path / "a.npz")
+    assert len(data) == 5
+    assert "arrays of objects, which are not read: names" in data.notes
+    np.savez(tmp_path / "b.npz", images=faces, labels=names)
+    with pytest.raises(UserError, match=r"labels holds objects .* \.astype\(str\)"):
+        load_images(tmp_path / "b.npz")

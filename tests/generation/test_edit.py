@@ -154,7 +154,18 @@ def test_the_command_edits(seven, tmp_path, capsys):
     with np.load(tmp_path / "p.npz") as file:
         assert (file["arr_0"][0][:14] == file["arr_0"][1][:14]).all()
     (tmp_path / "no.png").write_text("no image")
+    (tmp_path / "no.jp2").write_text("no image that we read")
+    strokes = np.zeros((40, 40, 4), np.uint8)
+    strokes[20:] = 255
+    Image.fromarray(strokes).save(tmp_path / "strokes.png")
+    Image.fromarray(0 * half).save(tmp_path / "black.png")
+    drawn = ["--mask", str(tmp_path / "strokes.png"), "--overwrite"]
+    assert main([*words, str(tmp_path / "p.npz"), *image, *drawn, "--rounds", "2"]) == 0
+    with np.load(tmp_path / "p.npz") as file:
+        assert (file["arr_0"][0][:14] == file["arr_0"][1][:14]).all()
     for options, says in (
+        ([*image, "--mask", str(tmp_path / "black.png")], "paint white what is to be painted anew"),
+        (["--image", str(tmp_path / "no.jp2")], "is read here: convert them to PNG or JPEG"),
         (mask, "a mask needs the image"),
         (["--change", "0.5"], "--change is for --image"),
         (["--invert"], "--invert is for --image"),

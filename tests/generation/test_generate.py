@@ -78,6 +78,37 @@ def test_names_go_before_numbers(make):
     assert generate(make(classes=()), 2).labels is None
 
 
+def test_where_names_are_numbers_no_number_is_a_place(make):
+    path = make(classes=("0", "2", "5"))
+    assert generate(path, 2, labels=[2, "5"]).labels.tolist() == [1, 2]
+    with pytest.raises(UserError, match=r"there is no class '?1'?; there are 3: 0, 2, 5"):
+        generate(path, 1, labels=[1])
+    padded = make(classes=("01", "02", "10"))
+    assert generate(padded, 3, labels=["1", 2, "10"]).labels.tolist() == [0, 1, 2]
+
+
+def test_a_name_is_the_same_however_its_accents_are_written(make):
+    path = make(classes=("K\u00e4se", "u\u0308ber"))
+    assert generate(path, 2, labels=["Ka\u0308se", "\u00fcber"]).labels.tolist() == [0, 1]
+
+
+def test_a_network_that_never_learned_an_image_without_its_class_says_so(make, caplog):
+    caplog.set_level("INFO")
+    checkpoint = load(make())
+    config = replace(checkpoint.config, train=replace(checkpoint.config.train, label_drop=0.0))
+    checkpoint = replace(checkpoint, config=config)
+    generate(checkpoint, 1, settings=SampleConfig(steps=2))
+    assert "label_drop" not in caplog.text
+    generate(checkpoint, 1, settings=SampleConfig(steps=2, guidance=2))
+    assert "never learned one without" in caplog.text
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_what_is_no_seed_is_refused(digits, seed):
+    with pytest.raises(UserError, match="a seed is a whole number"):
+        generate(digits, 1, seed=seed, settings=SampleConfig(steps=2))
+
+
 def test_labels_change_the_image_and_guidance_changes_it_more(digits):
     settings = SampleConfig(steps=4)
     one, two = (generate(digits, 1, labels=[k], settings=settings).images for k in (1, 2))

@@ -228,6 +228,14 @@ def test_the_first_signal_asks_and_the_second_stops_at_once(capfd):
     assert capfd.readouterr().err.count("stopping: saving after this step …") == 1
 
 
+def test_a_launcher_says_it_again_to_all_that_it_launched(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with catch_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop == [signal.SIGTERM] * 2
+
+
 @pytest.mark.skipif(module.HANGUP is None, reason="no terminals that hang up")
 def test_a_terminal_that_is_closed_asks_however_often_it_says_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)

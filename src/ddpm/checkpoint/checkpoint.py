@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -273,7 +274,8 @@ def without_paths(checkpoint: Checkpoint) -> Checkpoint:
     c = checkpoint
 
     def last(name: str) -> str:
-        return name if name.startswith("hf:") else Path(name).name or name
+        on_hub = re.fullmatch(r"hf:[\w.-]+(/[\w.-]+)?(:[^:/\\]+)?", name)
+        return name if on_hub else Path(name).name or name
 
     config = replace(c.config, data=last(c.config.data), root="data", init=last(c.config.init))
     return replace(c, config=config, data=replace(c.data, source=last(c.data.source)))

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from ..config import Config, read_toml
 from ..utils.errors import UserError, did_you_mean
 from ..utils.files import is_occupied, is_temporary, make_folder, require_writable
-from .header import FOREIGN, PRETRAINED, WEIGHTS, is_whole
+from .header import DIFFUSERS_FILES, FOREIGN, PRETRAINED, WEIGHTS, is_whole
 
 Contents = Literal["nothing", "begun", "saved", "other"]
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -240,6 +240,8 @@ def find_checkpoint(name: str | Path) -> Path:
         if run.is_run and run.model is None:
             raise UserError(f"the run in {path} has written no checkpoint yet: wait for its first")
         path = run.model or run.dir.model
+    if not path.is_file() and any((Path(name) / file).is_file() for file in DIFFUSERS_FILES):
+        raise UserError(f"{name} is a folder of diffusers: ddpm convert {name} x.safetensors")
     if not path.is_file():
         raise UserError(
             f"there is no checkpoint at {path}; name a run's folder, a .safetensors file, or the "

@@ -131,13 +131,24 @@ def check_edit_options(options: GenerateOptions) -> None:
 
 def read_edit(options: GenerateOptions, data: DataInfo, background: str = "white") -> "Edit | None":
     """Return what the images come from, or None where that is noise alone."""
-    from ..data.decode import read_image, read_mask
+    from ..data.decode import aspect, read_image, read_mask
     from ..generation.generate import Edit, check_edit
 
     if options.towards is options.image is options.mask is None:
         return None
     image = None if options.image is None else read_image(Path(options.image), data, background)
     mask = None if options.mask is None else read_mask(Path(options.mask), data)
+    if mask is not None and not mask.any():
+        raise UserError(f"{options.mask} is black: paint white what is to be painted anew")
+    if mask is not None and mask.all():
+        logger.info("%s is white: nothing of the image is kept", options.mask)
+    if options.image and options.mask:
+        a, b = aspect(Path(options.image)), aspect(Path(options.mask))
+        if abs(a / b - 1) > 0.02:
+            logger.info(
+                "%s and %s have different shapes: each is cropped about its own middle",
+                options.image, options.mask,
+            )  # fmt: skip
     change = 1.0 if options.invert and options.change is None else options.change
     given = {"change": change, "rounds": options.rounds}
     rest = {name: value for name, value in given.items() if value is not None}

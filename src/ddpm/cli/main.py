@@ -5,6 +5,7 @@ torch is imported only once there is something to do, so that help is there at o
 
 import inspect
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
     What is wrong is a sentence on stderr; --debug, anywhere among the words, adds the traceback.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = [in_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     debug = DEBUG in words
     with safe_streams():
         try:
@@ -78,6 +79,13 @@ def main(argv: list[str] | None = None) -> int:
                 traceback.print_exc()
             print(f"ddpm: {explained(error)}", file=sys.stderr)
             return 1
+
+
+def in_home(word: str) -> str:
+    """Return a word with the home folder for ~ where a path begins by it, as in --out=~/runs, which
+    no shell has done."""
+    found = re.fullmatch(r"(--?[\w.-]+=)?(~[/\\].*|~)", word, re.S)
+    return (found[1] or "") + os.path.expanduser(found[2]) if found else word
 
 
 def run(argv: list[str]) -> int:

@@ -78,7 +78,7 @@ def write_repository(
     from ..evaluation.card import Licences, card
     from ..generation.generate import generate
 
-    c, licences = checkpoint, Licences(options.license, options.data_license)
+    c, licences = checkpoint, Licences(options.license.lower(), options.data_license)
     trust = write_diffusers(c, folder)  # first: it refuses a folder that is in use
     save(
         folder / "model.safetensors", c.net, c.config, c.data, c.step, c.images_seen, c.weights,
@@ -112,11 +112,12 @@ def check_login() -> None:
 
 def upload(folder: Path, options: PublishOptions) -> str:
     """Upload a folder, and return its address. Raise UserError where the hub does not take it."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, ModelCard
     from huggingface_hub.errors import HfHubHTTPError
 
     hub = HfApi()
     try:
+        ModelCard.load(folder / "README.md").validate()  # before there is anything on the hub
         address = hub.create_repo(options.name, private=options.private, exist_ok=options.overwrite)
         if options.private and not hub.model_info(options.name).private:
             raise UserError(
@@ -125,8 +126,11 @@ def upload(folder: Path, options: PublishOptions) -> str:
             )
         hub.upload_folder(
             repo_id=options.name, folder_path=folder, commit_message="Published by ddpm",
-            delete_patterns="score-*.json",  # of the weights before
+            delete_patterns=["score-*.json", "pipeline.py", "unet/*", "scheduler/*"],  # from before
         )  # fmt: skip
+    except ValueError as error:  # of the card: a licence that the hub does not know
+        reason = " ".join(str(error).split())
+        raise UserError(f"the hub does not take the card of {options.name}: {reason}") from None
     except HfHubHTTPError as error:
         if getattr(error.response, "status_code", None) == 409:
             raise UserError(

@@ -75,7 +75,8 @@ class Loss:
             "eps": snr, "x0": torch.ones_like(snr), "v": snr + 1, "u": (snr.sqrt() + 1).square(),
             "F": snr + self.diffusion.sigma_data**-2,
         }  # fmt: skip
-        return snr.clamp(self.min_weight, self.gamma) / scale[self.diffusion.target]
+        weight = snr.clamp(max=self.gamma).clamp(min=self.min_weight)
+        return weight / scale[self.diffusion.target]
 
     def sample_times(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """t ~ Uniform{1 … T}   [DDPM, Algorithm 1]

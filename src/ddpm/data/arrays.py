@@ -125,5 +125,11 @@ def array_scale(array: StoredArray) -> tuple[Scale | None, list[str]]:
 
 
 def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return uint8 images (N, C, H, W) cropped and resized to `size` (height, width)."""
+    """Return uint8 images (N, C, H, W) cropped and resized to `size` (height, width). Of four
+    channels the last is how opaque a pixel is, and what cannot be seen bleeds into nothing."""
+    if images.shape[1] == 4:
+        whole = [
+            Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))) for image in images
+        ]
+        return np.array([fit(image, size).transpose(2, 0, 1) for image in whole])
     return np.array([[fit(Image.fromarray(plane), size) for plane in image] for image in images])

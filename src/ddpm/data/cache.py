@@ -6,6 +6,7 @@ a checksum. Whatever is missing, damaged or out of date is decoded again.
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -53,9 +54,10 @@ def write_cache(
     pixels = path.with_suffix(".images")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(pixels) as partial, partial.open("wb") as out:
-            decoded = source.decode(out)
-        decoded = fit_channels(pixels, decoded, channels, background)
+        with atomic_write(pixels) as partial:
+            with partial.open("wb") as out:
+                decoded = source.decode(out)
+            decoded = fit_channels(partial, decoded, channels, background)
         images = map_images(pixels, decoded.shape)
         labels = None
         if decoded.labels is not None:
@@ -87,7 +89,10 @@ def read_cache(path: Path) -> ImageDataset | None:
         if known != checksum(about, labels):
             return None
         classes, source, digest, notes, scale, shape = json.loads(about)
-        images = map_images(path.with_suffix(".images"), tuple(shape))
+        pixels = path.with_suffix(".images")
+        if pixels.stat().st_size != math.prod(shape):
+            return None
+        images = map_images(pixels, tuple(shape))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
     known_scale = Scale(*scale) if scale else None

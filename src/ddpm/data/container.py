@@ -25,6 +25,7 @@ TIFF_HEAD = re.compile(rb"(?s).{,20}?(II\x2a\0|MM\0\x2a)")
 XMP_ORIENTATION = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[\"'<]")
 PNG_PROFILE = re.compile(rb"(?s).{4}(?:zTXt|tEXt)Raw profile type (?:exif|APP1)\0\0?(.*)")
 JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # but those that stand among the pixels
+AVIF = re.compile(rb"avi[fs]")  # among the brands; HEIC files have others
 AVIF_EXIF = re.compile(rb"(?s)(infe[\2\3].{5,7}\0\0)Exif")
 
 
@@ -60,7 +61,7 @@ def open_container(data: bytes) -> Container:
         return stripped("GIF", data, gif_parts)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return stripped("WEBP", data, webp_parts)._replace(data=data, frames=0)
-    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis", b"mif1", b"msf1"):
+    if data[4:8] == b"ftyp" and AVIF.search(data, 8, min(64, int.from_bytes(data[:4], "big"))):
         return Container("AVIF", AVIF_EXIF.sub(rb"\1none", data))  # Pillow tells irot, imir
     if data.startswith((b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b")):
         return check_tiff(data)

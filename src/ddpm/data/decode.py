@@ -16,7 +16,7 @@ from torch import Tensor
 from ..config import DataInfo
 from ..utils.errors import UserError, first_line
 from .container import ORIENTATION, Container, open_container, valid, webp_size
-from .formats import formats
+from .formats import advice, formats
 from .limits import (
     DECODING,
     MAX_BYTES,
@@ -119,8 +119,8 @@ def open_by_pillow(container: Container) -> ImageFile:
         raise UnidentifiedImageError
     try:  # not by Image.open, which warns of large images and refuses larger ones
         return Image.OPEN[kind][0](file, "")
-    except SyntaxError:
-        raise UnidentifiedImageError from None
+    except SyntaxError as error:
+        raise ValueError(f"a {kind} of a kind that is not read ({first_line(error)})") from None
 
 
 def check_size(size: tuple[int, int]) -> int:
@@ -281,9 +281,17 @@ def image_to_tensor(data: bytes, info: DataInfo, background: str = "white") -> T
 
 
 def read_mask(path: Path, info: DataInfo) -> Tensor:
-    """Return an image file as a mask: bool (H, W), True where it is nearer to white than black."""
+    """Return an image file as a mask: bool (H, W), True where it is nearer to white than to black,
+    which is what lies below transparent pixels."""
     size = (info.height, info.width)
-    return torch.from_numpy(read_file(path, lambda data: decode_to_fit(data, "L", size)) > 127)
+    mask = read_file(path, lambda data: decode_to_fit(data, "L", size, background="black"))
+    return torch.from_numpy(mask > 127)
+
+
+def aspect(path: Path) -> float:
+    """Return width / height of an image file. Raises UserError as `read_image` does."""
+    height, width = read_file(path, lambda data: open_image(data).upright_size)
+    return width / height
 
 
 def read_file(path: Path, use: Callable[[bytes], T]) -> T:
@@ -294,7 +302,7 @@ def read_file(path: Path, use: Callable[[bytes], T]) -> T:
     except FileNotFoundError:
         raise UserError(f"there is no image at {path}") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path} is not an image") from None
+        raise UserError(f"{path} is not an image{advice(path.name)}") from None
     except UserError:
         raise
     except Exception as error:  # a damaged file makes decoders raise nearly anything

@@ -1,5 +1,6 @@
 """Image files in a folder or a zip, decoded with the classes that their folders name."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,6 +17,8 @@ from .labels import label_images
 from .limits import DEFAULT_SIDE, MAX_CHUNK, MAX_DEFAULT_SIDE, MAX_THREADS
 from .listing import CHUNK, ImageFiles, holds_files, in_order, list_files, named
 from .values import choose_scale, scale_notes
+
+MIN_KEPT = 0.6  # of an image when it is cropped; less is told
 
 
 def open_files(request: Request) -> Source | None:
@@ -48,14 +51,14 @@ def decode_files(
     Transparent ones are laid on the background, unless four `channels` are asked for. Raises
     UserError where none is usable.
     """
-    notes, headers, several, ranges, readable = [*files.notes], set(), [], [], 0
+    notes, several, ranges = [*files.notes], [], []
+    headers: Counter[ImageHeader] = Counter()
     read = partial(read_header, background=background)
     with ThreadPoolExecutor(MAX_THREADS) as pool:
         results = in_order(pool, lambda name: files.attempt(read, name), files.names)
         for name, header in zip(files.names, results, strict=True):
             if isinstance(header, ImageHeader):
-                readable += 1
-                headers.add(header._replace(numbers=None))
+                headers[header._replace(numbers=None)] += 1
                 several += [name] * header.several
                 ranges += [header.numbers] if header.numbers else []
         colour = any(header.colour for header in headers)
@@ -67,12 +70,13 @@ def decode_files(
                 f"the images are large or differ in size: cropped and resized to "
                 f"{size[0]}x{size[1]} (choose with --size)"
             )
+        notes += size_notes(headers, size)
         channels = channels or (3 if colour else 1)
         scale = None
         if ranges:
             scale, usual = choose_scale(ranges)
             notes += scale_notes(scale, usual, ranges, f"pixels of {counted(len(ranges), 'image')}")
-            if others := readable - len(ranges):
+            if others := headers.total() - len(ranges):
                 notes.append(f"{counted(others, 'other image')} in the scale of the format")
         decode = partial(
             decode_to_fit, mode=MODES[channels], size=size, background=background, scale=scale
@@ -87,7 +91,7 @@ def decode_files(
         notes.append(f"{len(bad)} of {counted(len(files.names), 'image')} skipped: {named(bad)}")
     if not good:
         raise UserError(f"there are no usable images in {files.where}: {notes[-1]}")
-    labels, classes, more = label_images(good, files.labels)
+    labels, classes, more = label_images(good, files.labels, files.order)
     return Decoded((len(good), channels, *size), labels, classes, (*notes, *more), scale)
 
 
@@ -105,6 +109,22 @@ def shared_size(
         return None
     (size,) = sizes
     return size if keep_size or max(size) <= MAX_DEFAULT_SIDE else None
+
+
+def size_notes(headers: Counter[ImageHeader], size: tuple[int, int]) -> list[str]:
+    """Return notes where images are enlarged to `size` (height, width), or cropped by much."""
+    notes, (H, W), n = [], size, max(1, headers.total())
+    small = sum(k for found, k in headers.items() if found.height < H or found.width < W)
+    if small:
+        notes.append(
+            f"{small:,} of {counted(n, 'image')} {'is' if small == 1 else 'are'} smaller than "
+            f"{W}x{H}, and will be blurred: choose a smaller --size"
+        )
+    shares = {h: h.width / h.height * H / W for h in headers}
+    kept = sum(k * min(shares[h], 1 / shares[h]) for h, k in headers.items()) / n
+    if kept < MIN_KEPT:
+        notes.append(f"cropping to {W}x{H} loses {1 - kept:.0%} of an image on average")
+    return notes
 
 
 def decode_each(

@@ -63,6 +63,13 @@ def ending(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
+def advice(name: str) -> str:
+    """Return the end of a sentence on a file that is not an image, where it is one of a format that
+    is not read here: what to do about it; else ""."""
+    found = None if ending(name) in known() else ADVICE_FOR.get(ending(name))
+    return f" of a format that is read here: {found}" if found else ""
+
+
 def count_endings(names: Iterable[str]) -> dict[str, int]:
     """Return how many files have each ending, the most frequent first."""
     return dict(Counter(map(ending, names)).most_common())

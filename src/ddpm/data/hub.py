@@ -2,10 +2,12 @@
 
 import os
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..utils.errors import UserError, plain
+from .cache import cache_folder
 from .dataset import Decoded, Request, Source
 from .decode import read_bytes
 from .folder import decode_files
@@ -35,9 +37,15 @@ def open_hub(request: Request) -> Source | None:
 
     # The hub is not asked for its version: a set that was decoded can be used without a network.
     name, _ = name_of(request)
-    local = bool(name) and os.path.isdir(name)
+    local = name and not is_hub(request)
     here = [os.path.abspath(name), file_versions(Path(name))] if local else []
     return Source(["kept until the cache is emptied", *here], decode)
+
+
+def is_hub(request: Request) -> bool:
+    """Return whether the name is one on the hub, and not of a folder that `datasets` reads."""
+    name, _ = name_of(request)
+    return request.source.startswith(HUB_PREFIX) and not os.path.isdir(name)
 
 
 def name_of(request: Request) -> tuple[str, str | None]:
@@ -78,6 +86,11 @@ def list_hub(request: Request) -> ImageFiles:
         classes = [class_name(value) for value in data[label]]
         if known:
             classes = [None if value is None else known[int(value)] for value in classes]
+    if is_hub(request):
+        notes.append(
+            f"read from the hub on {date.today()}, and kept: to read it anew, empty the cache, "
+            f"{cache_folder()}"
+        )
     local = data.info.builder_name in NAMES_FILES
 
     def read(name: str) -> bytes:
@@ -91,7 +104,8 @@ def list_hub(request: Request) -> ImageFiles:
         return read_bytes(Path(file["path"]))
 
     labels = dict(zip(names, classes, strict=True))
-    return ImageFiles(request.source, names, read, labels, tuple(map(plain, notes)))
+    own = tuple(known or ()) if label else ()
+    return ImageFiles(request.source, names, read, labels, tuple(map(plain, notes)), order=own)
 
 
 def label_column(features: Any) -> str | None:

@@ -28,7 +28,7 @@ MAX_LINE = 10_000  # characters of a table's row
 
 
 def label_images(
-    names: Sequence[str], labels: Labels | None
+    names: Sequence[str], labels: Labels | None, order: Sequence[str] = ()
 ) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
     """Return the labels of files, the names of the classes, and notes on them.
 
@@ -49,7 +49,7 @@ def label_images(
             f"no classes; --classes-from folders takes them for classes"
         )
         return None, (), notes
-    indices, classes = index_classes(values, by_number=labels is not None)
+    indices, classes = index_classes(values, by_number=labels is not None, order=order)
     if missing and classes:
         notes.append(f"{missing:,} of {len(names):,} images have no class, and are learned so")
     elif labels is not None and missing < len(names) and not classes:
@@ -58,18 +58,21 @@ def label_images(
 
 
 def index_classes(
-    values: Sequence[str | None], by_number: bool = False
+    values: Sequence[str | None], by_number: bool = False, order: Sequence[str] = ()
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Return labels, int64, and the names of the classes that they index, fit to be printed; the
     label of None is the number of classes. Fewer than two classes are none: (None, ()).
 
-    Classes are sorted by name, or `by_number` where all names are numbers. Names that differ stay
+    Classes are in the `order` that there is, or else sorted by name, or `by_number` where all names
+    are numbers. Names that differ stay
     apart, even where they are printed alike.
     """
     found = sorted({value for value in values if value is not None})
     if len(found) < 2:
         return None, ()
-    if by_number and all(re.fullmatch(r"-?\d{1,20}", value) for value in found):
+    if order:
+        found = [name for name in dict.fromkeys(order) if name in found]
+    elif by_number and all(re.fullmatch(r"-?\d{1,20}", value) for value in found):
         found.sort(key=int)
     classes: dict[str, None] = {}
     for value in found:
@@ -221,7 +224,8 @@ def read_labels(
             n = len(rows) - len(found)
             notes.append(f"{n:,} of its rows {'names' if n == 1 else 'name'} no image here")
         return {name: found.get(name) for name in chosen}, notes
-    if unknown := [name for name in beside(names, chosen) if ending(name) in (".csv", ".tsv")]:
+    unknown = [name for name in beside(names, chosen) if ending(name) in (".csv", ".tsv", ".jsonl")]
+    if unknown:
         text = (
             f"tables that are not used: {', '.join(unknown)} (call the one of classes labels.csv)"
         )

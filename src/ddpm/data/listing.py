@@ -40,7 +40,7 @@ class Listing:
     read     returns the bytes of one
     version  changes whenever a file does
     faults   what cannot be read: why, by name; that of a folder ends in "/"
-    hidden   names of files and folders that begin with a dot or with __MACOSX
+    hidden   names of files and folders that `is_hidden` leaves out
     links    how many there are of each kind
     notes    what else a person should know
     size     returns how many bytes a file has
@@ -68,6 +68,7 @@ class ImageFiles:
     others  what a person may want to know: which other files there are, hidden ones, and links
     version changes whenever a file does
     size    returns how many bytes a file has, 0 where that is not known before it is read
+    order   of the classes, where their source has one of its own
     """
 
     where: str
@@ -78,6 +79,7 @@ class ImageFiles:
     others: tuple[str, ...] = ()
     version: str = ""
     size: Callable[[str], int] = lambda name: 0
+    order: Sequence[str] = ()
 
     def attempt(self, use: Callable[[bytes], T], name: str) -> T | str:
         """Return use(bytes of the file), or the reason why it failed. Large files wait for one
@@ -275,7 +277,8 @@ def identity(folder: str | Path) -> tuple[int, int]:
 
 
 def is_hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX"))
+    """Return whether a system keeps files of its own by that name, such as thumbnails."""
+    return name.startswith((".", "__MACOSX", "@eaDir", "$RECYCLE.BIN"))
 
 
 # ---- zips ------------------------------------------------------------------------------------

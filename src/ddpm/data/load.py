@@ -11,7 +11,7 @@ from ..utils.images import background_colour
 from .cache import cache_path, read_cache, write_cache
 from .dataset import ImageDataset, Request, Source
 from .folder import open_files
-from .hub import open_hub
+from .hub import is_hub, open_hub
 from .names import require_data
 from .npz import open_arrays
 from .sources import open_mnist5k, open_torchvision
@@ -27,7 +27,7 @@ SOURCES: tuple[Callable[[Request], Source | None], ...] = (
 
 log = logging.getLogger(__name__)
 
-DECODER = 8  # raised when decoding changes, so that images cached by older code are not used
+DECODER = 9  # raised when decoding changes, so that images cached by older code are not used
 
 
 def load_images(
@@ -67,15 +67,20 @@ def load_images(
         source = source.absolute()
     if source in NAMED_SETS and os.path.isdir(source) and Path(root).resolve() != Path.cwd():
         log.info("%s is the set of that name; your folder is ./%s", source, source)
+    source, root = os.path.expanduser(source), Path(root).expanduser()
     request = Request(
-        str(source), target, Path(root), split, keep_size, channels, background, classes_from
-    )
+        source, target, root, split, keep_size, channels, background, classes_from
+    )  # fmt: skip
     found = find_source(request)
-    key = DECODER, request.source, target or keep_size, split, channels, background, found.version
-    path = cache_path(request.source, *key)
+    name, is_path = request.source, request.source not in NAMED_SETS and os.path.exists(source)
+    where = os.path.abspath(source) if is_path else name
+    key = DECODER, where, target or keep_size, split, channels, background, found.version
+    path = cache_path(where, *key)
     if (cached := read_cache(path)) is not None:
         return cached
-    return write_cache(path, found, plain(Path(source).name), channels, background)
+    whole = source in NAMED_SETS or is_hub(request)
+    title = plain(name if whole else Path(where).name)
+    return write_cache(path, found, title, channels, background)
 
 
 def find_source(request: Request) -> Source:

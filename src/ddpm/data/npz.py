@@ -74,6 +74,11 @@ def decode_npz(path: Path, request: Request, out: BinaryIO) -> Decoded:
     if image is None and not learned:
         raise UserError(f"it has no array called x_{request.split} or {request.split}_images")
     if image is None:
+        objects = set(filter(lambda name: holds_objects(path, name), names))
+        names = [n for n in names if n not in objects]
+        notes += [f"arrays of objects, which are not read: {', '.join(sorted(objects))}"] * bool(
+            objects
+        )
         like = [n for n in names if len(stored_array(path, n).shape) in (3, 4)]
         if len(like) != 1:
             raise UserError(
@@ -127,7 +132,10 @@ def stored_array(path: Path, name: str = "") -> StoredArray:
         shape, fortran, dtype = read_array_header(file)
     total = math.prod(shape) * dtype.itemsize
     if dtype.hasobject:
-        raise ValueError(f"{name or 'it'} holds objects of Python, which are not read")
+        raise ValueError(
+            f"{name or 'it'} holds objects of Python, which are not read: save numbers or texts, "
+            f"such as by .astype(str)"
+        )
     if total > size:
         raise ValueError(f"{name or 'it'} is cut short")
     if fortran and total > MAX_MEMORY:
@@ -143,6 +151,12 @@ def stored_array(path: Path, name: str = "") -> StoredArray:
                 yield np.frombuffer(data, dtype).reshape(part, order="F" if fortran else "C")
 
     return StoredArray(shape, dtype, parts)
+
+
+def holds_objects(path: Path, name: str) -> bool:
+    """Return whether an array of an npz file is one of Python's objects."""
+    with opened(path, name) as (file, _):
+        return bool(read_array_header(file)[2].hasobject)
 
 
 def len_of(shape: tuple[int, ...]) -> int:

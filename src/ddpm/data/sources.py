@@ -86,9 +86,11 @@ def incomplete(request: Request, error: Exception) -> UserError:
     other = "FOLDER, of other faces" if request.source == "celeba" else "mnist5k, which needs none"
     if "gdown" in (reason := first_line(error)):
         reason = "which needs gdown: pip install 'ddpm-from-scratch[celeba]'"
+    folder = request.root / TORCHVISION_SETS[request.source][1]
+    redo = f"; where {folder} is damaged, delete it and it is downloaded anew" * folder.exists()
     return UserError(
         f"{request.source} is not whole in {request.root} and could not be downloaded ({reason}); "
-        f"name the folder that has it with --root, or use --data {other}"
+        f"name the folder that has it with --root, or use --data {other}{redo}"
     )
 
 

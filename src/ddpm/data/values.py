@@ -75,10 +75,11 @@ def choose_scale(ranges: Sequence[NumberRange]) -> tuple[Scale, bool]:
     −1 … 1, 0 … 255 or 0 … 65535. Any other is from 0, or the least of all below it, to the greatest
     of all.
 
-    The middle image decides: one bright pixel must not darken a set.
+    The middle image decides, of those that are not empty: one bright pixel must not darken a set.
     """
     lows, highs = extremes(ranges)
-    low, high = np.median(lows), np.median(highs)
+    drawn = (lows != 0) | (highs != 0)
+    low, high = (np.median(x[drawn] if drawn.any() else x) for x in (lows, highs))
     whole = lows.min() <= -0.9 and highs.max() <= 1.5  # as of images with little contrast
     if -1.5 <= low < 0 and high <= 1.5 and (low <= -0.6 or whole and (lows < 0).mean() > 0.5):
         return Scale(-1, 1), True

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config import DataInfo
 from ..data.decode import fit, image_to_tensor, open_image
+from ..data.formats import advice
 from ..utils.errors import UserError, printable
 
 MAX_BYTES = 8_000_000
@@ -39,7 +40,8 @@ def read_upload(
             raise UserError(f"{name} has {w:,} x {h:,} pixels, which is too many: make it smaller")
         image = image_to_tensor(raw, info, background)
     except UnidentifiedImageError:
-        raise UserError(f"{name} is not an image, whatever its name says") from None
+        why = advice(name) or ", whatever its name says"
+        raise UserError(f"{name} is not an image{why}") from None
     except UserError:
         raise
     except ValueError as error:  # too large, or made to do harm

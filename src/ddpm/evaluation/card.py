@@ -101,7 +101,7 @@ def metadata(
         )
         for r in reports
     ]  # fmt: skip
-    hub = [source.removeprefix("hf:")] if source.startswith("hf:") else None
+    hub = [source.split(":")[1]] if source.startswith("hf:") else None  # hf:OWNER/NAME:CONFIG
     about = ModelCardData(
         license=licences.weights or "unknown", library_name="diffusers", datasets=hub,
         tags=["ddpm-from-scratch", "diffusion"], pipeline_tag="unconditional-image-generation",

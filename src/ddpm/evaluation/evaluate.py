@@ -208,14 +208,18 @@ def reference_for(
                 f"this checkpoint names {config.data} as what it was trained on, which is not "
                 f"opened unasked: to compare with it, say --data {shlex.quote(config.data)}"
             )
-        data = config.data if data is None else data
+        unasked, data = data is None, config.data if data is None else data
         size = size or ((info.height, info.width) if config.size else ())
         root = root or (config.root if subject.trusted else "data")
         channels = 3 if info.channels == 4 else config.channels  # scores are of what is seen
-        return load_reference(
+        reference = load_reference(
             data, root=root, size=size, channels=channels, background=config.background,
             classes_from=config.classes_from, **options,
         )  # fmt: skip
+        alike = reference.training.info.channels == info.channels
+        if unasked and alike and reference.training.fingerprint != info.fingerprint:
+            logger.info(f"{data} holds other images now than those that this network learned")
+        return reference
     if data is None and tuple(subject.images.shape[1:]) != DigitNet.SHAPE:
         raise UserError(
             f"which real images are those of {subject.source} to be compared with? Name them "

@@ -53,4 +53,5 @@ def held_out_likelihood(
 
     total = torch.cat([bits for (bits,) in processes.map_in_order(parts, bound)])
     error = total.std().item() / len(total) ** 0.5 if len(total) > 1 else None
-    return Likelihood(total.mean().item(), error, len(total), variance)
+    used = "learned" if diffusion.learned_variance else variance
+    return Likelihood(total.mean().item(), error, len(total), used)

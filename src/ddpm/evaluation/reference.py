@@ -22,7 +22,7 @@ from ..data.names import HUB_PREFIX
 from ..data.sources import SETS_WITH_TEST
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError, counted
-from ..utils.files import atomic_write
+from ..utils.files import atomic_write, make_folder
 from .features import (
     FeatureExtractor,
     FeatureStats,
@@ -159,9 +159,11 @@ def check_shape(reference: Reference, shape: tuple[int, ...], whose: str) -> Non
         )
     H, W = reference.images.images.shape[2:]
     if (h, w) != (H, W) or c not in (1, 3):
+        side = f"{h}" if h == w else f"{h} {w}"
+        remedy = f" (--size {side} brings the real ones to theirs)" * ((h, w) != (H, W))
         raise UserError(
             f"{whose} images are {w}x{h} in {counted(c, 'channel')}, and the reference's {W}x{H}: "
-            f"only images of one size, gray or RGB, can be compared"
+            f"only images of one size, gray or RGB, can be compared{remedy}"
         )
 
 
@@ -210,6 +212,7 @@ def reference_stats(
     if not each:
         stats = compute()
     elif processes.is_main:
+        make_folder(path.parent)
         with atomic_write(features_of(path)) as beside, feature_file(beside) as file:
             stats = compute(file)
     else:

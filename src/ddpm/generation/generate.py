@@ -111,6 +111,12 @@ def generate(
     y = cycle_labels(n, labels, checkpoint.data)
     if (edit and not labels) or (settings.guidance == 0 and weaker is None):
         y = None
+    without = y is None or settings.guidance != 1 and weaker is None
+    if checkpoint.conditional and without and checkpoint.config.train.label_drop == 0:
+        log.info(
+            "this network was trained with label_drop 0: unless some images had no class, it has "
+            "never learned one without, which this asks for"
+        )
     check_memory(
         checkpoint, n, min(n, batch), settings, y is not None, weaker, say=processes.is_main
     )

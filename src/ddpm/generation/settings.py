@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
+from unicodedata import normalize
 
 from ..config import SampleConfig
 from ..utils.errors import UserError, did_you_mean, printable
@@ -74,14 +75,22 @@ def class_indices(labels: Labels, classes: tuple[str, ...]) -> list[int]:
 
 
 def class_index(name: str | int, classes: tuple[str, ...]) -> int:
-    """Return the number of a class, given by its name (which goes first) or by its number.
+    """Return the number of a class, given by its name (which goes first) or by its number; where
+    all names are numbers, such as 01, by these alone.
 
     Raises UserError where there is none such.
     """
-    if printable(str(name)) in classes:
-        return classes.index(printable(str(name)))
-    if str(name).isdecimal() and len(str(name)) < 10 and int(name) < len(classes):
-        return int(name)
+    wanted = printable(str(name))
+    names = [wanted, *(c for c in classes if normalize("NFC", c) == normalize("NFC", wanted))]
+    if found := [n for n in names if n in classes]:
+        return classes.index(found[0])
+    if wanted.isdecimal() and len(wanted) < 10:
+        if not all(re.fullmatch(r"-?\d{1,20}", c) for c in classes):
+            places = [int(wanted)] * (int(wanted) < len(classes))
+        else:
+            places = [i for i, c in enumerate(classes) if int(c) == int(wanted)]
+        if len(places) == 1:
+            return places[0]
     shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
     raise UserError(
         f"there is no class {name!r}; there are {len(classes)}: {shown}"

@@ -166,9 +166,12 @@ def catch_signals() -> Iterator[list[int]]:
     asks to stop; a second Ctrl-C or SIGTERM stops at once. Outside of the main thread no signal is
     caught, and under nohup no SIGHUP."""
     asked: list[int] = []
+    several = {HANGUP}  # of which the system and the shell each send one
+    if "WORLD_SIZE" in os.environ:
+        several.add(signal.SIGTERM)  # and its launcher, to all that it launched
 
     def ask(number: int, frame: Any) -> None:
-        if asked and number != HANGUP:  # of which the system and the shell each send one
+        if asked and number not in several:
             raise KeyboardInterrupt
         asked.append(number)
         # A stream of Python's could be in the middle of a write, and raise here.

@@ -14,7 +14,6 @@ from ..checkpoint.run_dir import RunDir
 from ..checkpoint.tensors import save_tensors, with_prefix
 from ..config import Config, DataInfo, Whole
 from ..core.diffusion import Diffusion
-from ..core.loss import Loss
 from ..data.batches import Batches
 from ..utils.distributed import Processes
 from ..utils.errors import UserError, counted
@@ -99,7 +98,7 @@ class NonFiniteGuard:
         loss = math.nan
         if self.processes.is_main and state.is_finite():
             nets = (state.net, state.ema.model)
-            loss = max(self.fixed_loss(net, Loss(diffusion)) for net in nets)
+            loss = max(self.fixed_loss(net, diffusion) for net in nets)
         (loss,), _ = self.processes.agree([loss], False)
         if loss <= MAX_LOSS:
             return True
@@ -110,18 +109,19 @@ class NonFiniteGuard:
         return False
 
     @torch.no_grad()
-    def fixed_loss(self, net: nn.Module, loss: Loss) -> float:
-        """Return the loss at times from 1 to T, on images and in noise that are always the same,
-        in losses of a network that says 0 (or in ones, where that is less)."""
+    def fixed_loss(self, net: nn.Module, diffusion: Diffusion) -> float:
+        """Return the error of the target at times from 1 to T, on images and in noise that are
+        always the same, by that of a network that says 0 (or by 1, where that is less)."""
         torch.manual_seed(0)
         x0, y = self.batches(0)
         x0, y = x0[:FIXED_BATCH], None if y is None else y[:FIXED_BATCH]
-        t = torch.linspace(1, loss.diffusion.T, len(x0), device=x0.device).long()
+        t = torch.linspace(1, diffusion.T, len(x0), device=x0.device).long()
+        eps = torch.randn_like(x0)
+        target = diffusion.target_of(x0, eps, t)
         training = net.training
         net.eval()
-        eps = torch.randn_like(x0)
-        zeros = loss.diffusion.target_of(x0, eps, t).square().mean().clamp(min=1)
-        value = (loss(net, x0, t, eps, y).mean() / zeros).item()
+        out = diffusion.output(net, diffusion.q_sample(x0, t, eps), t, y)[:, : x0.shape[1]]
+        value = ((out - target).square().mean() / target.square().mean().clamp(min=1)).item()
         net.train(training)
         return value if math.isfinite(value) else math.nan
 
@@ -148,7 +148,13 @@ class NonFiniteGuard:
         self.run.require_held()
         self.failed_at = max(self.failed_at, state.step)
         lr_scale, further = state.lr_scale, self.rollbacks == 1
-        if not restore_latest(self.run, state, self.processes.is_main, further):
+        main, restored = self.processes.is_main, True
+        if not main:
+            restored = restore_latest(self.run, state, False, further)
+        self.processes.agree([], False)  # all have read it before one moves it
+        if main:
+            restored = restore_latest(self.run, state, True, further)
+        if not restored:
             raise UserError(f"there is no checkpoint left in {self.run.path} to go back to")
         state.lr_scale = min(lr_scale, state.lr_scale) / 2
         if self.processes.is_main:

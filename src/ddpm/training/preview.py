@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
 from PIL.Image import Image
 from torch import nn
 
@@ -101,17 +102,20 @@ def sample_grid(
     y = cycle_labels(n, (), info)
     y = None if y is None else y.to(device)
     shape = (info.channels, info.height, info.width)
-    noise = ImageNoise(config.seed, range(n), shape, device)
-    training = net.training
+    training, made = net.training, []
     net.eval()
-    states = denoise_trajectory(net, diffusion, noise, y, settings, null=len(info.classes))
-    for i, step in enumerate(states):
-        x = step.x
-        show(f"{about}step {i} of {settings.steps}")
-        if stop:
-            break
+    for index in torch.arange(n).split(config.train.batch // config.train.accumulate):
+        noise = ImageNoise(config.seed, index.tolist(), shape, device)
+        own = None if y is None else y[index]
+        states = denoise_trajectory(net, diffusion, noise, own, settings, null=len(info.classes))
+        for i, state in enumerate(states):
+            x = state.x
+            show(f"{about}step {i} of {settings.steps}")
+            if stop:
+                break
+        made.append(to_uint8(x).cpu())
     net.train(training)
     if stop:
         return None
-    images = to_uint8(x).cpu()
+    images = torch.cat(made)
     return grid(images, columns, zoom=zoom_for(images))

@@ -53,6 +53,8 @@ def train_step(
                 fused.found_inf = 1 - norm.isfinite().float()
             if x0.device.type != "mps" or norm.isfinite():  # where it is not read, we wait for it
                 optimizer.step()
+            elif accelerator.sync_gradients and accelerator.scaler is not None:
+                accelerator.scaler.update()  # the step would have done so
             optimizer.zero_grad()
         total = total + mean.detach() / config.accumulate
     return total, norm

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ from ..data.listing import holds_files
 from ..data.load import load_images
 from ..generation.settings import check_guidance
 from ..utils.device import best_device, check_device, has_bfloat16, place
-from ..utils.distributed import Processes
+from ..utils.distributed import PATIENCE, Processes
 from ..utils.errors import UserError
 from ..utils.random import INIT, STEP, derive_seed
 from .augment import told_to
@@ -228,11 +228,13 @@ def check(config: Config) -> Config:
 
 
 def with_precision(config: Config, device: str) -> Config:
-    """Return the config, in float32 where the device has no bfloat16: a preset is for many
-    machines."""
-    if config.train.precision != "bf16" or has_bfloat16(device):
+    """Return the config, in float32 where the device has no bfloat16, or for fp16 is a CPU: a
+    preset is for many machines."""
+    known = {"no": True, "bf16": has_bfloat16(device), "fp16": torch.device(device).type != "cpu"}
+    if known[config.train.precision]:
         return config
-    logger.info("no bfloat16 on this device: training in float32, slower")
+    name = {"bf16": "bfloat16", "fp16": "training in float16"}[config.train.precision]
+    logger.info(f"no {name} on this device: training in float32, slower")
     return replace(config, train=replace(config.train, precision="no"))
 
 
@@ -249,6 +251,7 @@ def start(config: Config, device: str | None) -> Accelerator:
         cpu=device is not None and torch.device(device).type == "cpu",
         mixed_precision=config.train.precision,
         gradient_accumulation_steps=config.train.accumulate,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
 
 

@@ -66,7 +66,8 @@ class Validation:
         lines = read_lines(path) if path.exists() else []
         if lines and lines[-1]["step"] == state.step:
             return
-        losses = self.losses(state.ema.model, state.config.train.batch)
+        config = state.config.train
+        losses = self.losses(state.ema.model, config.batch // config.accumulate)
         if not losses:
             return
         self.run.require_held()

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,10 @@ Part = TypeVar("Part", bound=Sized)
 
 LOST = ("peer", "NCCL", "ProcessGroup", "process group", "gloo", "Gloo")
 """Words in the errors of a process that waits for one that is gone."""
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for one that decodes, downloads, previews or scores; one that dies is
+noticed at once."""
 
 
 class Processes:
@@ -68,7 +73,7 @@ class Processes:
         """The group of all processes, as they talk without their devices."""
         from torch.distributed import new_group
 
-        return new_group(backend="gloo")
+        return new_group(backend="gloo", timeout=PATIENCE)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of every process's values to all. Every process must call it."""
@@ -142,6 +147,7 @@ def join_processes(device: str) -> Processes:
     kind = torch.device(device).type
     if kind not in ("cpu", "cuda"):
         raise UserError(f"several processes work on cpu or cuda, not on {kind}")
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
-    return Processes(Accelerator(cpu=kind == "cpu"))
+    patient = InitProcessGroupKwargs(timeout=PATIENCE)
+    return Processes(Accelerator(cpu=kind == "cpu", kwargs_handlers=[patient]))

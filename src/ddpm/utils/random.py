@@ -6,7 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import UserError
+
 INIT, ORDER, STEP = range(3)  # purposes: initial weights, order of an epoch, a training step
+
+
+def check_seed(seed: int) -> None:
+    """Raise UserError for what is no seed."""
+    if not 0 <= seed < 2**64:
+        raise UserError(f"a seed is a whole number from 0 to 2^64 - 1, and not {seed}")
 
 
 def derive_seed(seed: int, purpose: int, index: int = 0) -> int:
@@ -31,6 +39,7 @@ class ImageNoise:
         shape: tuple[int, ...],
         device: torch.device | str = "cpu",
     ):
+        check_seed(seed)
         self.streams = [
             np.random.Generator(np.random.Philox(key=np.array([seed, i], dtype=np.uint64)))
             for i in indices

@@ -77,7 +77,7 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
             wanted = range(len(classes))
         elif isinstance(wanted, str | int):
             wanted = [wanted]
-        numbers = [classes.index(w) if isinstance(w, str) else int(w) for w in wanted]
+        numbers = [classes.index(str(w)) if str(w) in classes else int(w) for w in wanted]
         if unknown := [i for i in numbers if not 0 <= i <= len(classes)]:
             raise ValueError(f"there are {len(classes)} classes, and no number {unknown[0]}")
         return torch.tensor([numbers[i % len(numbers)] for i in range(n)], device=self.device)
