@@ -16,7 +16,7 @@ steps = int(sys.argv[2]) if len(sys.argv) > 2 else 100
 n = 20
 y = cycle_labels(n, labels=(), data=data)  # every class in turn, or None
 denoise = diffusion.denoiser(net, y)  # x̂_0 and ε̂ in x_t
-noise = ImageNoise(seed=0, indices=range(n), shape=(data.channels, data.height, data.width))
+noise = ImageNoise(seed=0, indices=range(n), shape=data.shape)
 
 # x_T ~ N(0, I);  for t = T, …, 1:  x_{t−1} = μ̃(x_t, x̂_0) + σ_t z
 times = timesteps(diffusion.schedule, steps)

@@ -63,8 +63,20 @@ class Checkpoint:
     def conditional(self) -> bool:
         return bool(self.data.classes)
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network has learned, without those of the guide."""
+        return sum(p.numel() for p in self.net.parameters())
+
+    @property
+    def header(self) -> Header:
+        """What a file says of the network, without a guide."""
+        return Header(
+            VERSION, self.weights, self.step, self.images_seen, self.data, self.config
+        )  # fmt: skip
+
     def __repr__(self) -> str:
-        data, millions = self.data, sum(p.numel() for p in self.net.parameters()) / 1e6
+        data, millions = self.data, self.parameters / 1e6
         classes = f", {counted(len(data.classes), 'class', 'classes')}" if data.classes else ""
         return (
             f"Checkpoint({data.source}, {data.channels}x{data.height}x{data.width}{classes}, "

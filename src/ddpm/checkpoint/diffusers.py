@@ -35,7 +35,7 @@ from ..utils.errors import UserError
 from ..utils.files import atomic_write, read_text, require_writable
 from .bundle import EXPORTED, bundle
 from .checkpoint import Checkpoint, rebuild, without_guide
-from .header import DIFFUSERS_FILES, VERSION, Header, renamed_header
+from .header import DIFFUSERS_FILES, Header, renamed_header
 from .layouts import DIFFUSERS as DIFFUSERS_NAMES
 from .layouts import LABELS, Layout, from_layout, to_layout
 from .tensors import (
@@ -125,7 +125,7 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> bool:
     if any(not path.is_dir() for path in (folder, *folder.rglob("*")) if path.exists()):
         raise UserError(f"{folder} is there already: name a folder that is new or empty")
     c = without_guide(checkpoint)
-    header = asdict(Header(VERSION, c.weights, c.step, c.images_seen, c.data, c.config))
+    header = asdict(c.header)
     tensors = {name: t.detach().cpu().contiguous() for name, t in c.net.state_dict().items()}
     plain = is_plain(c)
     library, kind = ("diffusers", "UNet2DModel") if plain else (MODEL, "DDPMUNet")
@@ -281,16 +281,15 @@ def layout_of(model: dict[str, Any]) -> Layout:
 
 
 def our_names(
-    path: Path, tensors: dict[str, Tensor], c: UNetConfig, layout: Layout, null: bool,
-    later: float = 1,
-) -> dict[str, Tensor]:  # fmt: skip
-    """Return the weights under our names, for a network whose time is `later` behind ours. Where
+    path: Path, tensors: dict[str, Tensor], c: UNetConfig, layout: Layout, null: bool
+) -> dict[str, Tensor]:
+    """Return the weights under our names, for a network whose time is one behind ours. Where
     there are classes and `null` says that none stands for no class, a row for it is added, which
     the network never learned. Raise UserError where they do not fit."""
     for old, new in OLD_NAMES.items():
         tensors = {name.replace(f".{old}.", f".{new}."): t for name, t in tensors.items()}
     try:
-        ours = from_layout(tensors, c, layout, later)
+        ours = from_layout(tensors, c, layout, 1)
         if LABELS in ours and not null:
             ours[LABELS] = torch.cat([ours[LABELS], ours[LABELS].mean(0, keepdim=True)])
     except (RuntimeError, LookupError, ArithmeticError):  # tensors of other names or shapes

@@ -16,7 +16,6 @@ from torch import Tensor
 from ..utils.errors import UserError
 from ..utils.files import atomic_write
 from .checkpoint import Checkpoint, without_guide
-from .header import VERSION, Header
 from .memory import require_memory
 
 OPSET = 18
@@ -50,7 +49,7 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> None:
             )  # fmt: skip
         assert program is not None
         model = program.model_proto
-        header = Header(VERSION, c.weights, c.step, c.images_seen, c.data, c.config)
+        header = c.header
         onnx.helper.set_model_props(model, {"ddpm": json.dumps(asdict(header))})
         onnx.save(model, beside)
         compare(c, beside, names)

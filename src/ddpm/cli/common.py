@@ -39,7 +39,7 @@ from ..generation.settings import (
     own_settings,
     with_options,
 )
-from ..utils.errors import UsageError, UserError, did_you_mean, printable
+from ..utils.errors import UsageError, UserError, did_you_mean, printable_lines
 from ..utils.files import require_writable
 from ..utils.numbers import read_number, read_whole
 from .hints import unknown_option
@@ -203,10 +203,6 @@ def brief(options: Any, shown: Container[str]) -> Any:
 def say(text: object) -> None:
     """Print to stdout, without the control characters that names in the text may have."""
     print(printable_lines(str(text)))
-
-
-def printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
 
 
 class NoteHandler(logging.Handler):

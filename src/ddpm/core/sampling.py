@@ -26,7 +26,7 @@ class State(NamedTuple):
     x0: Tensor | None
 
 
-Before: TypeAlias = tuple[int, Prediction] | None  # the step before: its time and prediction
+Previous: TypeAlias = tuple[int, Prediction] | None  # the step before: its time and prediction
 
 
 class Step(Protocol):
@@ -35,7 +35,7 @@ class Step(Protocol):
 
     def __call__(
         self, diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
-        previous: Before = None, denoise: Denoiser | None = None,
+        previous: Previous = None, denoise: Denoiser | None = None,
     ) -> Tensor: ...  # fmt: skip
 
 
@@ -44,7 +44,7 @@ SIGMA_MAX, RHO = 80.1, 7.0  # EDM, Table 1: 80, and what rounding may add to it
 
 def ddpm_step(
     diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
-    previous: Before = None, denoise: Denoiser | None = None, variance: Variance = "beta-tilde",
+    previous: Previous = None, denoise: Denoiser | None = None, variance: Variance = "beta-tilde",
 ) -> Tensor:  # fmt: skip
     """x_s = μ̃(x_t, x̂_0) + σ z,  z ~ N(0, I), and z = 0 if s = 0   [DDPM, Algorithm 2]
 
@@ -59,7 +59,7 @@ def ddpm_step(
 
 def ddim_step(
     diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
-    previous: Before = None, denoise: Denoiser | None = None, eta: float = 0.0,
+    previous: Previous = None, denoise: Denoiser | None = None, eta: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z   [DDIM, Eq. 12]
 
@@ -75,7 +75,7 @@ def ddim_step(
 
 def dpmpp_step(
     diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
-    previous: Before = None, denoise: Denoiser | None = None, eta: float = 0.0,
+    previous: Previous = None, denoise: Denoiser | None = None, eta: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """x_s = σ_s/σ_t x_t − √ᾱ_s (e^{−h} − 1) D,  h = λ_s − λ_t   [DPM-Solver++, Algorithm 2 (2M)]
 
@@ -102,7 +102,7 @@ def dpmpp_step(
 
 def heun_step(
     diffusion: Diffusion, x_t: Tensor, pred: Prediction, s: int, t: int, noise: Noise,
-    previous: Before = None, denoise: Denoiser | None = None,
+    previous: Previous = None, denoise: Denoiser | None = None,
 ) -> Tensor:  # fmt: skip
     """x̄_s = x̄_t + (σ_s − σ_t) (ε̂(x_t) + ε̂(x_s′)) / 2,  x̄ = x/√ᾱ,  σ = √((1 − ᾱ)/ᾱ)
     [EDM, Karras et al. 2022, Algorithm 1]

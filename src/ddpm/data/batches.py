@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..utils.images import to_float
+from ..utils.memory import free_memory
 from ..utils.random import ORDER, derive_seed
 from .dataset import ImageDataset
 
@@ -35,7 +36,8 @@ class Batches:
         self.n, self.batch, self.seed, self.flip = len(self.subset), batch, seed, flip
         self.part = part
         self.device = torch.device(device)
-        fits = data.images.nbytes < free_memory(self.device) / 4
+        here = self.device.type == "cpu"  # where the images are already
+        fits = here or data.images.nbytes < free_memory(self.device) / 4
         storage = self.device if fits else data.images.device
         self.images = data.images.to(storage)
         self.labels = None if data.labels is None else data.labels.to(storage)
@@ -63,12 +65,3 @@ class Batches:
             order = torch.randperm(self.n, generator=generator)
             self._epoch, self._order = epoch, self.subset[order].to(self.images.device)
         return self._order
-
-
-def free_memory(device: torch.device) -> float:
-    """Return the free bytes of a device; infinity for the CPU, where the images are already."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    return float("inf")

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 FEW_IMAGES = 1000  # a network memorizes fewer
 ENOUGH_TO_TELL = 200  # images, whether mirroring changes them
+MIRROR_ALIKE = 0.56  # how often a classifier may be right about mirror images of which none is odd
 FEW_LEVELS, NARROW = 32, 64  # of 256 that may be used, or lie between darkest and brightest
 IMBALANCE = 10  # how many times larger than the smallest the largest class may be
 MAX_CLASSES = 20  # that a note names
@@ -163,7 +164,7 @@ def mirror_notes(data: ImageDataset, flip: bool) -> list[str]:
             f"mirror images can be told from these images {accuracy:.0%} of the time: --flip would "
             f"teach images that do not occur; leave it out"
         )
-    elif not flip and accuracy < 0.56 and ENOUGH_TO_TELL <= n < 100 * FEW_IMAGES:
+    elif not flip and accuracy < MIRROR_ALIKE and ENOUGH_TO_TELL <= n < 100 * FEW_IMAGES:
         lines.append(
             f"mirror images look like these images (a classifier is right {accuracy:.0%} of the "
             f"time): --flip would double the training images"

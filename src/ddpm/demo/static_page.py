@@ -155,7 +155,7 @@ def describe(checkpoint: Checkpoint, settings: SampleConfig) -> dict[str, Any]:
         "classes": c.data.classes,
         "shape": c.data.shape,
         "background": c.config.background,
-        "parameters": sum(p.numel() for p in c.net.parameters()),
+        "parameters": c.parameters,
         "T": T,
         "target": diffusion.target,
         "sigma_data": diffusion.sigma_data,

@@ -7,7 +7,7 @@ import tomli_w
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..config import to_dict
-from ..utils.errors import UserError, counted, printable
+from ..utils.errors import UserError, counted, printable, printable_lines
 from .report import Report
 
 MAX_CLASSES = 100  # that a card lists
@@ -41,7 +41,7 @@ def card(
     """Return the README.md of a repository, with the table that the hub reads at its top. `trust`
     says whether the folder has code of its own for diffusers."""
     c, data = checkpoint, checkpoint.data
-    millions = sum(p.numel() for p in c.net.parameters()) / 1e6
+    millions = c.parameters / 1e6
     source = code(data.source)
     classes = f" of {counted(len(data.classes), 'class', 'classes')}" if data.classes else ""
     shape = f"{data.channels} x {data.height} x {data.width}"
@@ -122,10 +122,6 @@ def code(text: str) -> str:
 
 def code_word(text: str) -> str:
     return "'" + printable(text).replace("'", "'\\''").replace("```", "") + "'"
-
-
-def printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def fenced(text: str, language: str = "") -> str:

@@ -238,7 +238,7 @@ def check_network(
 ) -> None:
     """Raise UserError where what the network makes cannot be scored, or its likelihood bounded."""
     data, unseen = network.data, reference.unseen
-    shape = (data.channels, data.height, data.width)
+    shape = data.shape
     check_settings(settings, network, guide)
     check_shape(reference, seen_shape(shape), "this network's")
     if not likelihood:
@@ -371,7 +371,7 @@ def seconds_per_evaluation(
 ) -> float:
     """Estimate the time that one image takes to pass through the network, by timing a batch."""
     net, data = place(copy.deepcopy(network.net), device), network.data
-    x = torch.randn(batch, data.channels, data.height, data.width, device=device)
+    x = torch.randn(batch, *data.shape, device=device)
     t = torch.ones(batch, dtype=torch.long, device=device)
     y = torch.zeros_like(t) if data.classes else None
     net(x, t, y).sum().item()

@@ -35,7 +35,7 @@ def held_out_likelihood(
     diffusion = network.diffusion.to(device)
     variance = (settings or network.config.sample).variance
     net = place(copy.deepcopy(network.net), device)  # the caller's stays where it is
-    shape = (data.channels, data.height, data.width)
+    shape = data.shape
     times = list(range(diffusion.T, -1, -1))
     parts, done = subset(reference, images, n).split(batch), 0
 

@@ -332,7 +332,7 @@ def check_edit(edit: Edit | None, data: DataInfo) -> None:
         raise UserError("noise is found in an image, without a mask: give the image alone")
     if edit.image is not None and edit.towards is not None:
         raise UserError("images lie between two seeds or come from an image, not both")
-    shape = (data.channels, data.height, data.width)
+    shape = data.shape
     if edit.image is not None and tuple(edit.image.shape) != shape:
         raise UserError(f"the image has shape {tuple(edit.image.shape)}, and the network's {shape}")
     if edit.mask is not None and tuple(edit.mask.shape) != shape[1:]:
@@ -368,7 +368,7 @@ def check_guide(guide: Checkpoint, checkpoint: Checkpoint) -> None:
     def traits(c: Checkpoint) -> dict[str, object]:
         d = c.diffusion
         return {
-            "shape of images": (c.data.channels, c.data.height, c.data.width),
+            "shape of images": c.data.shape,
             "classes": c.data.classes,
             "target": (d.target, d.sigma_data, d.learned_variance),
             "noise schedule": d.schedule.alpha_bar.tolist(),

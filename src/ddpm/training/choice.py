@@ -6,15 +6,14 @@ import torch
 
 from ..config import Config, preset
 from ..data.dataset import ImageDataset
-from ..data.inspect import mirror_accuracy
+from ..data.inspect import MIRROR_ALIKE, mirror_accuracy
 from ..utils.errors import counted
 
 FEW = 2000  # images, of which a network of these sizes soon knows each
 FEW_DROPOUT = 0.1
 FEW_BATCH, FEW_LR = 16, 2e-3  # by Muon, on a CPU: where runs are short, steps are what they lack
 FEW_SIGMA = 0.2  # below it, little noise is what short runs have not learned to take away
-ENOUGH_TO_TELL = 500  # images that tell whether mirroring changes them
-ALIKE = 0.56  # how often a classifier may be right about mirror images of which none is odd
+MIN_TO_FLIP = 500  # images that tell whether mirroring changes them
 
 
 def choose(data: ImageDataset, device: str) -> tuple[str, Config, str]:
@@ -36,7 +35,7 @@ def choose(data: ImageDataset, device: str) -> tuple[str, Config, str]:
         dropout = max(FEW_DROPOUT, config.unet.dropout)
         unet, sample = replace(config.unet, dropout=dropout), config.sample
         train = replace(config.train, warmup=min(100, config.train.warmup))
-        flip = n >= ENOUGH_TO_TELL and mirror_accuracy(data.images) < ALIKE
+        flip = n >= MIN_TO_FLIP and mirror_accuracy(data.images) < MIRROR_ALIKE
         what = [f"dropout {dropout:g}"] + ["mirror images"] * flip
         if not large:
             train = replace(train, batch=FEW_BATCH, lr=FEW_LR, optimizer="muon")

@@ -101,7 +101,7 @@ def sample_grid(
     n, columns = grid_size(info)
     y = cycle_labels(n, (), info)
     y = None if y is None else y.to(device)
-    shape = (info.channels, info.height, info.width)
+    shape = info.shape
     training, made = net.training, []
     net.eval()
     for index in torch.arange(n).split(config.train.batch // config.train.accumulate):

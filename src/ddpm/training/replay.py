@@ -93,7 +93,7 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
 def fits(x0: Tensor, y: Tensor | None, header: BatchHeader) -> bool:
     """Return whether a batch, or one process's part of it, can be of the run in the header."""
     data, batch = header.data, header.config.train.batch
-    if x0.dtype != torch.float32 or x0.shape[1:] != (data.channels, data.height, data.width):
+    if x0.dtype != torch.float32 or x0.shape[1:] != data.shape:
         return False
     n = len(x0)
     if not 0 < n <= header.first + n <= batch <= MAX_PARTS * n:

@@ -43,6 +43,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """Return the lines of a text, each as `printable` has it."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def plain(text: str, limit: int = MAX_CHARACTERS) -> str:
     """Return the text as it can be shown on a terminal: characters that cannot be printed are
     escaped, and the middle of a text longer than `limit` is left out."""

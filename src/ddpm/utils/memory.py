@@ -12,12 +12,14 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device | str = "cpu", process: Path = Path("/proc/self")) -> int:
-    """Return the bytes that can still be taken, on a CUDA device or else of the machine: by the
-    process, and by each of the control groups that it is in."""
+    """Return the bytes that can still be taken, on a CUDA device or else of the machine: by Apple's
+    GPU, by the process, and by each of the control groups that it is in."""
     if torch.device(device).type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     left = [psutil.virtual_memory().available, *left_in_groups(process / "cgroup")]
+    if torch.device(device).type == "mps":  # whose memory is the machine's
+        left.append(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     if sys.platform != "win32":
         import resource
 
