@@ -62,7 +62,8 @@ class GenerateOptions(SamplingOptions):
     leads back to the image, with --guidance 1 where there is a guide, and with --label to the like
     of it in another class. --change is then 1 by default."""
     mask: Annotated[str | None, option("PATH")] = None
-    """A picture, white where --image is to be painted anew and black where it is kept."""
+    """A picture, white where --image is to be painted anew, and black or transparent where it is
+    kept."""
     rounds: Annotated[Few | None, option("N")] = None
     """How often each step of painting is repeated: more, and new and old fit better. By default
     5."""

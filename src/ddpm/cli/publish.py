@@ -1,5 +1,7 @@
 """`ddpm publish`: a network on the Hugging Face hub, with a card that says what it is."""
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,6 +112,13 @@ def check_login() -> None:
         raise UserError("the hub does not know you: log in by hf auth login, or try --dry-run DIR")
 
 
+def said_of_card(text: str) -> str:
+    """Return what the hub says of a card that it does not take, as it says it or in JSON."""
+    with suppress(ValueError, LookupError, TypeError):
+        text = "; ".join(error["message"] for error in json.loads(text)["errors"])
+    return " ".join(text.split())
+
+
 def upload(folder: Path, options: PublishOptions) -> str:
     """Upload a folder, and return its address. Raise UserError where the hub does not take it."""
     from huggingface_hub import HfApi, ModelCard
@@ -129,8 +138,9 @@ def upload(folder: Path, options: PublishOptions) -> str:
             delete_patterns=["score-*.json", "pipeline.py", "unet/*", "scheduler/*"],  # from before
         )  # fmt: skip
     except ValueError as error:  # of the card: a licence that the hub does not know
-        reason = " ".join(str(error).split())
-        raise UserError(f"the hub does not take the card of {options.name}: {reason}") from None
+        raise UserError(
+            f"the hub does not take the card of {options.name}: {said_of_card(str(error))}"
+        ) from None
     except HfHubHTTPError as error:
         if getattr(error.response, "status_code", None) == 409:
             raise UserError(
