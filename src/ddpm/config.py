@@ -155,7 +155,7 @@ class TrainConfig:
     """Decay of the moving average of the weights, after its warm-up."""
     augment: Share = 0.0
     """Move images about, each way with this probability, say 0.12; samples do not show it."""
-    label_drop: Below1 = 0.1
+    label_drop: Share = 0.1
     """Share of labels hidden in training, for guidance."""
     precision: Literal["no", "fp16", "bf16"] = "no"
     """Mixed precision; no is plain float32, and so is bf16 where the device has none."""

@@ -126,7 +126,12 @@ def upload(folder: Path, options: PublishOptions) -> str:
 
     hub = HfApi()
     try:
-        ModelCard.load(folder / "README.md").validate()  # before there is anything on the hub
+        try:  # before there is anything on the hub: it may not know the licence
+            ModelCard.load(folder / "README.md").validate()
+        except ValueError as error:
+            raise UserError(
+                f"the hub does not take the card of {options.name}: {said_of_card(str(error))}"
+            ) from None
         address = hub.create_repo(options.name, private=options.private, exist_ok=options.overwrite)
         if options.private and not hub.model_info(options.name).private:
             raise UserError(
@@ -137,10 +142,6 @@ def upload(folder: Path, options: PublishOptions) -> str:
             repo_id=options.name, folder_path=folder, commit_message="Published by ddpm",
             delete_patterns=["score-*.json", "pipeline.py", "unet/*", "scheduler/*"],  # from before
         )  # fmt: skip
-    except ValueError as error:  # of the card: a licence that the hub does not know
-        raise UserError(
-            f"the hub does not take the card of {options.name}: {said_of_card(str(error))}"
-        ) from None
     except HfHubHTTPError as error:
         if getattr(error.response, "status_code", None) == 409:
             raise UserError(

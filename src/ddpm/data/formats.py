@@ -33,6 +33,7 @@ ADVICE = {  # for files that hold pictures and are not read, by their endings
     "give one of them as --data": ".npz",
     "read them by --data hf:FOLDER": ".parquet",
 }
+NOT_ONE = {".npz": "", ".parquet": "", **dict.fromkeys(ADVICE["unpack them"].split(), "")}  # image
 ADVICE_FOR = {ending: advice for advice, endings in ADVICE.items() for ending in endings.split()}
 
 
@@ -66,7 +67,7 @@ def ending(name: str) -> str:
 def advice(name: str) -> str:
     """Return the end of a sentence on a file that is not an image, where it is one of a format that
     is not read here: what to do about it; else ""."""
-    found = None if ending(name) in known() else ADVICE_FOR.get(ending(name))
+    found = None if ending(name) in known() | NOT_ONE else ADVICE_FOR.get(ending(name))
     return f" of a format that is read here: {found}" if found else ""
 
 

@@ -51,7 +51,7 @@ def is_hub(request: Request) -> bool:
 def name_of(request: Request) -> tuple[str, str | None]:
     """Return OWNER/NAME, or a folder, and the configuration of it that is asked for."""
     found = SOURCE.fullmatch(request.source.removeprefix(HUB_PREFIX))
-    return (found["name"], found["config"]) if found else ("", None)
+    return (os.path.expanduser(found["name"]), found["config"]) if found else ("", None)
 
 
 def list_hub(request: Request) -> ImageFiles:

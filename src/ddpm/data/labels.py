@@ -71,7 +71,8 @@ def index_classes(
     if len(found) < 2:
         return None, ()
     if order:
-        found = [name for name in dict.fromkeys(order) if name in found]
+        there = set(found)
+        found = [name for name in dict.fromkeys(order) if name in there]
     elif by_number and all(re.fullmatch(r"-?\d{1,20}", value) for value in found):
         found.sort(key=int)
     classes: dict[str, None] = {}

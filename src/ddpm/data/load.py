@@ -11,8 +11,8 @@ from ..utils.images import background_colour
 from .cache import cache_path, read_cache, write_cache
 from .dataset import ImageDataset, Request, Source
 from .folder import open_files
-from .hub import is_hub, open_hub
-from .names import require_data
+from .hub import is_hub, name_of, open_hub
+from .names import HUB_PREFIX, require_data
 from .npz import open_arrays
 from .sources import open_mnist5k, open_torchvision
 
@@ -67,7 +67,7 @@ def load_images(
         source = source.absolute()
     if source in NAMED_SETS and os.path.isdir(source) and Path(root).resolve() != Path.cwd():
         log.info("%s is the set of that name; your folder is ./%s", source, source)
-    source, root = os.path.expanduser(source), Path(root).expanduser()
+    source, root = os.path.expanduser(source), Path(os.path.expanduser(root))
     request = Request(
         source, target, root, split, keep_size, channels, background, classes_from
     )  # fmt: skip
@@ -78,9 +78,16 @@ def load_images(
     path = cache_path(where, *key)
     if (cached := read_cache(path)) is not None:
         return cached
-    whole = source in NAMED_SETS or is_hub(request)
-    title = plain(name if whole else Path(where).name)
-    return write_cache(path, found, title, channels, background)
+    return write_cache(path, found, title(request), channels, background)
+
+
+def title(request: Request) -> str:
+    """Return what a set is called: the whole of its name, but of a path the last part."""
+    name = request.source
+    if name in NAMED_SETS or is_hub(request):
+        return plain(name)
+    local, _ = name_of(request) if name.startswith(HUB_PREFIX) else (name, None)
+    return plain(Path(os.path.abspath(local)).name)
 
 
 def find_source(request: Request) -> Source:

@@ -12,7 +12,7 @@ def require_data(source: str) -> None:
     """Raise UserError where nothing can be of that name: no named set, file, folder or hub's."""
     if source in NAMED_SETS or source.startswith(HUB_PREFIX):
         return
-    if not os.path.exists(source):  # False even for names that no file can have
+    if not os.path.exists(os.path.expanduser(source)):  # False even for names that no file can have
         names = ", ".join([*NAMED_SETS, f"{HUB_PREFIX}OWNER/NAME"])
         raise UserError(
             f"there is no data at {source}; name a file or folder, or {names}"

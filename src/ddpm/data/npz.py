@@ -84,6 +84,7 @@ def decode_npz(path: Path, request: Request, out: BinaryIO) -> Decoded:
             raise UserError(
                 f"it must hold images as `images` or `arr_0`, of shape {LAYOUTS}; it holds "
                 f"{', '.join(f'{n}, {stored_array(path, n)}' for n in names[:9]) or 'no arrays'}"
+                f"{''.join(f'; {note}' for note in notes)}"
             )
         image = like[0]
         notes.append(f"images are the array {image}")

@@ -1,5 +1,6 @@
 """The networks that the demo shows, loaded when they are first asked for, and example images."""
 
+import os
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -115,7 +116,7 @@ class ModelStore:
         """Return the images that the network was trained on, uint8 (N, C, H, W), where they are a
         PUBLIC data set that is on this machine, and a user has named its folder."""
         checkpoint = self._load(name, version)
-        data, root = checkpoint.data, Path(checkpoint.config.root)
+        data, root = checkpoint.data, Path(os.path.expanduser(checkpoint.config.root))
         if not checkpoint.trusted:
             return None
         source = "mnist5k" if data.source == "mnist" else data.source

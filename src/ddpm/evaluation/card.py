@@ -91,6 +91,8 @@ def metadata(
     from huggingface_hub import EvalResult, ModelCardData
 
     source = checkpoint.data.source
+    on_hub = source.startswith("hf:")
+    source = source.split(":")[1] if on_hub else source  # hf:OWNER/NAME:CONFIG
     fid = "fid", "frechet-distance"  # of Inception's features; of others
     results = [
         EvalResult(
@@ -101,9 +103,9 @@ def metadata(
         )
         for r in reports
     ]  # fmt: skip
-    hub = [source.split(":")[1]] if source.startswith("hf:") else None  # hf:OWNER/NAME:CONFIG
     about = ModelCardData(
-        license=licences.weights or "unknown", library_name="diffusers", datasets=hub,
+        license=licences.weights or "unknown", library_name="diffusers",
+        datasets=[source] if on_hub else None,
         tags=["ddpm-from-scratch", "diffusion"], pipeline_tag="unconditional-image-generation",
         model_name=name, eval_results=results or None,
     )  # fmt: skip

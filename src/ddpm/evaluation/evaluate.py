@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, average_note, load
 from ..checkpoint.run_dir import inspect_run
-from ..config import SampleConfig
+from ..config import NAMED_SETS, SampleConfig
 from ..data.dataset import ImageDataset
 from ..data.load import load_images
 from ..generation.generate import (
@@ -153,7 +153,7 @@ def is_network(what: object) -> bool:
     if what in PRETRAINED or path.suffix.lower() == ".safetensors" or not path.exists():
         return True
     contents = inspect_run(path)
-    return contents.is_run or contents.model is not None
+    return contents.is_run or contents.model is not None or (path / "model_index.json").is_file()
 
 
 def load_subject(
@@ -208,7 +208,8 @@ def reference_for(
                 f"this checkpoint names {config.data} as what it was trained on, which is not "
                 f"opened unasked: to compare with it, say --data {shlex.quote(config.data)}"
             )
-        unasked, data = data is None, config.data if data is None else data
+        own = data is None and config.data not in NAMED_SETS and not size
+        data = config.data if data is None else data
         size = size or ((info.height, info.width) if config.size else ())
         root = root or (config.root if subject.trusted else "data")
         channels = 3 if info.channels == 4 else config.channels  # scores are of what is seen
@@ -217,7 +218,7 @@ def reference_for(
             classes_from=config.classes_from, **options,
         )  # fmt: skip
         alike = reference.training.info.channels == info.channels
-        if unasked and alike and reference.training.fingerprint != info.fingerprint:
+        if own and alike and reference.training.fingerprint != info.fingerprint:
             logger.info(f"{data} holds other images now than those that this network learned")
         return reference
     if data is None and tuple(subject.images.shape[1:]) != DigitNet.SHAPE:

@@ -81,9 +81,11 @@ def class_index(name: str | int, classes: tuple[str, ...]) -> int:
     Raises UserError where there is none such.
     """
     wanted = printable(str(name))
-    names = [wanted, *(c for c in classes if normalize("NFC", c) == normalize("NFC", wanted))]
-    if found := [n for n in names if n in classes]:
-        return classes.index(found[0])
+    if wanted in classes:
+        return classes.index(wanted)
+    same = normalize("NFC", wanted)
+    if alike := [i for i, c in enumerate(classes) if normalize("NFC", c) == same]:
+        return alike[0]
     if wanted.isdecimal() and len(wanted) < 10:
         if not all(re.fullmatch(r"-?\d{1,20}", c) for c in classes):
             places = [int(wanted)] * (int(wanted) < len(classes))

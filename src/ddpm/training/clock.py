@@ -163,8 +163,8 @@ class Clock:
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
     """Give a list that stays empty until Ctrl-C, SIGTERM or SIGHUP, of a terminal that is closed,
-    asks to stop; a second Ctrl-C or SIGTERM stops at once. Outside of the main thread no signal is
-    caught, and under nohup no SIGHUP."""
+    asks to stop; a second Ctrl-C stops at once, and so does a second SIGTERM, but for a launcher's.
+    Outside of the main thread no signal is caught, and under nohup no SIGHUP."""
     asked: list[int] = []
     several = {HANGUP}  # of which the system and the shell each send one
     if "WORLD_SIZE" in os.environ:

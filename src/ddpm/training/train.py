@@ -224,25 +224,25 @@ def check(config: Config) -> Config:
     if steps > T:
         raise UserError(f"sample.steps {steps} is more than diffusion.T, which is {T}")
     check_guidance(config.sample, guide=False)
+    if config.labels and config.train.label_drop == 1:
+        raise UserError("with train.label_drop 1 no class is learned: use --no-labels for that")
     return config
 
 
 def with_precision(config: Config, device: str) -> Config:
     """Return the config, in float32 where the device has no bfloat16, or for fp16 is a CPU: a
-    preset is for many machines."""
-    known = {"no": True, "bf16": has_bfloat16(device), "fp16": torch.device(device).type != "cpu"}
-    if known[config.train.precision]:
+    preset is for many machines. Raises UserError for a device that is not there."""
+    check_device(device)
+    precision, on_cpu = config.train.precision, torch.device(device).type == "cpu"
+    if precision == "no" or (has_bfloat16(device) if precision == "bf16" else not on_cpu):
         return config
-    name = {"bf16": "bfloat16", "fp16": "training in float16"}[config.train.precision]
+    name = "bfloat16" if precision == "bf16" else "training in float16"
     logger.info(f"no {name} on this device: training in float32, slower")
     return replace(config, train=replace(config.train, precision="no"))
 
 
 def start(config: Config, device: str | None) -> Accelerator:
-    """Return an Accelerator on the device, or on the best there is. Raises UserError for a device
-    that is not there."""
-    if device is not None:
-        check_device(device)
+    """Return an Accelerator on the device, or on the best there is."""
     if "WORLD_SIZE" not in os.environ:  # Accelerate keeps its first choice for good; let it choose
         AcceleratorState._reset_state(reset_partial_state=True)
     if device is not None and device.startswith("cuda:"):
@@ -257,7 +257,7 @@ def start(config: Config, device: str | None) -> Accelerator:
 
 def read_images(config: Config) -> ImageDataset:
     """Return the images that the config names."""
-    if config.classes_from != "auto" and not holds_files(Path(config.data)):
+    if config.classes_from != "auto" and not holds_files(Path(os.path.expanduser(config.data))):
         raise UserError(
             f"classes come from names or folders where there are files, in a folder or a zip, and "
             f"{config.data} is neither: leave out --classes-from"

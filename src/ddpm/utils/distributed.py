@@ -21,9 +21,9 @@ Part = TypeVar("Part", bound=Sized)
 LOST = ("peer", "NCCL", "ProcessGroup", "process group", "gloo", "Gloo")
 """Words in the errors of a process that waits for one that is gone."""
 
-PATIENCE = timedelta(days=7)
+PATIENCE = timedelta(hours=12)
 """How long processes wait for one that decodes, downloads, previews or scores; one that dies is
-noticed at once."""
+mostly noticed before."""
 
 
 class Processes:

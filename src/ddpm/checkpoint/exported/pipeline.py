@@ -73,11 +73,14 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
         """Return n labels, (n,), or None where the network knows no classes."""
         if not classes:
             return None
+        places = range(len(classes) + 1)  # the last is no class
+        if all(name.isdecimal() for name in classes):  # whose numbers are names
+            places = range(len(classes), len(classes) + 1)
         if wanted is None:
-            wanted = range(len(classes))
-        elif isinstance(wanted, str | int):
-            wanted = [wanted]
-        numbers = [classes.index(str(w)) if str(w) in classes else int(w) for w in wanted]
-        if unknown := [i for i in numbers if not 0 <= i <= len(classes)]:
-            raise ValueError(f"there are {len(classes)} classes, and no number {unknown[0]}")
+            numbers = list(range(len(classes)))
+        else:
+            asked = [wanted] if isinstance(wanted, str | int) else list(wanted)
+            numbers = [classes.index(str(w)) if str(w) in classes else w for w in asked]
+            if unknown := [w for w in numbers if str(w) not in classes and w not in places]:
+                raise ValueError(f"there is no class {unknown[0]!r}; there are {classes}")
         return torch.tensor([numbers[i % len(numbers)] for i in range(n)], device=self.device)
