@@ -179,6 +179,11 @@ def test_the_pipeline_asks_for_classes(sampler, tmp_path):
     assert not torch.equal(made(2, "dog"), made(2, "dog", num_inference_steps=5))
     with pytest.raises(ValueError, match="there are 2 classes, and no number 7"):
         made(1, 7)
+    numbers = ["1", "10", "2"]  # where names are numbers, no number is a place
+    assert pipeline.labels(None, 4, numbers).tolist() == [0, 1, 2, 0]
+    assert pipeline.labels([2, "10"], 2, numbers).tolist() == [2, 1]
+    with pytest.raises(ValueError, match="and no number 0"):
+        pipeline.labels(0, 1, numbers)
     assert pipeline(1).images[0].size == (16, 16)
 
 

@@ -1,7 +1,6 @@
 """Networks as ONNX: onnxruntime computes what torch does, for any number of images."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -43,13 +42,37 @@ def assert_same(checkpoint, path, n):
     torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("classes", [pytest.param((), marks=pytest.mark.long), ("a", "b")])
-def test_any_batch_of_any_network(classes, tmp_path):
-    """Folded pixels, a stage at full resolution, odd sides, attention, with classes or without."""
+@pytest.fixture(scope="module")
+def programs():
+    """What torch has exported so far, by the classes of the network."""
+    return {}
+
+
+@pytest.fixture
+def write(programs, monkeypatch):
+    """Write a network of these classes, and return it: torch, which is slow, exports it once."""
     runtime()
-    checkpoint = random_checkpoint(classes=classes)
+    honest = torch.onnx.export
+
+    def write(classes, path):
+        def export(*args, **options):
+            if classes not in programs:
+                programs[classes] = honest(*args, **options)
+            return programs[classes]
+
+        monkeypatch.setattr(torch.onnx, "export", export)
+        checkpoint = random_checkpoint(classes=classes)
+        exporting.write_onnx(checkpoint, path)
+        return checkpoint
+
+    return write
+
+
+@pytest.mark.parametrize("classes", [pytest.param((), marks=pytest.mark.long), ("a", "b")])
+def test_any_batch_of_any_network(classes, write, tmp_path):
+    """Folded pixels, a stage at full resolution, odd sides, attention, with classes or without."""
     path = tmp_path / "x.onnx"
-    exporting.write_onnx(checkpoint, path)
+    checkpoint = write(classes, path)
     for n in (1, 2, 5):
         assert_same(checkpoint, path, n)
     props = runtime().InferenceSession(path).get_modelmeta().custom_metadata_map
@@ -67,12 +90,10 @@ def test_bundled_weights(name, tmp_path):
         assert_same(load(name), tmp_path / "x.onnx", n)
 
 
-def test_a_file_that_computes_something_else_is_not_left(tmp_path, monkeypatch):
-    runtime()
-    checkpoint = random_checkpoint(replace(SMALL, fine=0, mults=(1,), attention=()))
+def test_a_file_that_computes_something_else_is_not_left(write, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "TOLERANCE", 0.0)  # which rounding is beyond
     with pytest.raises(UserError, match="computes something else than torch"):
-        exporting.write_onnx(checkpoint, tmp_path / "x.onnx")
+        write(("a", "b"), tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
 
 

@@ -74,13 +74,14 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
         if not classes:
             return None
         places = range(len(classes) + 1)  # the last is no class
-        if all(name.isdecimal() for name in classes):  # whose numbers are names
-            places = range(len(classes), len(classes) + 1)
-        if wanted is None:
-            numbers = list(range(len(classes)))
-        else:
-            asked = [wanted] if isinstance(wanted, str | int) else list(wanted)
-            numbers = [classes.index(str(w)) if str(w) in classes else w for w in asked]
-            if unknown := [w for w in numbers if str(w) not in classes and w not in places]:
-                raise ValueError(f"there is no class {unknown[0]!r}; there are {classes}")
+        if all(name.isdecimal() for name in classes):  # and so any other number is a name
+            places = places[-1:]
+        numbers = list(range(len(classes))) if wanted is None else []
+        asked = [wanted] if isinstance(wanted, str | int) else [] if wanted is None else wanted
+        for w in asked:
+            w = w if isinstance(w, str) else int(w)
+            if str(w) not in classes and w not in places:
+                what = "number" if isinstance(w, int) else "class"
+                raise ValueError(f"there are {len(classes)} classes, and no {what} {w}")
+            numbers.append(classes.index(str(w)) if str(w) in classes else int(w))
         return torch.tensor([numbers[i % len(numbers)] for i in range(n)], device=self.device)
