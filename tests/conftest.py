@@ -1,13 +1,13 @@
 """What the tests share: a cache of their own, tiny settings, and the real data where they lie."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers, small tensors: threads slow them down
 
 import pytest
-import torch
 
 from ddpm.config import Config, SampleConfig, TrainConfig, UNetConfig
 
@@ -44,10 +44,12 @@ def shared(shared_data):
 
 @pytest.fixture
 def generator():
+    import torch  # not at the top: the process that hands out the tests has no need of it
+
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """The smallest run that has every part: two levels, attention, classes, guidance."""
     return Config(
@@ -60,14 +62,39 @@ def tiny():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_dropout(tiny):
     return replace(tiny, unet=replace(tiny.unet, dropout=0.1), flip=True)
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, tmp_path_factory):
+    """The run of `tiny`, at its end: to be read, not changed."""
+    from ddpm import train
+
+    path = tmp_path_factory.mktemp("trained") / "run"
+    train(tiny, path)
+    return path
+
+
+@pytest.fixture
+def finished(trained, tmp_path):
+    """A copy of that run, in a folder `run` of the test's own."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture
+def known_cost(monkeypatch):
+    """The doctor measures nothing, which takes seconds: test_doctor.py is where it does."""
+    from ddpm.training.benchmark import Cost
+
+    monkeypatch.setattr("ddpm.training.benchmark.cost", lambda *_: Cost(100.0, 500.0, 1_000_000))
 
 
 @pytest.fixture
 def scripted(tmp_path):
     """A TorchScript feature network: means of patches, as floats."""
+    import torch
 
     class Patches(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

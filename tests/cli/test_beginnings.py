@@ -1,5 +1,6 @@
 """What a run begins with: a preset, another run's settings, or weights."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +19,16 @@ from runs import assert_same, tensors
 STILL = ["--train.lr", "1e-12", "--train.warmup", "0", "--steps", "1", "--device", "cpu"]
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_dropout, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "a"
+    train(tiny_dropout, path, device="cpu")
+    return path
+
+
 @pytest.fixture
-def run(tiny_dropout, tmp_path):
-    train(tiny_dropout, tmp_path / "runs" / "a", device="cpu")
-    return tmp_path / "runs" / "a"
+def run(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "runs" / "a")
 
 
 @pytest.fixture

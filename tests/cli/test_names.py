@@ -40,7 +40,7 @@ def clean(text):
     return all(c.isprintable() or c == "\n" for c in text)
 
 
-def test_the_commands_print_no_control_characters(odd_set, tmp_path, capsys):
+def test_the_commands_print_no_control_characters(known_cost, odd_set, tmp_path, capsys):
     small = [
         "--unet.channels",
         "8",

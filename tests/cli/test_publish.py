@@ -37,7 +37,7 @@ def run(tiny, tmp_path):
     return tmp_path / "x.safetensors"
 
 
-def test_a_folder_with_all_that_a_stranger_needs(run, tmp_path, capsys):
+def test_a_folder_with_all_that_a_stranger_needs(run, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     a = score(load(run).weights_hash(), tmp_path / "a.json")
     words = ["publish", str(run), "me/faces", "--dry-run", str(out), "--scores", str(a)]
@@ -63,7 +63,10 @@ def test_a_folder_with_all_that_a_stranger_needs(run, tmp_path, capsys):
     assert (out / "config.toml").is_file()
     assert json.loads((out / "score-1.json").read_text())["distance"] == 12.5
     assert json.loads((out / "model_index.json").read_text())["unet"] == ["ddpm_unet", "DDPMUNet"]
+    read = []
+    monkeypatch.setattr("ddpm.checkpoint.onnx.write_onnx", lambda c, path: read.append(c))
     assert main(["convert", str(out), str(tmp_path / "x.onnx")]) == 0  # of model.safetensors
+    assert [c.weights_hash() for c in read] == [load(run).weights_hash()]
     assert Image.open(out / "samples.png").size[0] > 8 * 28
     capsys.readouterr()
     assert main(words) == 1
@@ -128,7 +131,9 @@ def a_hub(monkeypatch, there=()):
                 names.add(name)
                 return self.answer({"url": url, "error": "taken"}, 409 if taken else 200)
             if self.path == "/api/validate-yaml":
-                return self.answer({"errors": [], "warnings": []})
+                error = {"message": '"license" must be one of [mit, …]'}
+                errors = [error] * ("my own" in json.loads(body)["content"])
+                return self.answer({"errors": errors, "warnings": []}, 400 if errors else 200)
             if "/preupload/" in self.path:
                 files = json.loads(body)["files"]
                 return self.answer(
@@ -198,3 +203,14 @@ def test_a_hub_out_of_reach_is_said(run, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_of_this_test")
     assert main(["publish", str(run), "me/faces", "--device", "cpu"]) == 1
     assert "the hub cannot be reached" in capsys.readouterr().err
+
+
+def test_a_licence_that_the_hub_does_not_know_is_said_before_there_is_anything(
+    run, capsys, monkeypatch
+):
+    words = ["publish", str(run), "me/faces", "--device", "cpu", "--license"]
+    with a_hub(monkeypatch) as kept:
+        assert main([*words, "my own"]) == 1
+        assert '"license" must be one of' in capsys.readouterr().err
+        assert main([*words, "MIT"]) == 0  # nothing was made before
+        assert b"license: mit" in kept["README.md"]

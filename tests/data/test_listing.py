@@ -183,7 +183,7 @@ def test_a_name_that_occurs_twice_in_a_zip_is_told(tmp_path):
     assert "1 name twice in" in data.notes[0]
 
 
-def test_doctor_shows_all_at_once(tmp_path, capsys):
+def test_doctor_shows_all_at_once(known_cost, tmp_path, capsys):
     for split, n in (("train", 3), ("val", 1), ("test", 2)):
         for label in ("cat", "dog"):
             for i in range(n):

@@ -124,7 +124,7 @@ def until(what, seconds=60):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("n", [200, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("n", [60, pytest.param(1000, marks=pytest.mark.long)])
 def test_many_requests_of_one_visitor(client, button, soon, n):
     """One walk is under way, so many requests wait, and all others are refused."""
     session = next(names)
@@ -137,7 +137,7 @@ def test_many_requests_of_one_visitor(client, button, soon, n):
         assert served(client, button) < soon
 
 
-@pytest.mark.parametrize("n", [200, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("n", [60, pytest.param(1000, marks=pytest.mark.long)])
 def test_many_requests_under_as_many_names(client, button, soon, n):
     for _ in range(n):
         join(client, button, next(names))

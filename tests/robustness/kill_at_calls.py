@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # as the next: loaded once, before the runs are forked
 
+import ddpm.training.train  # noqa: F401
 from ddpm.checkpoint.run_dir import RunDir
 from ddpm.config import Config, TrainConfig, UNetConfig
 from runs import go_on, metrics, tensors

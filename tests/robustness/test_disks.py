@@ -19,11 +19,19 @@ def full_disk(*args, **kwargs):
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "gone to zeros"])
-def test_a_damaged_state_is_found_and_the_one_before_serves(tiny, tmp_path, damage, caplog):
+@pytest.fixture(scope="module")
+def often(tiny, tmp_path_factory):
+    """Eight steps, each saved, and a run of six of them."""
     config = replace(tiny, steps=8, train=replace(tiny.train, save_minutes=1e-6))
-    run = RunDir(tmp_path / "run")
-    train(replace(config, steps=6), run.path, device="cpu")
+    path = tmp_path_factory.mktemp("often") / "run"
+    train(replace(config, steps=6), path, device="cpu")
+    return config, path
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone to zeros"])
+def test_a_damaged_state_is_found_and_the_one_before_serves(often, tmp_path, damage, caplog):
+    config, six = often
+    run = RunDir(shutil.copytree(six, tmp_path / "run"))
     data = bytearray(run.state.read_bytes())
     if damage == "cut":
         data = data[: len(data) // 2]
@@ -54,9 +62,8 @@ def test_a_state_that_is_gone_is_replaced_by_the_one_before(tiny, tmp_path):
     assert_same(tensors(tmp_path / "run"), wanted)
 
 
-def test_a_disk_that_fills_up_half_way_leaves_the_checkpoint(tiny, tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    train(tiny, run, device="cpu")
+def test_a_disk_that_fills_up_half_way_leaves_the_checkpoint(tiny, finished, monkeypatch):
+    run = finished
     wanted = tensors(run)
     honest = module.save_file
 
@@ -76,23 +83,20 @@ def test_a_disk_that_fills_up_half_way_leaves_the_checkpoint(tiny, tmp_path, mon
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
-def test_a_file_that_may_not_grow_is_a_sentence(tiny, tmp_path):
-    train(tiny, tmp_path / "run", device="cpu")
-    wanted = tensors(tmp_path / "run")
+def test_a_file_that_may_not_grow_is_a_sentence(finished):
+    wanted = tensors(finished)
     code = (
         "import resource, signal, sys; from ddpm.cli.main import main;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
         "sys.exit(main(['train', '--resume', '--steps', '6', '--out', sys.argv[1]]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, finished], capture_output=True, text=True)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "File too large" in done.stderr
-    assert_same(wanted, tensors(tmp_path / "run"))
-    assert not list((tmp_path / "run").rglob(".part*"))
+    assert_same(wanted, tensors(finished))
+    assert not list((finished).rglob(".part*"))
 
 
 def test_a_folder_that_is_removed_while_it_trains(tiny, tmp_path, monkeypatch):

@@ -61,16 +61,17 @@ def test_large_images_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
         return pixels
 
     monkeypatch.setattr("ddpm.data.decode.to_pixels", watched)
+    black = picture(side=side)
     for i in range(24):
-        Image.new("RGB", (side, side)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.png").write_bytes(black)
     with promised():
         assert len(load_images(tmp_path)) == 24
     assert len(at_once) == 49
     assert max(at_once) <= most
 
 
-def zipped(path, entries, method=zipfile.ZIP_DEFLATED):
-    with zipfile.ZipFile(path, "w", method) as archive:
+def zipped(path, entries, method=zipfile.ZIP_DEFLATED, level=None):
+    with zipfile.ZipFile(path, "w", method, compresslevel=level) as archive:
         for name, data in entries:
             archive.writestr(name, data)
     return path
@@ -91,14 +92,14 @@ def test_a_zip_that_unpacks_to_a_thousand_times_its_size(tmp_path):
 
 
 def test_a_zip_that_tells_a_lie_of_its_size(tmp_path):
-    path = zipped(tmp_path / "a.zip", [("a.png", picture() + bytes(800_000_000))])
+    path = zipped(tmp_path / "a.zip", [("a.png", picture() + bytes(800_000_000))], level=1)
     with promised():
         with_field(path, 24, 1000)
         assert len(load_images(path).images) == 1  # what it said, and nothing behind that
 
 
 def test_a_zip_packed_by_what_cannot_be_unpacked_in_part(tmp_path):
-    path = zipped(tmp_path / "a.zip", [("a.png", bytes(400_000_000))], zipfile.ZIP_BZIP2)
+    path = zipped(tmp_path / "a.zip", [("a.png", bytes(40_000_000))], zipfile.ZIP_BZIP2)
     with_field(path, 24, 1000)
     refused("another way than Deflate", load_images, path)
 

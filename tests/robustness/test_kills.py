@@ -20,7 +20,7 @@ from runs import assert_same, go_on, tensors
 def test_killed_many_times_it_ends_with_the_same_weights(kills, tiny_dropout, tmp_path):
     """At moments drawn at random: while it reads, steps, writes, renames or draws."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ddpm.training.train"])
+    context.set_forkserver_preload(["ddpm.training.train", "torch._dynamo"])  # what each needs
     config = replace(tiny_dropout, steps=12)
     config = replace(config, train=replace(config.train, save_minutes=1e-6))  # at every step
 

@@ -1,6 +1,7 @@
 """What a run has learned is not lost: not with its state, its folder, the power, or its numbers."""
 
 import os
+import shutil
 import sys
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small(tiny):
     return replace(tiny, steps=3, held_out=2, train=replace(tiny.train, batch=8, decay=0.0))
 
@@ -36,6 +37,29 @@ def begin(small, images, tmp_path):
         return train(replace(small, steps=steps), path, images=images, device="cpu", **more)
 
     return begin
+
+
+@pytest.fixture(scope="module")
+def trained_runs(small, images, tmp_path_factory):
+    """A run of three steps, and one of two that went on to four."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, steps in (("three", 3), ("four", 2), ("four", 4)):
+        path = folder / name
+        config = replace(small, steps=steps)
+        train(config, path, images=images, device="cpu", resume=path.exists())
+    return folder
+
+
+@pytest.fixture
+def begun(trained_runs, tmp_path):
+    """A run at its third step, as if it had just been trained."""
+    return RunDir(shutil.copytree(trained_runs / "three", tmp_path / "run"))
+
+
+@pytest.fixture
+def gone_on(trained_runs, tmp_path):
+    """A run at its fourth step, with the checkpoint of the second kept."""
+    return RunDir(shutil.copytree(trained_runs / "four", tmp_path / "run"))
 
 
 def leftovers(path):
@@ -53,9 +77,8 @@ def test_a_new_run_whose_state_leads_nowhere(begin, tmp_path):
             begin(resume=resume)
 
 
-def test_a_state_of_a_newer_version_is_not_replaced_by_an_older(begin, tmp_path, monkeypatch):
-    begin()
-    state = RunDir(tmp_path / "run").state
+def test_a_state_of_a_newer_version_is_not_replaced_by_an_older(begin, begun):
+    state = begun.state
     content, header = load_tensors(state, StateHeader)
     save_tensors(state, content, replace(header, version=99))
     newer = state.read_bytes()
@@ -89,10 +112,8 @@ def test_a_run_goes_on_whose_settings_are_gone(begin, small, tmp_path, images, c
     assert read_train_options([*words[1:], "--resume"]).config.data == config.data
 
 
-def test_weights_without_a_state_or_settings_are_told(begin, tmp_path, capsys):
-    begin()
-    run = RunDir(tmp_path / "run")
-    for path in (run.config, run.state, run.previous_state):
+def test_weights_without_a_state_or_settings_are_told(begin, begun):
+    for path in (begun.config, begun.state, begun.previous_state):
         path.unlink()
     with pytest.raises(UserError, match=r"cannot go on: .* there are .*model.safetensors.*--init"):
         begin(resume=True)
@@ -166,9 +187,8 @@ def test_a_lock_that_may_not_be_taken_is_not_passed_over(tmp_path, monkeypatch):
         pass
 
 
-def test_leftovers_are_cleaned_by_whoever_holds_the_lock(begin, tmp_path):
-    begin()
-    path = tmp_path / "run"
+def test_leftovers_are_cleaned_by_whoever_holds_the_lock(begin, begun):
+    path = begun.path
     dead = [
         ".part-1-metrics.jsonl", ".part-1-model.safetensors", ".tmpa1b2c3", "state/.tmpa1b2c3",
         "state/.part-1-state.safetensors", "samples/.part-1-0000003-ema.png",
@@ -206,27 +226,21 @@ def explode_at(step, monkeypatch, factor=1e4):
 
 
 @pytest.mark.parametrize("factor", [1e4, float("nan")])
-def test_weights_that_explode_do_not_replace_sound_ones(
-    begin, tmp_path, monkeypatch, caplog, factor
-):
-    begin()
+def test_weights_that_explode_do_not_replace_sound_ones(begin, begun, monkeypatch, caplog, factor):
     explode_at(2, monkeypatch, factor)
     result = begin(steps=5, resume=True)
     assert result.finished
     assert "have exploded" in caplog.text
     assert "back to step 3, and on with 0.5 of the learning rate" in caplog.text
-    run = RunDir(tmp_path / "run")
-    for path in (run.state, run.previous_state, run.model):
+    for path in (begun.state, begun.previous_state, begun.model):
         assert all(t.abs().max() < 100 for t in load_file(path).values())
-    assert [line["step"] for line in metrics(run.path)] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in metrics(begun.path)] == [1, 2, 3, 4, 5]
 
 
 def test_going_back_goes_further_where_the_last_checkpoint_does_not_help(
-    begin, tmp_path, monkeypatch, caplog
+    begin, gone_on, monkeypatch, caplog
 ):
     """Steps that follow on the newest checkpoint always explode; not those on the one before."""
-    begin(steps=2)
-    begin(steps=4, resume=True)
     module = sys.modules["ddpm.training.train"]
     honest = module.train_step
     steps = []
@@ -267,32 +281,27 @@ def explode_after(step, monkeypatch, ends_at=None):
     return taken
 
 
-def test_a_kill_after_going_back_twice_leaves_no_gap_in_the_logs(begin, tmp_path, monkeypatch):
-    begin(steps=2)
-    begin(steps=4, resume=True)
+def test_a_kill_after_going_back_twice_leaves_no_gap_in_the_logs(begin, gone_on, monkeypatch):
     with monkeypatch.context() as patch:
         explode_after(4, patch, ends_at=3)
         with pytest.raises(KeyboardInterrupt):
             begin(steps=6, resume=True)
-    run = RunDir(tmp_path / "run")
-    assert [line["step"] for line in metrics(run.path)] == [1, 2]
-    assert load_tensors(run.state, StateHeader)[1].step == 2
+    assert [line["step"] for line in metrics(gone_on.path)] == [1, 2]
+    assert load_tensors(gone_on.state, StateHeader)[1].step == 2
     assert begin(steps=6, resume=True).finished
-    assert [line["step"] for line in metrics(run.path)] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in metrics(gone_on.path)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_saves_at_each_step_keep_the_checkpoint_before_what_failed(
-    begin, small, images, tmp_path, monkeypatch, caplog
+    small, images, gone_on, monkeypatch, caplog
 ):
     """Where it has gone back to step 4, it is saved at once, and so is what follows."""
-    begin(steps=2)
-    begin(steps=4, resume=True)
     explode_after(4, monkeypatch)
     config = replace(small, steps=8, train=replace(small.train, save_minutes=1e-6))
-    assert train(config, tmp_path / "run", images=images, device="cpu", resume=True).finished
+    assert train(config, gone_on.path, images=images, device="cpu", resume=True).finished
     assert "back to step 4" in caplog.text
     assert "back to step 2" in caplog.text
-    assert [line["step"] for line in metrics(tmp_path / "run")] == [*range(1, 9)]
+    assert [line["step"] for line in metrics(gone_on.path)] == [*range(1, 9)]
 
 
 def test_a_state_of_no_numbers_is_passed_over(begin, tmp_path, caplog):
@@ -358,17 +367,14 @@ def test_logs_are_on_disk_before_the_state_that_follows_on_them(begin, tmp_path,
     assert made <= {event[1] for event in recorder if event[0] == "fsync"}
 
 
-def test_a_finished_run_that_is_resumed_logs_nothing_twice(begin, tmp_path):
-    begin()
-    run = RunDir(tmp_path / "run")
-    before = run.metrics.read_text(), run.held_out.read_text()
+def test_a_finished_run_that_is_resumed_logs_nothing_twice(begin, begun):
+    before = begun.metrics.read_text(), begun.held_out.read_text()
     begin(resume=True)
-    assert (run.metrics.read_text(), run.held_out.read_text()) == before
+    assert (begun.metrics.read_text(), begun.held_out.read_text()) == before
 
 
-def test_a_run_that_was_killed_in_its_last_preview_makes_it_anew(begin, tmp_path):
-    begin()
-    run = RunDir(tmp_path / "run")
+def test_a_run_that_was_killed_in_its_last_preview_makes_it_anew(begin, begun):
+    run = begun
     (grid,) = run.samples.glob("*-raw.png")
     before = grid.read_bytes(), run.held_out.read_text()
     run.held_out.write_text(before[1][:-9])

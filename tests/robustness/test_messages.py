@@ -178,7 +178,7 @@ def test_a_score_is_saved_though_nobody_reads_it(scripted, tmp_path, monkeypatch
     assert score.stat().st_size
 
 
-def test_commands_do_their_work_though_nobody_reads(tmp_path, monkeypatch, capfd):
+def test_commands_do_their_work_though_nobody_reads(known_cost, tmp_path, monkeypatch, capfd):
     nobody_reads(monkeypatch)
     folder_of(photos(20), tmp_path / "images")
     assert main(["doctor", f"{tmp_path}/images", "--sheet", f"{tmp_path}/a.png"]) == 0

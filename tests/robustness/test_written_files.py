@@ -54,7 +54,7 @@ def here(tmp_path_factory):
 
 
 @pytest.fixture
-def write(here, scripted, monkeypatch, tmp_path):
+def write(here, known_cost, scripted, monkeypatch, tmp_path):
     """Write one kind of output to a new folder out/, whose path and the exit code are returned."""
 
     def write(kind):

@@ -148,10 +148,9 @@ def test_a_run_is_resumed_bit_for_bit_and_only_with_the_same(tiny, tmp_path):
             train(with_augment(tiny, p), tmp_path / "run", resume=True)
 
 
-def test_what_is_saved_for_use_is_the_network_told_zeros(tiny, tmp_path, generator):
+def test_what_is_saved_for_use_is_the_network_told_zeros(tiny, trained, tmp_path, generator):
     train(with_augment(tiny), tmp_path / "run")
-    train(tiny, tmp_path / "plain")
-    made, plain = load(tmp_path / "run"), load(tmp_path / "plain")
+    made, plain = load(tmp_path / "run"), load(trained)
     assert made.config.train.augment == A
     assert made.net.state_dict().keys() == plain.net.state_dict().keys()
     learned, _ = build(made.config, made.data, TOLD)
@@ -167,16 +166,15 @@ def test_what_is_saved_for_use_is_the_network_told_zeros(tiny, tmp_path, generat
     assert torch.equal(read_diffusers(tmp_path / "folder").net(x, t, y), wanted)
 
 
-def test_a_run_begins_from_weights_with_augmentation_and_without(tiny, tmp_path, caplog):
+def test_a_run_begins_from_weights_with_augmentation_and_without(tiny, trained, tmp_path, caplog):
     still = replace(tiny, steps=1, train=replace(tiny.train, lr=1e-12, warmup=0))
-    train(tiny, tmp_path / "plain")
     caplog.set_level("INFO")
-    begun = replace(with_augment(still), init=str(tmp_path / "plain"))
+    begun = replace(with_augment(still), init=str(trained))
     train(begun, tmp_path / "augmented")
     assert "new: what it is told of augmentation" in caplog.text
     train(replace(still, init=str(tmp_path / "augmented")), tmp_path / "again")
     assert caplog.text.count("new: nothing") == 1
-    ours = load(tmp_path / "plain").net.state_dict()
+    ours = load(trained).net.state_dict()
     for name in ("augmented", "again"):
         made = load(tmp_path / name).net.state_dict()
         assert all(torch.allclose(made[k], ours[k]) for k in ours)

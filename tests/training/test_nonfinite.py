@@ -146,7 +146,8 @@ def test_replay_names_weights_images_and_layers(tiny, tmp_path, poisoned):
         replay(path)
 
 
-def test_a_rate_far_too_high_ends_with_a_word(tiny, tmp_path):
+def test_a_rate_far_too_high_ends_with_a_word(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("ddpm.training.nonfinite.MAX_NONFINITE_STEPS", 5)
     config = replace(tiny, steps=500, train=replace(tiny.train, lr=1e30, warmup=0))
     with pytest.raises(UserError, match=r"try a lower --train\.lr"):
         train(config, tmp_path / "run", device="cpu")

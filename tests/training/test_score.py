@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -21,7 +22,7 @@ from pictures import photos
 from runs import assert_same, tensors
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def digits():
     """A few digits of each class, so that their features are soon known."""
     all_of_them = load_images("mnist5k")
@@ -29,12 +30,26 @@ def digits():
     return ImageDataset.from_array(images, labels, all_of_them.classes, "few digits")
 
 
-@pytest.fixture
-def scored(tiny, monkeypatch):
+@pytest.fixture(scope="module")
+def scored(tiny):
     """Scores at every step, of few samples."""
-    monkeypatch.setattr(score, "SAMPLES", 40)
-    monkeypatch.setattr(clock, "SCORE_SHARE", 1e9)
-    return replace(tiny, held_out=0, train=replace(tiny.train, score_minutes=1e-7))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score, "SAMPLES", 40)
+        patch.setattr(clock, "SCORE_SHARE", 1e9)
+        yield replace(tiny, held_out=0, train=replace(tiny.train, score_minutes=1e-7))
+
+
+@pytest.fixture(scope="module")
+def whole(scored, digits, tmp_path_factory):
+    path = tmp_path_factory.mktemp("scored") / "run"
+    train(scored, path, images=digits, device="cpu")
+    return path
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    """A run that was scored, at its end."""
+    return RunDir(shutil.copytree(whole, tmp_path / "run"))
 
 
 def scores(path):
@@ -64,14 +79,12 @@ def test_scores_are_logged_and_the_best_weights_are_kept(scored, digits, tmp_pat
     assert f"step 8: distance {lines[-1]['distance']:.4g}, of 40 samples" in caplog.text
 
 
-def test_the_score_is_that_of_evaluate(scored, digits, tmp_path):
+def test_the_score_is_that_of_evaluate(run, digits):
     """Of the weights that were kept, as they are used."""
-    train(scored, tmp_path / "run", images=digits, device="cpu")
-    kept = RunDir(tmp_path / "run").best
-    report = evaluate(kept, data=digits, n=40, device="cpu")
-    assert report.distance == pytest.approx(best(tmp_path / "run").score.distance, rel=1e-6)
-    assert load(kept).step == best(tmp_path / "run").step
-    assert generate(kept, n=2).images.shape == (2, 1, 28, 28)
+    report = evaluate(run.best, data=digits, n=40, device="cpu")
+    assert report.distance == pytest.approx(best(run.path).score.distance, rel=1e-6)
+    assert load(run.best).step == best(run.path).step
+    assert generate(run.best, n=2).images.shape == (2, 1, 28, 28)
 
 
 def test_images_that_are_held_out_are_no_part_of_what_is_compared_with(scored, digits, tmp_path):
@@ -106,9 +119,8 @@ def keep(path, distance, step, like):
     return run.best.read_bytes()
 
 
-def test_a_resumed_run_keeps_the_best_until_there_is_a_better_one(scored, digits, tmp_path):
-    run, longer = tmp_path / "run", replace(scored, steps=6)
-    train(scored, run, images=digits, device="cpu")
+def test_a_resumed_run_keeps_the_best_until_there_is_a_better_one(scored, digits, run):
+    run, longer = run.path, replace(scored, steps=6)
     written = keep(run, 0.0, 1000, scored.sample)  # of a step beyond the checkpoint
     train(longer, run, images=digits, device="cpu", resume=True)
     assert RunDir(run).best.read_bytes() == written
@@ -123,23 +135,19 @@ def test_a_resumed_run_keeps_the_best_until_there_is_a_better_one(scored, digits
     )
 
 
-def test_other_settings_of_samples_are_compared_by_a_score_of_the_same(
-    scored, digits, tmp_path, caplog
-):
+def test_other_settings_of_samples_are_compared_by_a_score_of_the_same(scored, digits, run, caplog):
     """Weights that make noise had a good score by two steps: by three, they have their own."""
     caplog.set_level("INFO")
-    run = tmp_path / "run"
-    train(scored, run, images=digits, device="cpu")
-    keep(run, 0.0, 2, scored.sample)
+    keep(run.path, 0.0, 2, scored.sample)
     three = replace(scored.sample, steps=3)
     longer = replace(scored, steps=5, sample=three)
     monitor = Monitor(
-        RunDir(run), Running(load(run), longer), load(run).diffusion, digits,
+        run, Running(load(run.path), longer), load(run.path).diffusion, digits,
         split_held_out(len(digits), 0), main=True,
     )  # fmt: skip
     distance, step = monitor.scoring.best(monitor.state, Quiet(), [])
     assert step == 2
-    network = replace(load(RunDir(run).best), config=longer)
+    network = replace(load(run.best), config=longer)
     report = evaluate(network, data=digits, n=40, settings=three, device="cpu")
     assert distance == pytest.approx(report.distance, rel=1e-6)
     assert distance > 1
@@ -162,9 +170,7 @@ class Running:
         self.ema = type("EMA", (), {"model": checkpoint.net})
 
 
-def test_a_score_that_is_stopped_writes_nothing(scored, digits, tmp_path):
-    train(scored, tmp_path / "run", images=digits, device="cpu")
-    run = RunDir(tmp_path / "run")
+def test_a_score_that_is_stopped_writes_nothing(scored, digits, run):
     run.scores.unlink()
     run.best.unlink()
     state = Running(load(run.path), scored)
@@ -175,9 +181,7 @@ def test_a_score_that_is_stopped_writes_nothing(scored, digits, tmp_path):
     assert not run.best.exists()
 
 
-def test_a_damaged_best_is_replaced(scored, digits, tmp_path):
-    train(scored, tmp_path / "run", images=digits, device="cpu")
-    run = RunDir(tmp_path / "run")
+def test_a_damaged_best_is_replaced(scored, digits, run):
     run.best.write_bytes(run.best.read_bytes()[:-10])
     assert inspect_run(run.path).damaged == (run.best,)
     train(replace(scored, steps=6), run.path, images=digits, device="cpu", resume=True)
@@ -235,9 +239,8 @@ def test_a_budget_that_has_no_room_for_a_score_is_told(scored, digits, tmp_path,
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_it_is_a_setting_of_the_run(scored, digits, tmp_path):
+def test_it_is_a_setting_of_the_run(run):
     for words in (["--score-every", "1h"], ["--train.score-minutes=60"]):
         assert read_train_options(words).config.train.score_minutes == 60
     assert read_train_options([]).config.train.score_minutes == 0
-    train(scored, tmp_path / "run", images=digits, device="cpu")
-    assert read_toml(RunDir(tmp_path / "run").config).train.score_minutes == 1e-7
+    assert read_toml(run.config).train.score_minutes == 1e-7

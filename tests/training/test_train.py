@@ -62,39 +62,36 @@ def test_one_seed_one_result(tiny_dropout, tmp_path):
     assert not torch.equal(a["raw.conv_in.weight"], c["raw.conv_in.weight"])
 
 
-def test_a_run_can_begin_from_weights(tiny, tmp_path):
-    train(tiny, tmp_path / "first")
-    still = replace(tiny, steps=1, init=str(tmp_path / "first"))
+def test_a_run_can_begin_from_weights(tiny, trained, tmp_path):
+    still = replace(tiny, steps=1, init=str(trained))
     still = replace(still, train=replace(tiny.train, lr=1e-12, warmup=0, decay=0.0))
     train(still, tmp_path / "second")
-    a, b = load(tmp_path / "first").net, load(tmp_path / "second").net
+    a, b = load(trained).net, load(tmp_path / "second").net
     for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
         torch.testing.assert_close(x, y)
 
 
-def test_a_fine_stage_can_be_put_on_trained_weights(tiny, tmp_path):
-    train(tiny, tmp_path / "first")
-    still = replace(tiny, steps=1, init=str(tmp_path / "first"))
+def test_a_fine_stage_can_be_put_on_trained_weights(tiny, trained, tmp_path):
+    still = replace(tiny, steps=1, init=str(trained))
     still = replace(
         still,
         unet=replace(tiny.unet, fine=4),
         train=replace(tiny.train, lr=1e-12, warmup=0, decay=0.0),
     )
     train(still, tmp_path / "second")
-    a, b = load(tmp_path / "first").net.state_dict(), load(tmp_path / "second").net.state_dict()
+    a, b = load(trained).net.state_dict(), load(tmp_path / "second").net.state_dict()
     assert {name.split(".")[0] for name in set(b) - set(a)} == {"fine"}
     for name in a:
         torch.testing.assert_close(a[name], b[name])
 
 
-def test_with_other_classes_only_their_embedding_is_new(tiny, tmp_path):
-    train(tiny, tmp_path / "first")
-    few = replace(tiny, steps=1, init=str(tmp_path / "first"), labels=False)
+def test_with_other_classes_only_their_embedding_is_new(tiny, trained, tmp_path):
+    few = replace(tiny, steps=1, init=str(trained), labels=False)
     with pytest.raises(UserError, match="another network"):
         train(replace(few, unet=replace(tiny.unet, channels=16)), tmp_path / "wider")
     still = replace(few, train=replace(tiny.train, lr=1e-12, warmup=0, decay=0.0))
     train(still, tmp_path / "second")
-    a, b = load(tmp_path / "first").net.state_dict(), load(tmp_path / "second").net.state_dict()
+    a, b = load(trained).net.state_dict(), load(tmp_path / "second").net.state_dict()
     assert set(a) - set(b) == {"label.weight"}
     for name in b:
         torch.testing.assert_close(a[name], b[name])
@@ -154,14 +151,13 @@ def test_budgets_in_images_and_minutes(tiny, tmp_path):
             train(replace(tiny, **budget), tmp_path / "none")
 
 
-def test_a_finished_run_says_so_before_anything_is_read(tiny, tmp_path, monkeypatch):
-    train(tiny, tmp_path / "run")
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+def test_a_finished_run_says_so_before_anything_is_read(tiny, finished, monkeypatch):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     module = sys.modules["ddpm.training.train"]
     monkeypatch.setattr(module, "load_data", lambda *args: pytest.fail("images were read"))
-    result = train(tiny, tmp_path / "run", resume=True)
+    result = train(tiny, finished, resume=True)
     assert (result.finished, result.step) == (True, tiny.steps)
-    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    after = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     assert {k: v for k, v in after.items() if k.name != "lock"} == {
         k: v for k, v in before.items() if k.name != "lock"
     }

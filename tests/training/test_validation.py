@@ -110,16 +110,13 @@ def test_a_network_that_memorizes_is_caught(tmp_path, caplog):
     assert caplog.text.count("memorize images. Stop here") == 1
 
 
-def test_an_average_that_is_young(tiny, tmp_path, capsys):
+def test_an_average_that_is_young(trained, tmp_path, capsys):
     assert average_note(0, 0.999) is None  # unknown, as in what others wrote
     assert average_note(1000, 0.999) is None
     assert "step 90 and average 11 steps; in a longer run they average 1,000" in average_note(
         90, 0.999
     )
-    train(tiny, tmp_path / "run")
-    assert load(tmp_path / "run").step == 4
+    assert load(trained).step == 4
     capsys.readouterr()
-    assert (
-        main(["generate", str(tmp_path / "run"), "--n", "1", "--out", str(tmp_path / "a.png")]) == 0
-    )
+    assert main(["generate", str(trained), "--n", "1", "--out", str(tmp_path / "a.png")]) == 0
     assert "note: these weights are of step 4" in capsys.readouterr().err

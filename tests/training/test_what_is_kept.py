@@ -22,27 +22,22 @@ def longer(tiny):
     return replace(tiny, steps=tiny.steps + 2)
 
 
-def test_a_run_without_its_states_is_not_begun_anew(tiny, longer, tmp_path):
-    train(tiny, tmp_path / "run")
-    run, lines, model = (
-        RunDir(tmp_path / "run"),
-        metrics(tmp_path / "run"),
-        tensors(tmp_path / "run"),
-    )
+def test_a_run_without_its_states_is_not_begun_anew(finished, longer, tmp_path):
+    run, lines, model = RunDir(finished), metrics(finished), tensors(finished)
     run.state.parent.rename(tmp_path / "away")
     for missing in (lambda: None, lambda: run.state.parent.symlink_to(tmp_path / "not-mounted")):
         missing()
         with pytest.raises(UserError, match=r"cannot go on: .*state.safetensors is missing"):
-            train(longer, tmp_path / "run", resume=True)
+            train(longer, finished, resume=True)
         with pytest.raises(UserError, match=r"is missing|is in use"):
-            train(longer, tmp_path / "run")
-        assert metrics(tmp_path / "run") == lines
-        assert torch.equal(load(tmp_path / "run").net.conv_in.weight,
+            train(longer, finished)
+        assert metrics(finished) == lines
+        assert torch.equal(load(finished).net.conv_in.weight,
                            load_file(run.model)["conv_in.weight"])  # fmt: skip
     run.state.parent.unlink()
     (tmp_path / "away").rename(run.state.parent)
-    assert_same(tensors(tmp_path / "run"), model)
-    assert train(longer, tmp_path / "run", resume=True).step == longer.steps
+    assert_same(tensors(finished), model)
+    assert train(longer, finished, resume=True).step == longer.steps
 
 
 def test_the_state_before_serves(tiny, longer, tmp_path, caplog):
@@ -58,26 +53,24 @@ def test_the_state_before_serves(tiny, longer, tmp_path, caplog):
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("left", ["lock", "config", "both"])
-def test_a_run_that_died_before_it_learned_can_be_begun(tiny, tmp_path, left, resume):
-    train(tiny, tmp_path / "whole")
+def test_a_run_that_died_before_it_learned_can_be_begun(tiny, trained, tmp_path, left, resume):
     run = RunDir(tmp_path / "run")
     run.lock.parent.mkdir(parents=True)
     if left != "config":
         run.lock.touch()
     if left != "lock":
-        shutil.copy(RunDir(tmp_path / "whole").config, run.config)
+        shutil.copy(RunDir(trained).config, run.config)
     train(tiny, tmp_path / "run", resume=resume)
-    assert_same(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
+    assert_same(tensors(tmp_path / "run"), tensors(trained))
 
 
-def test_what_killed_processes_left_is_removed(tiny, longer, tmp_path):
-    train(tiny, tmp_path / "run")
+def test_what_killed_processes_left_is_removed(finished, longer):
     left = [".part-7-model.safetensors", "state/.part-7-state.safetensors", "state/.tmpAbC123"]
     for name in (*left, ".part-of-my-notes"):
-        (tmp_path / "run" / name).write_text("half")
-    train(longer, tmp_path / "run", resume=True)
-    assert not any((tmp_path / "run" / name).exists() for name in left)
-    assert (tmp_path / "run" / ".part-of-my-notes").exists()
+        (finished / name).write_text("half")
+    train(longer, finished, resume=True)
+    assert not any((finished / name).exists() for name in left)
+    assert (finished / ".part-of-my-notes").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files that are open cannot be moved")
@@ -106,9 +99,8 @@ def test_a_folder_that_another_run_has_taken(tiny, tmp_path):
     assert len(metrics(tmp_path / "run")) == tiny.steps
 
 
-def test_weights_that_are_no_numbers_are_told(tiny, tmp_path):
-    train(tiny, tmp_path / "run")
-    path = RunDir(tmp_path / "run").model
+def test_weights_that_are_no_numbers_are_told(finished):
+    path = RunDir(finished).model
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     metadata["ddpm"] = metadata["ddpm"].replace('"sha256"', '"unused"')
@@ -117,7 +109,7 @@ def test_weights_that_are_no_numbers_are_told(tiny, tmp_path):
     header = metadata["ddpm"].rsplit(', "unused"', 1)[0] + "}"
     save_file(bad, path, {"ddpm": header})
     with pytest.raises(UserError, match=r"NaN or infinite, conv_in.weight"):
-        load(tmp_path / "run")
+        load(finished)
 
 
 @pytest.mark.skipif(
