@@ -33,7 +33,7 @@ ADVICE = {  # for files that hold pictures and are not read, by their endings
     "give one of them as --data": ".npz",
     "read them by --data hf:FOLDER": ".parquet",
 }
-NOT_ONE = {".npz": "", ".parquet": "", **dict.fromkeys(ADVICE["unpack them"].split(), "")}  # image
+OF_MANY = (".npz", ".parquet", *ADVICE["unpack them"].split())  # images, where one is asked for
 ADVICE_FOR = {ending: advice for advice, endings in ADVICE.items() for ending in endings.split()}
 
 
@@ -67,7 +67,8 @@ def ending(name: str) -> str:
 def advice(name: str) -> str:
     """Return the end of a sentence on a file that is not an image, where it is one of a format that
     is not read here: what to do about it; else ""."""
-    found = None if ending(name) in known() | NOT_ONE else ADVICE_FOR.get(ending(name))
+    kind = ending(name)
+    found = None if kind in known() or kind in OF_MANY else ADVICE_FOR.get(kind)
     return f" of a format that is read here: {found}" if found else ""
 
 
