@@ -35,7 +35,7 @@ from ..utils.errors import UserError
 from ..utils.files import atomic_write, read_text, require_writable
 from .bundle import EXPORTED, bundle
 from .checkpoint import Checkpoint, rebuild, without_guide
-from .header import DIFFUSERS_FILES, Header, renamed_header
+from .header import Header, renamed_header
 from .layouts import DIFFUSERS as DIFFUSERS_NAMES
 from .layouts import LABELS, Layout, from_layout, to_layout
 from .tensors import (
@@ -231,11 +231,6 @@ def scheduler_table(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 # ---- reading ---------------------------------------------------------------------------------
-
-
-def is_diffusers(path: Path) -> bool:
-    """Return whether this is a folder that diffusers wrote."""
-    return any((path / name).is_file() for name in DIFFUSERS_FILES)
 
 
 def read_diffusers(folder: Path) -> Checkpoint:

@@ -31,10 +31,10 @@ from ..core.types import ScheduleName, Target
 from ..core.unet import UNet
 from ..utils.errors import UserError, counted
 from .checkpoint import Checkpoint, load, rebuild
-from .diffusers import is_diffusers, read_diffusers
+from .diffusers import read_diffusers
 from .header import FOREIGN, PRETRAINED, is_whole
 from .layouts import IMPROVED_DIFFUSION, LABELS, PYTORCH_DDPM, Layout, from_layout
-from .run_dir import inspect_run
+from .run_dir import inspect_run, is_diffusers
 from .tensors import require_real
 
 ZIP = b"PK\x03\x04"  # how a file of torch.save begins, since torch 1.6

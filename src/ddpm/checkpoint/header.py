@@ -22,7 +22,6 @@ T = TypeVar("T")
 Weights = Literal["ema", "as given"]  # averaged in training; or from elsewhere, with no such claim
 WEIGHTS = Path(__file__).parents[1] / "weights"
 FOREIGN = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl")  # what other programs call theirs
-DIFFUSERS_FILES = ("model_index.json", "config.json")  # of which a folder of diffusers has one
 PRETRAINED = ("mnist", "cifar10", "celeba64")
 
 

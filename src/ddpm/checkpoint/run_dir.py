@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from ..config import Config, read_toml
 from ..utils.errors import UserError, did_you_mean
 from ..utils.files import is_occupied, is_temporary, make_folder, require_writable
-from .header import DIFFUSERS_FILES, FOREIGN, PRETRAINED, WEIGHTS, is_whole
+from .header import FOREIGN, PRETRAINED, WEIGHTS, is_whole
 
 Contents = Literal["nothing", "begun", "saved", "other"]
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -229,6 +229,11 @@ def has_settings(run: RunDir, config: Config) -> bool:
         return False
 
 
+def is_diffusers(path: Path) -> bool:
+    """Return whether this is a folder that diffusers wrote."""
+    return any((path / name).is_file() for name in ("model_index.json", "config.json"))
+
+
 def find_checkpoint(name: str | Path) -> Path:
     """Return the file of weights that a path, or the name of bundled weights as a str, means.
 
@@ -240,7 +245,7 @@ def find_checkpoint(name: str | Path) -> Path:
         if run.is_run and run.model is None:
             raise UserError(f"the run in {path} has written no checkpoint yet: wait for its first")
         path = run.model or run.dir.model
-    if not path.is_file() and any((Path(name) / file).is_file() for file in DIFFUSERS_FILES):
+    if not path.is_file() and is_diffusers(Path(name)):
         raise UserError(f"{name} is a folder of diffusers: ddpm convert {name} x.safetensors")
     if not path.is_file():
         raise UserError(

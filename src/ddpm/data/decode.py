@@ -231,6 +231,13 @@ def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(crop(image, size))
 
 
+def cropped_share(aspect: float, size: tuple[int, int]) -> float:
+    """Return the share of an image of this width / height that is lost when it is cropped to the
+    aspect of `size` (height, width)."""
+    wanted = size[1] / size[0]
+    return 1 - min(aspect / wanted, wanted / aspect)
+
+
 def crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if image.size == size[::-1]:
         return image

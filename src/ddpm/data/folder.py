@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from ..utils.errors import UserError, counted
 from .dataset import Decoded, Request, Source
-from .decode import MODES, ImageHeader, decode_to_fit, read_header
+from .decode import MODES, ImageHeader, cropped_share, decode_to_fit, read_header
 from .labels import label_images
 from .limits import DEFAULT_SIDE, MAX_CHUNK, MAX_DEFAULT_SIDE, MAX_THREADS
 from .listing import CHUNK, ImageFiles, holds_files, in_order, list_files, named
 from .values import choose_scale, scale_notes
 
-MIN_KEPT = 0.6  # of an image when it is cropped; less is told
+MAX_LOST = 0.4  # of an image when it is cropped; more is told
 
 
 def open_files(request: Request) -> Source | None:
@@ -120,10 +120,9 @@ def size_notes(headers: Counter[ImageHeader], size: tuple[int, int]) -> list[str
             f"{small:,} of {counted(n, 'image')} {'is' if small == 1 else 'are'} smaller than "
             f"{W}x{H}, and will be blurred: choose a smaller --size"
         )
-    shares = {h: h.width / h.height * H / W for h in headers}
-    kept = sum(k * min(shares[h], 1 / shares[h]) for h, k in headers.items()) / n
-    if kept < MIN_KEPT:
-        notes.append(f"cropping to {W}x{H} loses {1 - kept:.0%} of an image on average")
+    lost = sum(k * cropped_share(h.width / h.height, size) for h, k in headers.items()) / n
+    if lost > MAX_LOST:
+        notes.append(f"cropping to {W}x{H} loses {lost:.0%} of an image on average")
     return notes
 
 

@@ -19,7 +19,7 @@ from ..utils.errors import UserError, counted, first_line
 from ..utils.files import atomic_write
 from ..utils.images import to_float
 from .dataset import ImageDataset
-from .decode import decode, decoded, fit, read_header
+from .decode import cropped_share, decode, decoded, fit, read_header
 from .limits import MAX_THREADS
 from .listing import ImageFiles, holds_files, in_order, list_files
 
@@ -273,7 +273,7 @@ def describe_files(reports: list[FileReport], size: tuple[int, int] | None) -> l
     median = statistics.median(aspects)
     lines.append(f"width / height: {aspects[0]:.2f} … {median:.2f} (median) … {aspects[-1]:.2f}")
     if size:
-        lost = [cropped_share(r, size) for r in good]
+        lost = [cropped_share(r.aspect, size) for r in good]
         lines.append(
             f"cropped to {size[1]}x{size[0]}: {sum(lost) / len(lost):.0%} of an image is lost on "
             f"average, {max(lost):.0%} of the worst"
@@ -302,19 +302,13 @@ def first_names(names: list[str]) -> str:
     return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
-def cropped_share(report: FileReport, size: tuple[int, int]) -> float:
-    """Return the share of an image that is cropped to bring it to the aspect of `size`."""
-    wanted = size[1] / size[0]
-    return 1 - min(report.aspect / wanted, wanted / report.aspect)
-
-
 def contact_sheet(
     files: ImageFiles, reports: list[FileReport], size: tuple[int, int]
 ) -> Image.Image:
     """Return a picture of the images that lose most by cropping: each with the frame that is kept,
     above what is learned of it."""
     readable = [r for r in reports if not r.error]
-    worst = sorted(readable, key=lambda r: -cropped_share(r, size))[:MAX_SHOWN]
+    worst = sorted(readable, key=lambda r: -cropped_share(r.aspect, size))[:MAX_SHOWN]
     cell_w, cell_h = THUMBNAIL + 10, 2 * (THUMBNAIL + 10)
     sheet_size = (cell_w * min(COLUMNS, len(worst)), cell_h * -(-len(worst) // COLUMNS))
     sheet = Image.new("RGB", sheet_size, "white")

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, load, without_guide, without_paths
-from ..checkpoint.diffusers import is_diffusers
 from ..checkpoint.onnx import require_libraries, write_onnx
+from ..checkpoint.run_dir import is_diffusers
 from ..config import SampleConfig
 from ..core.sampling import timesteps
 from ..generation.generate import trajectories

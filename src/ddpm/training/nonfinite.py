@@ -148,9 +148,8 @@ class NonFiniteGuard:
         self.run.require_held()
         self.failed_at = max(self.failed_at, state.step)
         lr_scale, further = state.lr_scale, self.rollbacks == 1
-        main, restored = self.processes.is_main, True
-        if not main:
-            restored = restore_latest(self.run, state, False, further)
+        main = self.processes.is_main
+        restored = main or restore_latest(self.run, state, False, further)
         self.processes.agree([], False)  # all have read it before one moves it
         if main:
             restored = restore_latest(self.run, state, True, further)

@@ -101,11 +101,10 @@ def sample_grid(
     n, columns = grid_size(info)
     y = cycle_labels(n, (), info)
     y = None if y is None else y.to(device)
-    shape = info.shape
     training, made = net.training, []
     net.eval()
     for index in torch.arange(n).split(config.train.batch // config.train.accumulate):
-        noise = ImageNoise(config.seed, index.tolist(), shape, device)
+        noise = ImageNoise(config.seed, index.tolist(), info.shape, device)
         own = None if y is None else y[index]
         states = denoise_trajectory(net, diffusion, noise, own, settings, null=len(info.classes))
         for i, state in enumerate(states):
