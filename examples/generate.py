@@ -5,8 +5,9 @@ python examples/generate.py [checkpoint] [steps]
 
 import sys
 
+import torch
+
 from ddpm import ImageNoise, ddpm_step, grid, load, sample, timesteps, to_uint8
-from ddpm.generation.generate import cycle_labels
 
 path = sys.argv[1] if len(sys.argv) > 1 else "digits.safetensors"
 checkpoint = load(path)
@@ -14,7 +15,7 @@ net, diffusion, data = checkpoint.net, checkpoint.diffusion, checkpoint.data
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 100
 
 n = 20
-y = cycle_labels(n, labels=(), data=data)  # every class in turn, or None
+y = torch.arange(n) % len(data.classes) if data.classes else None  # every class in turn
 denoise = diffusion.denoiser(net, y)  # x̂_0 and ε̂ in x_t
 noise = ImageNoise(seed=0, indices=range(n), shape=data.shape)
 

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from ddpm import EMA, Batches, Config, build, build_loss, load_images, save
+from ddpm import EMA, Batches, Config, build, build_loss, drop_labels, load_images, save
 from ddpm.config import DiffusionConfig, SampleConfig, UNetConfig
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 600
@@ -30,6 +30,7 @@ ema = EMA(net, decay=0.995)
 
 for step in range(steps):
     x0, y = batches(step)
+    y = drop_labels(y, config.train.label_drop, null=net.num_classes)  # c ← ∅, for guidance
     t = loss_fn.sample_times(len(x0))  # t ~ Uniform({1, …, T})
     eps = torch.randn_like(x0)  # ε ~ N(0, I)
     loss = loss_fn(net, x0, t, eps, y).mean()

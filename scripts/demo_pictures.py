@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ddpm import generate, load
-from ddpm.checkpoint.checkpoint import PRETRAINED
+from ddpm.checkpoint.header import PRETRAINED
 from ddpm.generation.generate import cycle_labels, trajectories
 from ddpm.utils.images import grid, to_uint8
 

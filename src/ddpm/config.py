@@ -154,7 +154,7 @@ class TrainConfig:
     ema: Below1 = 0.9999
     """Decay of the moving average of the weights, after its warm-up."""
     augment: Share = 0.0
-    """Move images about, each way with this probability, say 0.12; samples do not show it."""
+    """Mirror half, and move them about in five more ways, each at this rate, say 0.12."""
     label_drop: Share = 0.1
     """Share of labels hidden in training, for guidance."""
     precision: Literal["no", "fp16", "bf16"] = "no"

@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -216,6 +217,13 @@ def test_half_precision(tmp_path):
     assert_same(checkpoint.net(x, t), half, 0.2)
 
 
+def test_half_precision_of_a_network_of_theirs_with_classes(tmp_path):
+    checkpoint = random_checkpoint(classes=("cat", "dog"), sample=SampleConfig(steps=2))
+    write_diffusers(checkpoint, tmp_path)
+    pipeline = loaded(tmp_path).to(torch.bfloat16)
+    assert np.isfinite(pipeline(batch_size=1, output_type="np").images).all()
+
+
 def test_code_is_run_only_where_it_is_trusted(tmp_path):
     write_diffusers(random_checkpoint(OTHERS["folded"]), tmp_path)
     with pytest.raises(ValueError, match="trust_remote_code"):
@@ -238,18 +246,51 @@ def test_exported_code_stands_alone():
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
 @pytest.mark.parametrize(
     ("T", "target", "variance", "zero_snr"),
-    [(1000, "v", "beta", False), (50, "x0", "beta-tilde", False), (1000, "v", "beta", True)],
+    [(1000, "v", "beta", False), (2000, "x0", "beta-tilde", False), (1000, "v", "beta", True)],
 )
 def test_the_process_is_the_same(schedule, T, target, variance, zero_snr, tmp_path):
     diffusion = DiffusionConfig(schedule, T, target, zero_snr=zero_snr)
     sample = SampleConfig(steps=10, variance=variance)
     checkpoint = random_checkpoint(diffusion=diffusion, sample=sample)
     write_diffusers(checkpoint, tmp_path)
-    theirs = diffusers.DDPMPipeline.from_pretrained(tmp_path).scheduler
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path)
+    theirs = pipeline.scheduler
     assert_same(checkpoint.diffusion.schedule.alpha_bar[1:], theirs.alphas_cumprod)
     assert theirs.config.prediction_type == {"v": "v_prediction", "x0": "sample"}[target]
     assert theirs.config.variance_type == {"beta": "fixed_large"}.get(variance, "fixed_small")
     assert read_diffusers(tmp_path).config == checkpoint.config
+    theirs.set_timesteps(10)
+    assert theirs.timesteps[0] == T - 1  # the noisiest, as what it begins with is noise alone
+    pipeline.save_pretrained(tmp_path / "again")  # without a header of ours
+    assert read_diffusers(tmp_path / "again").config.diffusion == diffusion
+
+
+@torch.inference_mode()
+def test_a_process_that_their_default_of_1000_steps_is_not_for_has_a_pipeline_of_its_own(tmp_path):
+    checkpoint = random_checkpoint(
+        diffusion=DiffusionConfig("cosine", 50, "v"), sample=SampleConfig(steps=5)
+    )
+    assert write_diffusers(checkpoint, tmp_path)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)
+    assert np.isfinite(pipeline(batch_size=1, output_type="np").images).all()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("changed", ["attn_norm_num_groups", "weights"])
+def test_what_no_shape_tells_is_refused(changed, tmp_path):
+    write_diffusers(random_checkpoint(diffusion=DiffusionConfig("linear")), tmp_path)
+    diffusers.DDPMPipeline.from_pretrained(tmp_path).save_pretrained(tmp_path / "theirs")
+    unet = tmp_path / "theirs" / "unet"
+    if changed == "weights":
+        tensors = load_file(unet / WEIGHTS)
+        tensors["conv_in.weight"][0, 0, 0, 0] = torch.nan
+        save_file(tensors, unet / WEIGHTS)
+        what = "NaN or infinite"
+    else:
+        change(unet / "config.json", attn_norm_num_groups=2, resnet_time_scale_shift="default")
+        what = "attn_norm_num_groups = 2"
+    with pytest.raises(UserError, match=what):
+        read_diffusers(tmp_path / "theirs")
 
 
 @torch.inference_mode()

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from ddpm.checkpoint import onnx as exporting
-from ddpm.checkpoint.checkpoint import PRETRAINED, build, load, save, without_guide
+from ddpm.checkpoint.checkpoint import build, load, save, without_guide
+from ddpm.checkpoint.header import PRETRAINED
 from ddpm.cli.main import main
 from ddpm.config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig
 from ddpm.core.diffusion import Diffusion

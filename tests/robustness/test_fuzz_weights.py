@@ -25,7 +25,7 @@ from ddpm.checkpoint.diffusers import (
 from ddpm.checkpoint.foreign import Recipe, read_foreign
 from ddpm.checkpoint.header import VERSION
 from ddpm.checkpoint.layouts import IMPROVED_DIFFUSION, to_layout
-from ddpm.checkpoint.tensors import digest
+from ddpm.checkpoint.tensors import digest, load_tensors
 from ddpm.config import Config, DataInfo
 from ddpm.core.ema import EMA
 from ddpm.training.nonfinite import BatchHeader
@@ -208,7 +208,7 @@ def test_states(place, state, pokes, changes, wounds):
         write_poked(path, tensors, header, pokes, changes)
         path.write_bytes(damaged(path.read_bytes(), wounds))
         with promised():
-            state.restore(path)
+            state.restore(path, *load_tensors(path, StateHeader))
             state.optimizer.step()
             state.ema.update(state.net)
 

@@ -44,7 +44,9 @@ def test_accumulated_parts_are_one_batch(augment):
         objective = Loss(Diffusion(linear()))
         torch.manual_seed(1)
         for _ in range(2):
-            loss, norm = train_step(accelerator, net, objective, optimizer, x0, None, 1e-3, config)
+            loss, norm = train_step(
+                accelerator, net, objective, optimizer, 0, x0, None, 1e-3, config
+            )
         norms.append((loss.item(), norm.item()))
         weights.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
@@ -97,7 +99,7 @@ def test_no_step_waits_for_the_device(tiny_dropout, times):
     with NoReading():
         for k in range(1, 3):
             x0, y = batches(k)
-            train_step(accelerator, net, loss, optimizer, x0, y, 1e-3, config.train)
+            train_step(accelerator, net, loss, optimizer, 10, x0, y, 1e-3, config.train)
             ema.update(net)
 
 

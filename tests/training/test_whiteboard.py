@@ -20,9 +20,11 @@ PROCESSES = {
     "flow": DiffusionConfig("flow", target="u"),
     "edm": DiffusionConfig("edm", target="F", time_sampling="log-normal"),
     "edm, stratified": DiffusionConfig("edm", 100, "F", time_sampling="stratified"),
-    "cosine to noise": DiffusionConfig("cosine", 100, "v", weight="min-snr", zero_snr=True),
+    "cosine to noise": DiffusionConfig(
+        "cosine", 100, "v", weight="min-snr", min_weight=0.5, zero_snr=True
+    ),
     "learned variance": DiffusionConfig("cosine", 100, "eps", learned_variance=True),
-    "flow by min-snr": DiffusionConfig("flow", 100, "v", weight="min-snr"),
+    "flow by min-snr": DiffusionConfig("flow", 100, "v", weight="min-snr", min_weight=0.5),
 }
 
 

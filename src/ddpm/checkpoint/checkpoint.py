@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,7 @@ from ..core.loss import Loss
 from ..core.schedule import named_schedule
 from ..core.unet import UNet
 from ..utils.errors import UserError, counted
-from .header import PRETRAINED as PRETRAINED
-from .header import VERSION, Header, Score, Weights
+from .header import PRETRAINED, VERSION, Header, Score, Weights
 from .run_dir import RunDir, find_checkpoint
 from .tensors import (
     load_tensors,
@@ -190,7 +189,9 @@ def restored(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> Check
 
 def is_of_run(path: Path, config: Config) -> bool:
     """Return whether beside a checkpoint lie a run's settings, with the names of data that are in
-    its own."""
+    its own, and it is not as `ddpm publish` made it of somebody's run."""
+    if (path.parent / "model_index.json").exists():
+        return False
     try:
         given = read_toml(RunDir(path.parent).config)
     except UserError:
@@ -287,7 +288,7 @@ def without_paths(checkpoint: Checkpoint) -> Checkpoint:
 
     def last(name: str) -> str:
         on_hub = re.fullmatch(r"hf:[\w.-]+(/[\w.-]+)?(:[^:/\\]+)?", name)
-        return name if on_hub else Path(name).name or name
+        return name if on_hub else PureWindowsPath(name).name or name  # it knows / and \\ both
 
     config = replace(c.config, data=last(c.config.data), root="data", init=last(c.config.init))
     return replace(c, config=config, data=replace(c.data, source=last(c.data.source)))

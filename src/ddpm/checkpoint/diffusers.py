@@ -6,6 +6,7 @@ own code in them, so that they are the same function and sample in the same way.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,21 +30,16 @@ from ..config import (
     short,
     validated,
 )
-from ..core.schedule import SCHEDULES
+from ..core.schedule import Schedule, named_schedule, zero_terminal_snr
 from ..core.types import Conventions
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, read_text, require_writable
 from .bundle import EXPORTED, bundle
-from .checkpoint import Checkpoint, rebuild, without_guide
-from .header import Header, renamed_header
+from .checkpoint import Checkpoint, restored, without_guide
+from .header import VERSION, Header, renamed_header
 from .layouts import DIFFUSERS as DIFFUSERS_NAMES
-from .layouts import LABELS, Layout, from_layout, to_layout
-from .tensors import (
-    as_os_error,
-    read_tensors,
-    under_prefix,
-    with_prefix,
-)
+from .layouts import LABELS, Layout, from_layout, to_layout, with_null_label
+from .tensors import as_os_error, read_tensors, under_prefix, with_prefix
 
 DIFFUSERS = "0.31.0"  # the oldest whose configs are written here
 MODEL = "ddpm_unet"  # the module of a network that a UNet2DModel cannot be
@@ -122,8 +118,7 @@ class SchedulerConfig:
 def write_diffusers(checkpoint: Checkpoint, folder: Path) -> bool:
     """Write a folder, new or empty, that diffusers loads as a pipeline. Return whether it has code
     of its own, which diffusers runs only if it is told to trust it."""
-    if any(not path.is_dir() for path in (folder, *folder.rglob("*")) if path.exists()):
-        raise UserError(f"{folder} is there already: name a folder that is new or empty")
+    require_new(folder)
     c = without_guide(checkpoint)
     header = asdict(c.header)
     tensors = {name: t.detach().cpu().contiguous() for name, t in c.net.state_dict().items()}
@@ -155,6 +150,11 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> bool:
     return custom
 
 
+def require_new(folder: Path) -> None:
+    if any(not path.is_dir() for path in (folder, *folder.rglob("*")) if path.exists()):
+        raise UserError(f"{folder} is there already: name a folder that is new or empty")
+
+
 def is_plain(checkpoint: Checkpoint) -> bool:
     """Return whether a UNet2DModel can be this network: its pixels are not folded, its sides can
     be halved at each level, its first level is as wide as its first convolution, and its attention
@@ -168,9 +168,11 @@ def is_plain(checkpoint: Checkpoint) -> bool:
 
 
 def is_ddpm(checkpoint: Checkpoint) -> bool:
-    """Return whether a DDPMScheduler can be this process."""
+    """Return whether a DDPMPipeline, which takes 1,000 steps if it is not told otherwise, can be
+    this process."""
     diffusion = checkpoint.diffusion
-    return diffusion.target in TARGETS and diffusion.schedule.scale is None
+    in_steps = diffusion.T % 1000 == 0
+    return in_steps and diffusion.target in TARGETS and diffusion.schedule.scale is None
 
 
 def own_table(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -227,6 +229,7 @@ def scheduler_table(checkpoint: Checkpoint) -> dict[str, Any]:
         "beta_schedule": SCHEDULE_NAMES.get(d.schedule, "linear"), "trained_betas": betas,
         "prediction_type": TARGETS[d.target], "rescale_betas_zero_snr": d.zero_snr,
         "variance_type": LEARNED if d.learned_variance else VARIANCES[variance],
+        "timestep_spacing": "trailing",  # begins at T, where x is noise alone
     }  # fmt: skip
 
 
@@ -263,11 +266,8 @@ def read_diffusers(folder: Path) -> Checkpoint:
         if header:  # written by us: the header has what diffusers' configs lack
             config, data = replace(header.config, unet=config.unet), header.data
         ours = our_names(path, tensors, config.unet, layout_of(model), bool(header))
-    net, diffusion = rebuild(path, config, data, ours)
-    made = Checkpoint(net.eval().requires_grad_(False), diffusion, config, data, 0, 0, "as given")
-    if not header:
-        return made
-    return replace(made, step=header.step, images_seen=header.images_seen, weights=header.weights)
+    header = header or Header(VERSION, "as given", 0, 0, data, config)
+    return restored(path, replace(header, config=config, data=data), ours)
 
 
 def layout_of(model: dict[str, Any]) -> Layout:
@@ -286,7 +286,7 @@ def our_names(
     try:
         ours = from_layout(tensors, c, layout, 1)
         if LABELS in ours and not null:
-            ours[LABELS] = torch.cat([ours[LABELS], ours[LABELS].mean(0, keepdim=True)])
+            ours = with_null_label(ours)
     except (RuntimeError, LookupError, ArithmeticError):  # tensors of other names or shapes
         raise UserError(f"{path} is damaged: its weights do not fit its own config") from None
     return ours
@@ -352,7 +352,8 @@ def unet_settings(net: UNet2DConfig, name: str, outputs: int = 1) -> dict[str, A
         "block_out_channels": any(w % widths[0] for w in widths),
         "attention_head_dim": len(heads) > 1,
         "resnet_time_scale_shift": net.resnet_time_scale_shift not in ("default", "scale_shift"),
-        "attn_norm_num_groups": film and net.attn_norm_num_groups != net.norm_num_groups,
+        "attn_norm_num_groups": net.attn_norm_num_groups
+        not in ([net.norm_num_groups] if film else [None, net.norm_num_groups]),
         "sample_size": net.sample_size is None,
     }
     for key, value in ((key, getattr(net, key)) for key in unfit if unfit[key]):
@@ -378,20 +379,25 @@ def read_diffusion(process: SchedulerConfig, name: str) -> DiffusionConfig:
     T, kind = process.num_train_timesteps, process.beta_schedule
     first, last = process.beta_start, process.beta_end
     target = look_up(TARGETS, process.prediction_type, name)
+    zero, betas = process.rescale_betas_zero_snr, process.trained_betas
+    if betas is None and kind == "linear":
+        betas = tuple(torch.linspace(first, last, T).tolist())
     for ours in ("linear", "cosine", "sigmoid"):
-        alpha_bar = SCHEDULES[ours](T).alpha_bar[1:]
-        if process.trained_betas is not None:
-            theirs = (1 - torch.tensor(process.trained_betas)).cumprod(0)
-        elif kind == "linear":
-            theirs = (1 - torch.linspace(first, last, T)).cumprod(0)
-        elif kind == SCHEDULE_NAMES.get(ours):
-            theirs = alpha_bar
-        else:
-            continue
-        if theirs.shape == alpha_bar.shape and (theirs - alpha_bar).abs().max() < 1e-4:
-            given = {"schedule": ours, "T": T, "target": target}
-            return validated(DiffusionConfig, given | {"zero_snr": process.rescale_betas_zero_snr})
+        same = betas is None and SCHEDULE_NAMES.get(ours) == kind
+        with suppress(ValueError):  # betas that no schedule has
+            same = same or has_betas(named_schedule(ours, T, zero), betas or (), zero)
+        if same:
+            given = {"schedule": ours, "T": T, "target": target, "zero_snr": zero}
+            return validated(DiffusionConfig, given)
     raise UserError(f"{name}: its schedule, {kind} from {first} to {last}, is none of ours")
+
+
+def has_betas(schedule: Schedule, betas: tuple[float, ...], zero: bool) -> bool:
+    """Return whether a schedule is that of these betas, if `zero` after they are rescaled to a
+    terminal SNR of zero. Raise ValueError for betas that are of none."""
+    theirs = Schedule((1 - torch.tensor([0.0, *betas])).cumprod(0))
+    a, b = (zero_terminal_snr(theirs) if zero else theirs).alpha_bar, schedule.alpha_bar
+    return len(a) == len(b) and torch.allclose(a, b, rtol=0, atol=1e-4)
 
 
 def look_up(names: dict[str, str], theirs: str, where: str) -> Any:

@@ -30,10 +30,17 @@ from ..config import (
 from ..core.types import ScheduleName, Target
 from ..core.unet import UNet
 from ..utils.errors import UserError, counted
-from .checkpoint import Checkpoint, load, rebuild
+from .checkpoint import Checkpoint, load, restored
 from .diffusers import read_diffusers
-from .header import FOREIGN, PRETRAINED, is_whole
-from .layouts import IMPROVED_DIFFUSION, LABELS, PYTORCH_DDPM, Layout, from_layout
+from .header import FOREIGN, PRETRAINED, VERSION, Header, is_whole
+from .layouts import (
+    IMPROVED_DIFFUSION,
+    LABELS,
+    PYTORCH_DDPM,
+    Layout,
+    from_layout,
+    with_null_label,
+)
 from .run_dir import inspect_run, is_diffusers
 from .tensors import require_real
 
@@ -165,13 +172,12 @@ def checkpoint_of(
     side = side or (SIDES.get(unet.mults, 0),) * 2
     if len(side) != 2 or not all(side):
         raise UserError(f"{path} does not say how large its images are: give --size")
-    if LABELS in ours:  # a row for no class, which it never learned
-        ours[LABELS] = torch.cat([ours[LABELS], ours[LABELS].mean(0, keepdim=True)])
+    if LABELS in ours:
+        ours = with_null_label(ours)
     classes = tuple(map(str, range(len(ours[LABELS]) - 1))) if LABELS in ours else ()
     info = DataInfo(path.name, 1, colours, *side, classes, "")
     data = validated(DataInfo, asdict(info), str(path))
-    net, diffusion = rebuild(path, config, data, ours)
-    return Checkpoint(net.eval().requires_grad_(False), diffusion, config, data, 0, 0, "as given")
+    return restored(path, Header(VERSION, "as given", 0, 0, data, config), ours)
 
 
 def shapes_of(unet: UNetConfig, colours: int) -> dict[str, torch.Size]:

@@ -1,4 +1,4 @@
-"""What checkpoints say of themselves, and which one a name means: told without torch."""
+"""What checkpoints say of themselves: read without torch."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -165,6 +165,13 @@ def from_layout(
     return out
 
 
+def with_null_label(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights, of our names, with a row for "no class", which the network never learned:
+    the mean of all classes."""
+    labels = tensors[LABELS]
+    return tensors | {LABELS: torch.cat([labels, labels.mean(0, keepdim=True)])}
+
+
 def swap_heads(qkv: Tensor, outer: int, inner: int) -> Tensor:
     """Return rows that are `outer` groups of `inner` groups as `inner` groups of `outer` groups."""
     return qkv.unflatten(0, (outer, inner, -1)).transpose(0, 1).flatten(0, 2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
-from ..checkpoint.header import FOREIGN
+from ..checkpoint.header import FOREIGN, PRETRAINED
 from ..checkpoint.run_dir import find_checkpoint
 from ..config import Steps, Width, option
 from ..core.types import ScheduleName, Target
@@ -52,15 +52,16 @@ def convert(options: ConvertOptions) -> int:
     from ..checkpoint.foreign import Recipe, holds_diffusers_alone, is_foreign, read_foreign
 
     source, out = Path(options.source), Path(options.out)
+    ours = options.source in PRETRAINED  # whatever lies here by that name
     recipe = {name: getattr(options, name) for name in ("heads", "schedule", "T", "target")}
-    if is_foreign(source):
+    if not ours and is_foreign(source):
         check_checkpoint(out)
         keep(read_foreign(source, Recipe(options.size, **recipe)), out)
         return 0
     for name, value in {"size": options.size or None, **recipe}.items():
         if value is not None:
             raise UserError(f"--{name} is for a .pt file, and {source} is none: leave it out")
-    if holds_diffusers_alone(source):
+    if not ours and holds_diffusers_alone(source):
         check_checkpoint(out)
         keep(read_diffusers(source), out)
     else:

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -76,18 +76,23 @@ def write_repository(
     checkpoint: "Checkpoint", reports: list["Report"], options: PublishOptions, folder: Path
 ) -> None:
     from ..checkpoint.checkpoint import save
-    from ..checkpoint.diffusers import write_diffusers
+    from ..checkpoint.diffusers import require_new, write_diffusers
     from ..evaluation.card import Licences, card
     from ..generation.generate import generate
+    from ..generation.settings import MAX_OWN_STEPS
 
     c, licences = checkpoint, Licences(options.license.lower(), options.data_license)
-    trust = write_diffusers(c, folder)  # first: it refuses a folder that is in use
+    require_new(folder)
+    sampling = c.config.sample
+    few = replace(sampling, steps=min(sampling.steps, MAX_OWN_STEPS))
+    samples = generate(c, SAMPLES, settings=few, device=device_for(options.device))
+    trust = write_diffusers(c, folder)
     save(
         folder / "model.safetensors", c.net, c.config, c.data, c.step, c.images_seen, c.weights,
         guide=c.guide,
     )  # fmt: skip
     write_toml(c.config, folder / "config.toml")
-    generate(c, SAMPLES, device=device_for(options.device)).save(folder / "samples.png")
+    samples.save(folder / "samples.png")
     for i, report in enumerate(reports):
         report.save(folder / f"score-{i + 1}.json")
     with atomic_write(folder / "README.md") as beside:

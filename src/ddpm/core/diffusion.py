@@ -55,6 +55,10 @@ class Diffusion:
     def T(self) -> int:
         return self.schedule.T
 
+    @property
+    def device(self) -> torch.device:
+        return self.schedule.alpha_bar.device
+
     def to(self, device: torch.device | str) -> "Diffusion":
         return replace(self, schedule=self.schedule.to(device))
 

@@ -40,7 +40,8 @@ def variational_bound(
     One draw of x_t for each term makes it an unbiased estimate. `x0`: images of 8 bits scaled to
     [−1, 1], (B, …). `denoise(x_t, t)` is a network's or a closed form's Prediction. `times` falls
     from T to 0; with fewer than T + 1 it is the bound of that shorter chain. `variance` is that of
-    p_θ; where β̃ would be 0, in L_0, that of the step before is taken, or β if there is none.
+    p_θ; where β̃ would be 0, in L_0, that of the step before is taken, or β where there is none, or
+    where the variance is learned.
     """
     prior = bits_per_dim(prior_kl(diffusion, x0, times[0]))
     terms = []

@@ -19,7 +19,9 @@ P_MEAN, P_STD, LAMBDA = -1.2, 1.2, 0.001  # EDM, Table 1; Improved DDPM, Sec. 3.
 class Loss:
     """The loss of a network that predicts the diffusion's target.
 
-    `gamma`: the γ of min-SNR, and `min_weight` the least weight beside it.
+    `gamma`: the γ of min-SNR, and `min_weight` the least weight beside it. Raises ValueError for a
+    learned variance whose times are not drawn evenly, which L_vlb asks for, and for min-SNR without
+    a `min_weight` where SNR(T) is 0: time T, at which sampling begins, would never be learned.
     """
 
     diffusion: Diffusion
@@ -27,6 +29,13 @@ class Loss:
     gamma: float = 5.0
     min_weight: float = 0.0
     time_sampling: TimeSampling = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.diffusion.learned_variance and self.time_sampling not in ("uniform", "stratified"):
+            raise ValueError("a variance is learned with time_sampling uniform or stratified alone")
+        ends_in_noise = self.diffusion.schedule.alpha_bar[-1] == 0
+        if self.weight == "min-snr" and not self.min_weight and ends_in_noise:
+            raise ValueError("min-snr gives time T, whose SNR is 0, no weight: set min_weight 0.5")
 
     def __call__(
         self, net: Net, x0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None
@@ -91,7 +100,7 @@ class Loss:
         factor. The last two are not divided out: to draw a time more often is to weigh it more.
         Returns int64 (n,).
         """
-        T, device = self.diffusion.T, self.diffusion.schedule.alpha_bar.device
+        T, device = self.diffusion.T, self.diffusion.device
         if self.time_sampling == "uniform":
             return torch.randint(1, T + 1, (n,), generator=generator, device=device)
         times = torch.arange(1, T + 1, device=device)

@@ -126,7 +126,7 @@ def heun_step(
 def timesteps(
     schedule: Schedule, steps: int, spacing: Spacing = "even", sigma_min: float = 0.0
 ) -> list[int]:
-    """T = τ_S > … > τ_1 > τ_0 = 0, one network evaluation for each of the S = `steps` pairs
+    """T = τ_S > … > τ_1 > τ_0 = 0, one step for each of the S = `steps` pairs
 
     even       τ_i = T i/S                                            [DDIM, App. D.2, "linear"]
     quadratic  τ_i = T (i/S)²                                         [DDIM, App. D.2]
@@ -169,7 +169,7 @@ def eps_scaled(diffusion: Diffusion, denoise: Denoiser, scale: float) -> Denoise
 
     A network is trained on noised images, and samples from what it has made itself, where it takes
     too much for noise: contrast and texture are lost. `scale` is λ; a little above 1, such as 1.01,
-    leaves them. 1 is `denoise` as it is, and so is any λ where x_t is nothing but noise.
+    leaves them. 1 is `denoise` as it is, and so is any λ above σ = 80, EDM's σ_max.
     """
     if scale == 1:
         return denoise
@@ -177,7 +177,8 @@ def eps_scaled(diffusion: Diffusion, denoise: Denoiser, scale: float) -> Denoise
     def scaled(x_t: Tensor, t: int) -> Prediction:
         pred, a = denoise(x_t, t), diffusion.schedule.at(t)
         x0 = (x_t - (1 - a).sqrt() * pred.eps / scale) / a.sqrt()
-        return diffusion.prediction(torch.where(a > 0, x0, pred.x0), x_t, t, pred.v)
+        x0 = torch.where(diffusion.schedule.snr(t) > SIGMA_MAX**-2, x0, pred.x0)
+        return diffusion.prediction(x0, x_t, t, pred.v)
 
     return scaled
 

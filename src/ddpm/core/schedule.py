@@ -69,7 +69,7 @@ def linear(T: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedul
     1000 / T, so that the data are destroyed to about the same degree.
     """
     scale = 1000 / T
-    ramp = (i / max(T - 1, 1) for i in range(T))
+    ramp = (i / (T - 1) if T > 1 else 1.0 for i in range(T))
     return from_betas([scale * (beta_1 + r * (beta_T - beta_1)) for r in ramp])
 
 

@@ -78,7 +78,7 @@ class UNet(nn.Module):
                  is 16x16 for images of 32x32; between down and up there is always one
     heads        attention heads
     groups       of the group norms; must divide every width
-    patch        pixels are folded into channels in patches of this size, at no loss
+    patch        pixels are folded into channels in patches of this size
     fine         width of a stage at full resolution, before the folding and after the unfolding;
                  0 for none
     dropout      in every residual block

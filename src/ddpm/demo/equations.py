@@ -74,7 +74,7 @@ def whiteboard(
     """
     diffusion, T = checkpoint.diffusion, checkpoint.diffusion.T
     t = min(max(1, int(t)), T)
-    device = diffusion.schedule.alpha_bar.device
+    device = diffusion.device
     x0 = to_float(image)[None].to(device)
     eps = ImageNoise(seed, [0], tuple(image.shape), device)()
     x_t = diffusion.q_sample(x0, t, eps)
@@ -133,7 +133,7 @@ def posterior_weights(diffusion: Diffusion, t: Time) -> PosteriorWeights:
 def curves(diffusion: Diffusion) -> dict[str, list[float | None]]:
     """Return ᾱ, the SNR, and the posterior's weights and variances at about a hundred times; None
     where one is infinite."""
-    T, device = diffusion.T, diffusion.schedule.alpha_bar.device
+    T, device = diffusion.T, diffusion.device
     times = sorted({*range(1, T + 1, max(1, T // 100)), T})
     t = torch.tensor(times, device=device)
     weights = posterior_weights(diffusion, t)

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, load
+from ..checkpoint.checkpoint import Checkpoint, load
+from ..checkpoint.header import PRETRAINED
 from ..checkpoint.run_dir import RunDir
 from ..config import DataInfo
 from ..data.load import load_images

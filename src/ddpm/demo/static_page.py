@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, load, without_guide, without_paths
+from ..checkpoint.checkpoint import Checkpoint, load, without_guide, without_paths
+from ..checkpoint.header import PRETRAINED
 from ..checkpoint.onnx import require_libraries, write_onnx
 from ..checkpoint.run_dir import is_diffusers
 from ..config import SampleConfig

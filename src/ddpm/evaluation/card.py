@@ -63,6 +63,8 @@ def card(
             f"pipeline(batch_size=4).images[0].save('image.png')", "python",
         ),
         "The second runs the code in this repository, `pipeline.py` and `unet/`." if trust else "",
+        "`model.safetensors` carries a weaker network too, which guides it (autoguidance). The "
+        "samples above are guided so; the second makes images without it." if c.guide else "",
         "## Data",
         f"{counted(data.count, 'image')} of {source}{classes}; {code(data.preprocessing)}. "
         f"Fingerprint: {code(data.fingerprint or 'unknown')}.",

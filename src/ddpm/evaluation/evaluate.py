@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint.checkpoint import PRETRAINED, Checkpoint, average_note, load
+from ..checkpoint.checkpoint import Checkpoint, average_note, load
+from ..checkpoint.header import PRETRAINED
 from ..checkpoint.run_dir import inspect_run
 from ..config import NAMED_SETS, SampleConfig
 from ..data.dataset import ImageDataset

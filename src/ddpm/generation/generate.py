@@ -214,7 +214,7 @@ def denoise_trajectory(
     churn = Churn(settings.churn) if settings.churn else None
     if edit is None or edit.image is None:
         return sample(diffusion, denoise, noise, times, step, churn=churn)
-    x0 = to_float(edit.image).to(diffusion.schedule.alpha_bar.device)
+    x0 = to_float(edit.image).to(diffusion.device)
     if edit.mask is not None:
         mask = edit.mask.to(x0)
         return inpaint(diffusion, denoise, noise, times, x0, mask, step, edit.rounds)
@@ -237,7 +237,7 @@ def guided_denoiser(
     where there is one, and else by the network itself without a class; and its ε̂ scaled. Networks
     compute in the precision of the settings, and all else in float32."""
     scale = settings.guidance
-    if with_precision(settings, diffusion.schedule.alpha_bar.device).precision == "bf16":
+    if with_precision(settings, diffusion.device).precision == "bf16":
         net, guide = in_bfloat16(net), None if guide is None else in_bfloat16(guide)
     if guide is None:
         strong, plain = guided(net, scale, null), guided(net, 0 if scale == 0 else 1, null)

@@ -43,14 +43,14 @@ def cost(config: Config, images: ImageDataset, device: str | None = None, steps:
     diffusion = diffusion.to(accelerator.device)
     ema = EMA(raw, config.train.ema)
     net, optimizer = accelerator.prepare(raw, build_optimizer(raw, config.train))
-    loss = build_loss(config, diffusion)
+    loss, null = build_loss(config, diffusion), len(images.classes)
     batches = Batches(images, config.train.batch, config.seed, config.flip, accelerator.device)
     process = psutil.Process()
     seconds, memory = [], []
     for k in range(WARM_UP + steps):
         begun = time.perf_counter()
         x0, y = batches(k)
-        value, _ = train_step(accelerator, net, loss, optimizer, x0, y, 0.0, config.train)
+        value, _ = train_step(accelerator, net, loss, optimizer, null, x0, y, 0.0, config.train)
         ema.update(raw)
         value.item()  # wait for the device
         seconds.append(time.perf_counter() - begun)

@@ -139,20 +139,21 @@ class NonFiniteGuard:
         """Restore the last checkpoint, or the one before where the last has not helped, and halve
         the learning rate. Raises UserError where neither has helped so far."""
         if self.rollbacks == MAX_ROLLBACKS:
-            self.leave_as_it_was()
-            raise UserError(
+            text = (
                 f"the loss is not a number, or far too large, at step {state.step}, even at "
                 f"{state.lr_scale:g} of the learning rate: try a lower --train.lr (the last "
                 f"checkpoint is kept)"
             )
+            self.leave_as_it_was(state)
+            raise UserError(text)
         self.run.require_held()
         self.failed_at = max(self.failed_at, state.step)
-        lr_scale, further = state.lr_scale, self.rollbacks == 1
+        lr_scale, skip = state.lr_scale, self.rollbacks == 1
         main = self.processes.is_main
-        restored = main or restore_latest(self.run, state, False, further)
+        restored = main or restore_latest(self.run, state, repair=False, skip_newest=skip)
         self.processes.agree([], False)  # all have read it before one moves it
         if main:
-            restored = restore_latest(self.run, state, True, further)
+            restored = restore_latest(self.run, state, skip_newest=skip)
         if not restored:
             raise UserError(f"there is no checkpoint left in {self.run.path} to go back to")
         state.lr_scale = min(lr_scale, state.lr_scale) / 2
@@ -165,10 +166,12 @@ class NonFiniteGuard:
             f"back to step {state.step:,}, and on with {state.lr_scale:g} of the learning rate"
         )
 
-    def leave_as_it_was(self) -> None:
+    def leave_as_it_was(self, state: TrainState) -> None:
         """Where the run has gone back further, have the later checkpoint be the newest again."""
         if self.logs:
             swap_states(self.run)
+            restore_latest(self.run, state)
+            state.save_average(self.run.model)
         for path, text in self.logs.items():
             with atomic_write(path) as beside:
                 beside.write_text(text)

@@ -97,7 +97,7 @@ def sample_grid(
     """Return a grid of samples, of the same seeds and labels each time; None once told to stop.
     `show` is told what this is `about`, and how far it has come."""
     settings = preview_settings(config)
-    device = diffusion.schedule.alpha_bar.device
+    device = diffusion.device
     n, columns = grid_size(info)
     y = cycle_labels(n, (), info)
     y = None if y is None else y.to(device)

@@ -1,14 +1,13 @@
 """A step that was skipped, taken again: where is the first number that is not finite?"""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.checkpoint import build_loss, rebuild
+from ..checkpoint.checkpoint import build_loss, fitting, rebuild
 from ..checkpoint.memory import require_memory
 from ..checkpoint.tensors import load_tensors, under_prefix
 from ..utils.device import place
@@ -18,6 +17,7 @@ from .augment import told_to
 from .nonfinite import BatchHeader
 from .step import draw
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # of train.precision
 MAX_PARTS = 1024  # of a batch, each of which was one process's
 
 
@@ -42,7 +42,8 @@ class Replay:
 
 
 def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
-    """Take the step of a file in a run's folder bad/ again, with the times and the noise it had.
+    """Take the step of a file in a run's folder bad/ again, with the times, the noise and the
+    precision it had.
 
     Raises UserError where the file is not one of these.
     """
@@ -57,7 +58,8 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
         raise UserError(f"{path} is damaged: its images do not fit its own config")
     x0 = x0.to(device)
     place(net, device)
-    loss = build_loss(header.config, diffusion.to(device))
+    with fitting(str(path)):
+        loss = build_loss(header.config, diffusion.to(device))
     torch.manual_seed(derive_seed(header.config.seed, STEP, header.step))
     batch, part = header.config.train.batch, slice(header.first, header.first + len(x0))
     require_memory(header.config.unet, header.data.shape, len(x0), device, kept=4 * batch)  # of ε
@@ -78,7 +80,13 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
 
     for name, module in net.named_modules():
         look(name or "the network", module)
-    mean = loss(partial(net, a=a), x0, t, eps, y).mean()
+    kind = DTYPES.get(header.config.train.precision)
+
+    def forward(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        with torch.autocast(x.device.type, kind, enabled=kind is not None):
+            return net(x, t, y, a).float()
+
+    mean = loss(forward, x0, t, eps, y).mean()
     mean.backward()
     found += [
         f"the gradient of {k} ({bad(p.grad)})"

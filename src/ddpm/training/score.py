@@ -64,7 +64,7 @@ class Scoring:
         held_out: Tensor,
     ):
         self.run, self.diffusion, config = run, diffusion, state.config
-        self.device = diffusion.schedule.alpha_bar.device
+        self.device = diffusion.device
         images = as_compared(data, config)
         try:
             reference = load_reference(images, features=features_for(images), device=self.device)

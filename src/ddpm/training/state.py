@@ -97,14 +97,11 @@ class TrainState:
         net, seen = self.ema.model, self.images_seen
         save(path, net, self.config, self.data, self.step, seen, score=score)
 
-    def restore(self, path: Path) -> None:
-        """Set everything to what `save` wrote.
+    def restore(self, path: Path, tensors: Mapping[str, Tensor], header: StateHeader) -> None:
+        """Set everything to what `save` wrote into the file at `path`.
 
-        Raises UserError where the file is damaged, or of a run with other settings or images.
+        Raises UserError where it is damaged, or of a run with other settings or images.
         """
-        self._restore(path, *load_tensors(path, StateHeader))
-
-    def _restore(self, path: Path, tensors: Mapping[str, Tensor], header: StateHeader) -> None:
         changed = [k for k in FIXED if attrgetter(k)(header.config) != attrgetter(k)(self.config)]
         if changed:
             raise UserError(
@@ -147,43 +144,42 @@ def save_guide(run: RunDir, state: TrainState) -> None:
         state.save_average(run.guide)
 
 
-def save_checkpoint(run: RunDir, state: TrainState, push: bool = True) -> None:
-    """Write what the run needs to be resumed, and the averaged weights. The state that this
-    replaces becomes the one before, unless it is not to `push` that out. The logs up to here are on
-    disk before."""
+def save_checkpoint(run: RunDir, state: TrainState, rotate: bool = True) -> None:
+    """Write what the run needs to be resumed, and the averaged weights. With `rotate`, the state
+    that this replaces becomes the one before. The logs up to here are on disk before."""
     run.require_held()
     for log in run.logs:
         if log.exists():
             sync_file(log)
     sync_folder(run.path)
-    save_state(run, state, push)
+    save_state(run, state, rotate)
     run.require_held()
     state.save_average(run.model)
 
 
-def save_state(run: RunDir, state: TrainState, push: bool = True) -> None:
+def save_state(run: RunDir, state: TrainState, rotate: bool = True) -> None:
     run.require_held()
-    if push:
+    if rotate:
         link_or_copy(run.state, run.previous_state)
     state.save(run.state)
 
 
 def restore_latest(
-    run: RunDir, state: TrainState, repair: bool = True, further: bool = False
+    run: RunDir, state: TrainState, repair: bool = True, skip_newest: bool = False
 ) -> bool:
     """Restore the newest state that is whole; return False where there is none to restore. With
-    `further`, rather the one before the newest, where there is one.
+    `skip_newest`, rather the one before it, where there is one.
 
     Where the newest is missing, damaged or not of finite numbers the one before it serves, with a
     note. With `repair` what is restored is the newest from then on: the next to be written must not
-    replace the only one that is whole, and the logs follow on it; what was gone back `further` than
-    is then the one before. Raises UserError where all are damaged, or of another run or a newer
+    replace the only one that is whole, and the logs follow on it; the newest that was skipped is
+    then the one before. Raises UserError where all are damaged, or of another run or a newer
     version, and OSError where one cannot be read.
     """
     states = inspect_run(run.path).states
     if repair and states == (run.previous_state,):
         logger.warning("%s is missing; going on from the checkpoint before it", run.state)
-    states = states[1:] + states[:1] if further else states
+    states = states[1:] + states[:1] if skip_newest else states
     for path in states:
         with path.open("rb"):  # what may not be read is not for that damaged
             pass
@@ -198,9 +194,10 @@ def restore_latest(
             if repair:
                 logger.warning("%s; going on from the checkpoint before it", error)
             continue
+        state.restore(path, *loaded)
+        del loaded  # Windows replaces no file that is still mapped
         if repair and path != run.state:
-            swap_states(run) if further else link_or_copy(path, run.state)
-        state._restore(path, *loaded)
+            swap_states(run) if skip_newest else link_or_copy(path, run.state)
         return True
     return False
 

@@ -18,6 +18,7 @@ def train_step(
     net: nn.Module,
     loss: Loss,
     optimizer: torch.optim.Optimizer,
+    null: int,
     x0: Tensor,
     y: Tensor | None,
     lr: float,
@@ -27,12 +28,12 @@ def train_step(
     """Take a gradient step on ∇_θ ‖ε − ε_θ(√ᾱ_t x_0 + √(1−ᾱ_t) ε, t)‖²   [DDPM, Algorithm 1]
 
     The batch is cut into `config.accumulate` pieces to save memory; `part` is what this process has
-    of it. Return the loss and the norm of the gradient, on the device: when to wait for them is the
-    caller's choice. Where the norm is not finite, the weights stay as they are.
+    of it, and `null` the label for "no class". Return the loss and the norm of the gradient, on the
+    device: when to wait for them is the caller's choice. Where the norm is not finite, the weights
+    stay as they are.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    null = accelerator.unwrap_model(net).num_classes
     x0, a, y, t, eps = draw(loss, x0, y, null, config, part)
     if accelerator.process_index:  # each process has dropout of its own
         torch.manual_seed(torch.initial_seed() + accelerator.process_index)

@@ -74,12 +74,10 @@ def train(
     device: str | None = None,
     resume: bool = False,
 ) -> Result:
-    """Train as the config says, and leave everything in the folder `out`:
+    """Train as the config says, and write everything to the folder `out`, as `RunDir` names it.
 
-    config.toml, metrics.jsonl, held-out.jsonl, samples/, model.safetensors (the EMA weights, for
-    use), guide.safetensors (early ones), state/, and with scores scores.jsonl and best.safetensors.
-    Ctrl-C, SIGTERM and SIGHUP save and end; `resume` goes on, on the CPU bit for bit. `images`
-    replace `config.data`. Raises UserError.
+    Ctrl-C, SIGTERM and SIGHUP save and stop; `resume` goes on, on the CPU and with a budget in
+    steps or images bit for bit. `images` replace those that `config.data` names. Raises UserError.
     """
     began = time.monotonic()
     config = with_precision(check(config), device or best_device())
@@ -93,7 +91,8 @@ def train(
     learned, held_out = split_held_out(len(data), config.held_out)
     batches = training_batches(config, data, learned, part, accelerator.device)
     net, diffusion, state = initial_state(config, data.info, accelerator, run, resume)
-    step = partial(train_step, accelerator, net, build_loss(config, diffusion), state.optimizer)
+    loss, null = build_loss(config, diffusion), len(data.classes)
+    step = partial(train_step, accelerator, net, loss, state.optimizer, null)
     monitor = Monitor(run, state, diffusion, data, (learned, held_out), main)
     guard, log = NonFiniteGuard(run, processes, batches), MetricsLog(run, config, processes)
     lock = run.locked() if main else nullcontext()
@@ -116,7 +115,7 @@ def train(
             if due.over or due.save and guard.all_finite:
                 log.say("saving")
                 if main:
-                    save_checkpoint(run, state, push=not guard.rollbacks)
+                    save_checkpoint(run, state, rotate=not guard.rollbacks)
                 clock.saved()
                 guard.saved(state.step)
             if due.over:
@@ -214,7 +213,7 @@ def check(config: Config) -> Config:
     _ = config.budget  # there is exactly one
     check_tracker(config.track)
     with fitting():
-        build_diffusion(config)
+        build_loss(config, build_diffusion(config))
     d = config.diffusion
     if d.min_weight and d.weight == "min-snr" and d.target == "eps":
         raise UserError(

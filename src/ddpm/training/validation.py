@@ -94,7 +94,7 @@ class Validation:
     def mean_loss(
         self, net: nn.Module, images: Tensor, labels: Tensor | None, times: Tensor, batch: int
     ) -> float:
-        device = self.loss.diffusion.schedule.alpha_bar.device
+        device = self.loss.diffusion.device
         n, total = len(images), 0.0
         for index in torch.arange(n).split(batch):
             x0 = to_float(images[index].to(device))
@@ -108,7 +108,7 @@ class Validation:
 def times_in_bands(diffusion: Diffusion) -> dict[str, Tensor]:
     """Return the times 1 … T of each band that has any."""
     t = torch.arange(1, diffusion.T + 1)
-    snr = diffusion.schedule.snr(t.to(diffusion.schedule.alpha_bar.device)).cpu()
+    snr = diffusion.schedule.snr(t.to(diffusion.device)).cpu()
     inside = {name: t[(low <= snr) & (snr < high)] for name, (low, high) in BANDS.items()}
     return {name: times for name, times in inside.items() if len(times)}
 

@@ -45,7 +45,8 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
         null = len(data["classes"])
 
         def net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-            return self.unet(x, t - 1, class_labels=y).sample
+            x = x.to(self.unet.dtype)
+            return self.unet(x, t - 1, class_labels=y).sample.float()
 
         def noise() -> Tensor:
             return randn_tensor(shape, generator=generator, device=device)

@@ -125,7 +125,7 @@ async function predict(model, net, x_t, t, label, guidance) {
   const clipped = (v) => Math.min(1, Math.max(-1, v));
   const of = (x0) => ({ x0, eps: x0.map((v, i) => (x_t[i] - signal * v) / noise) });
   const pred = of(sum(reading(model, t), { x_t, out }).map(clipped));
-  return scale === 1 || a === 0 ? pred : of(pred.eps.map((v, i) => clipped((x_t[i] - noise * v / scale) / signal)));
+  return scale === 1 || sigma(a) > SIGMA_MAX ? pred : of(pred.eps.map((v, i) => clipped((x_t[i] - noise * v / scale) / signal)));
 }
 
 /** out(∅) + scale (out(c) − out(∅))   [Ho and Salimans 2022, Eq. 6] */
