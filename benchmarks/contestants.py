@@ -88,7 +88,7 @@ class Ours:
 
     def step(self, x0: Tensor, y: Tensor, progress: float) -> None:
         self.train_step(
-            self.accelerator, self.net, self.loss_fn, self.optimizer, x0, None, 2e-4, self.config
+            self.accelerator, self.net, self.loss_fn, self.optimizer, 0, x0, None, 2e-4, self.config
         )
         self.ema.update(self.raw)
 

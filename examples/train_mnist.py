@@ -30,7 +30,8 @@ ema = EMA(net, decay=0.995)
 
 for step in range(steps):
     x0, y = batches(step)
-    y = drop_labels(y, config.train.label_drop, null=net.num_classes)  # c ← ∅, for guidance
+    if y is not None:  # c ← ∅, for guidance
+        y = drop_labels(y, config.train.label_drop, null=net.num_classes)
     t = loss_fn.sample_times(len(x0))  # t ~ Uniform({1, …, T})
     eps = torch.randn_like(x0)  # ε ~ N(0, I)
     loss = loss_fn(net, x0, t, eps, y).mean()

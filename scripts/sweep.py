@@ -41,7 +41,8 @@ from ddpm import (
 )
 from ddpm.checkpoint.run_dir import inspect_run
 from ddpm.config import Config, to_dict, validated
-from ddpm.generation.generate import network_evaluations
+from ddpm.evaluation.sampling import labels_as_in
+from ddpm.generation.generate import guide_of, network_evaluations
 from ddpm.utils.device import best_device
 
 BASE = "base"
@@ -138,8 +139,10 @@ def score(
     changes, guide = {k: v for k, v in changes.items() if k != "guide"}, changes.get("guide")
     sample = checkpoint.config.sample
     settings = validated(type(sample), asdict(sample) | changes)
+    guide = guide_of(checkpoint, settings, guide)
     samples = generate(
         checkpoint, options.n, seed=options.seed, settings=settings, guide=guide,
+        labels=labels_as_in(real.training, checkpoint.data.classes, options.n),
         device=options.device,
     )  # fmt: skip
     report = evaluate(samples, data=real, device=options.device)

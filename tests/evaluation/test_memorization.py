@@ -17,8 +17,7 @@ from pictures import photos
 
 @pytest.mark.parametrize("part", [7, 5000])
 def test_the_nearest_is_the_nearest(generator, monkeypatch, part):
-    monkeypatch.setattr(memorization, "ROWS", part)
-    monkeypatch.setattr(memorization, "COLUMNS", part)
+    monkeypatch.setattr(memorization, "AT_ONCE", part * 4 * 3 * 8 * 8)
     a, b = (
         torch.randint(0, 256, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
         for n in (20, 30)
@@ -58,6 +57,14 @@ def test_copies_are_counted():
     distances = compare_distances(copies, usual)
     assert distances.samples == pytest.approx(np.quantile(copies.distance, distances.quantiles))
     assert "50% are nearer than" in str(distances)
+
+
+def test_copies_are_counted_where_real_images_are_copies_too():
+    real = photos(100)
+    twice = torch.cat([real, real])
+    usual = nearest(real, twice, exclude=torch.arange(100))  # each has its double
+    assert memorized_share(nearest(real[:20], twice), usual) == 1
+    assert memorized_share(nearest(photos(20, seed=1), twice), usual) == 0
 
 
 def test_gray_images_among_coloured_ones_become_rgb():

@@ -75,3 +75,22 @@ def test_only_scores_of_one_protocol_are_compared():
             ratio(REPORT, changed(sampling={**HOW, name: value}))
     with pytest.raises(UserError, match="distance is 0"):
         ratio(REPORT, replace(REPORT, distance=0.0))
+
+
+def test_what_changes_nothing_is_not_compared():
+    """Settings of another sampler, and how the weights were averaged, which is what is scored."""
+    other = {**HOW, "sampler": "dpm++", "spacing": "even", "guidance": 1.0}
+    here = {**other, "eta": 0.6, "sigma_min": 0.1, "guidance_above": 0.2, "weights": "ema"}
+    there = {**other, "eta": 0.7, "sigma_min": 0.0, "guidance_above": 0.0, "weights": "as given"}
+    assert ratio(changed(sampling=here), changed(sampling=there)) == 1
+    with pytest.raises(UserError, match="eta is 0.6 here and 0.7 there"):
+        ratio(*(changed(sampling={**how, "sampler": "ddim"}) for how in (here, there)))
+
+
+def test_what_a_score_does_not_say_was_as_it_was_before():
+    old = {k: v for k, v in HOW.items() if k not in ("eps_scale", "precision")}
+    new = {**HOW, "eps_scale": 1.0, "precision": "no"}
+    assert ratio(changed(sampling=new), changed(sampling=old)) == 1
+    for name, value in (("eps_scale", 1.01), ("precision", "bf16")):
+        with pytest.raises(UserError, match=f"{name} is {value} here"):
+            ratio(changed(sampling={**new, name: value}), changed(sampling=old))

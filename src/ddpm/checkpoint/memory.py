@@ -46,6 +46,11 @@ def require_memory(
     `say` what is needed where it is much."""
     each, (c, h, w) = passes * bytes_per_image(unet, shape), shape
     results, free = 2 * kept * c * h * w, free_memory(device)
+    if torch.device(device).type == "cuda":  # the finished ones are in the machine's own memory
+        if (left := free_memory()) < results:
+            text = f"{counted(kept, 'image')} of {w}x{h} take {results / 1e9:,.1f} GB of memory"
+            raise UserError(f"{text}, and {left / 1e9:,.1f} GB are free: ask for fewer")
+        results = 0
     needed = batch * each + results
     made = f"making {counted(batch, 'image')} of {w}x{h} at a time"
     what = f"{made} takes about {needed / 1e9:,.1f} GB of memory"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.checkpoint import Checkpoint, average_note, load
-from ..checkpoint.header import PRETRAINED
+from ..checkpoint.header import FOREIGN, PRETRAINED
 from ..checkpoint.run_dir import inspect_run
 from ..config import NAMED_SETS, SampleConfig
 from ..data.dataset import ImageDataset
@@ -34,7 +34,7 @@ from ..utils.errors import UserError
 from ..utils.files import require_writable
 from ..utils.images import over
 from .classifiers import DigitNet
-from .features import Progress, extract, feature_file
+from .features import FeatureStats, Progress, extract, feature_file
 from .likelihood import held_out_likelihood
 from .memorization import measure_memorization, nearest_seconds
 from .metrics import (
@@ -100,10 +100,10 @@ def evaluate(
     """
     against = read_report(against) if isinstance(against, str | Path) else against
     check_device(str(device := device or best_device()))
-    check_picture(memorization)
+    picture = picture_path(memorization)
     with processes.main_process_first():  # it decodes the images, the others find them cached
         subject = load_subject(what)
-        settings = settings_within_memory(subject, settings, n or N, batch)
+        settings = settings_within_memory(subject, settings, n or N, batch, device)
         reference = reference_for(
             subject, data, root=root, split=split, held_out=held_out, size=size, features=features,
             device=device,
@@ -122,6 +122,7 @@ def evaluate(
     if against is not None:
         check_comparable(protocol, against.protocol)
     log_notes(subject, reference, protocol, likelihood, bool(memorization), batch, processes)
+    real = reference_stats(reference, processes, progress)  # what can fail in it does so at once
     if isinstance(subject, Checkpoint):
         samples = make_samples(
             subject, n, seed, settings, guide, reference, device, batch, processes, progress
@@ -129,7 +130,7 @@ def evaluate(
     else:
         samples = Samples(subject.images, subject.labels, subject.classes)
     samples = as_seen(samples, subject)
-    report = score(samples, reference, protocol, processes, progress)
+    report = score(samples, reference, real, protocol, processes, progress)
     if isinstance(subject, Checkpoint) and likelihood:
         bound = held_out_likelihood(
             subject, reference, likelihood, settings, seed, device, batch, processes, progress
@@ -137,8 +138,7 @@ def evaluate(
         report = replace(report, likelihood=bound)
     if memorization:
         flip = isinstance(subject, Checkpoint) and subject.config.flip
-        path = None if memorization is True else Path(memorization)
-        share, nearest = measure_memorization(samples.images, reference, flip, path, processes)
+        share, nearest = measure_memorization(samples.images, reference, flip, picture, processes)
         report = replace(report, memorization=share, nearest=nearest)
     return report
 
@@ -151,7 +151,8 @@ def is_network(what: object) -> bool:
     if not isinstance(what, str | Path):
         return isinstance(what, Checkpoint)
     path = Path(what)
-    if what in PRETRAINED or path.suffix.lower() == ".safetensors" or not path.exists():
+    weights = (".safetensors", *FOREIGN)
+    if what in PRETRAINED or path.suffix.lower() in weights or not path.exists():
         return True
     contents = inspect_run(path)
     return contents.is_run or contents.model is not None or (path / "model_index.json").is_file()
@@ -177,13 +178,17 @@ def load_subject(
 
 
 def settings_within_memory(
-    subject: Checkpoint | ImageDataset, settings: SampleConfig | None, n: int, batch: int
+    subject: Checkpoint | ImageDataset,
+    settings: SampleConfig | None,
+    n: int,
+    batch: int,
+    device: torch.device | str,
 ) -> SampleConfig | None:
     """Return how a network is sampled. Raise UserError where memory has no room for its images,
     before others are read at their size."""
     if isinstance(subject, Checkpoint):
         settings = settings or own_settings(subject.config.sample)
-        check_memory(subject, n, min(n, batch), settings, subject.conditional)
+        check_memory(subject, n, min(n, batch), settings, subject.conditional, device=device)
     return settings
 
 
@@ -197,6 +202,9 @@ def reference_for(
 ) -> Reference:
     """Return the real images that were asked for, or those that suit what is scored."""
     if isinstance(data, Reference):
+        given = {"root": root, "size": size or None, **options, "device": None}
+        if named := [name for name, value in given.items() if value is not None]:
+            raise UserError(f"{named[0]} is a Reference's own: give it to load_reference")
         return data
     if isinstance(subject, Checkpoint):
         config, info = subject.config, subject.data
@@ -274,12 +282,16 @@ def seen_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (3, *shape[1:]) if shape[0] == 4 else shape
 
 
-def check_picture(path: bool | str | Path | None) -> None:
-    """Raise UserError for a picture that could not be written."""
-    if isinstance(path, str | Path):
-        if Path(path).suffix.lower() != ".png":
-            raise UserError(f"--memorization {path}: end it in .png")
-        require_writable(Path(path).parent)
+def picture_path(memorization: bool | str | Path | None) -> Path | None:
+    """Return where the picture of the nearest goes, if anywhere. Raise UserError where it could not
+    be written."""
+    if not isinstance(memorization, str | Path):
+        return None
+    path = Path(memorization)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--memorization {path}: end it in .png")
+    require_writable(path.parent)
+    return path
 
 
 # ---- the work --------------------------------------------------------------------------------
@@ -288,11 +300,13 @@ def check_picture(path: bool | str | Path | None) -> None:
 def score(
     samples: Samples,
     reference: Reference,
+    real: FeatureStats,
     protocol: Protocol,
     processes: Processes = ALONE,
     progress: Progress | None = None,
 ) -> Report:
-    """Return the distance of samples, and of other real images, from the reference."""
+    """Return the distance of samples, and of other real images, from the reference, whose features
+    are `real`."""
     extractor = reference.extractor
     with feature_file() if extractor.is_inception else nullcontext() as file:
         found = extract(
@@ -305,7 +319,6 @@ def score(
             f"{n:,} samples are few for {d:,} features, so the distance is mostly an error of "
             f"estimation: compare it with the floor alone"
         )
-    real = reference_stats(reference, processes, progress)
     distance = frechet_distance(found.moments.gaussian(), real.moments.gaussian())
     accuracy = class_accuracy(samples, extractor.classes, found.logits)
     of_real, floor_n = floor(reference, n, real, processes, progress)

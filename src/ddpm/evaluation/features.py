@@ -26,7 +26,7 @@ from .metrics import Moments
 INCEPTION_HASH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # SHA-256
 INCEPTION = f"weights-inception-2015-12-05-{INCEPTION_HASH[:8]}.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
-BATCH = 250  # images that pass through a feature network at once
+BATCH, OF_INCEPTION = 250, 50  # images that pass through a feature network at once
 
 Extract = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """uint8 images (B, C, H, W) to features (B, D), and logits (B, K) where there are classes."""
@@ -224,12 +224,13 @@ def extract(
     Raise UserError where a feature is not finite.
     """
     moments, kept = Moments(), []
+    batch = OF_INCEPTION if extractor.is_inception else BATCH
 
-    def work(batch: Tensor) -> tuple[Tensor, ...]:
-        features, of_classes = extractor(batch)
+    def work(some: Tensor) -> tuple[Tensor, ...]:
+        features, of_classes = extractor(some)
         return (features,) if of_classes is None else (features, of_classes)
 
-    for features, *more in processes.map_in_order(images.split(BATCH), work):
+    for features, *more in processes.map_in_order(images.split(batch), work):
         if not features.isfinite().all():
             raise UserError(
                 f"{extractor.name} gives features that are not finite for {name} {moments.n:,} to "

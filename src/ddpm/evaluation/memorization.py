@@ -14,7 +14,8 @@ from ..utils.images import grid, zoom_for
 from .reference import Reference, subset
 from .report import NearestDistances
 
-ROWS, COLUMNS = 1000, 5000  # samples and training images that are compared at once
+AT_ONCE = 2**28  # bytes of training images that are compared at once with as many samples, or fewer
+LEVEL = 0.5  # of 0 … 255: what is nearer is a copy, whatever real images are
 QUANTILES = (0.01, 0.1, 0.5, 0.9)
 
 
@@ -70,6 +71,8 @@ def nearest(
 
     From ‖x‖² − 2 x·y + ‖y‖², in float32: pixels are centred at 0 first, so that little is lost.
     """
+    columns_at_once = min(5000, max(1, AT_ONCE // (4 * images[0].numel())))
+    rows = min(1000, columns_at_once)
 
     def search(rows: Tensor) -> tuple[Tensor, Tensor]:
         ways = [images[rows], images[rows].flip(-1)] if flip else [images[rows]]
@@ -77,8 +80,8 @@ def nearest(
         own = None if exclude is None else exclude[rows].to(device)
         best = torch.full((len(rows),), torch.inf, device=device)
         index = torch.zeros(len(rows), dtype=torch.long, device=device)
-        for first in range(0, len(training), COLUMNS):
-            y = centred(training[first : first + COLUMNS], device)
+        for first in range(0, len(training), columns_at_once):
+            y = centred(training[first : first + columns_at_once], device)
             for x in samples:
                 square = x.square().sum(1, True) - 2 * x @ y.T + y.square().sum(1)
                 if own is not None:
@@ -90,7 +93,7 @@ def nearest(
         distance = (best.clamp(min=0) / images[0].numel()).sqrt() * 127.5
         return distance.cpu(), index.cpu()
 
-    parts = processes.map_in_order(torch.arange(len(images)).split(ROWS), search)
+    parts = processes.map_in_order(torch.arange(len(images)).split(rows), search)
     distance, index = (torch.cat(part) for part in zip(*parts, strict=True))
     return Nearest(distance, index)
 
@@ -117,8 +120,10 @@ def nearest_seconds(n: int, training: Tensor, flip: bool, device: torch.device |
 
 def memorized_share(samples: Nearest, real: Nearest) -> float:
     """Return the share of samples that are nearer to a training image than all but 1 % of real
-    images: 1 % is what samples as new as real images would have."""
-    return (samples.distance < real.distance.quantile(0.01)).float().mean().item()
+    images: 1 % is what samples as new as real images would have. Copies are memorized even where
+    real images have copies among those of training too."""
+    near = real.distance.quantile(0.01).clamp(min=LEVEL)
+    return (samples.distance < near).float().mean().item()
 
 
 def compare_distances(samples: Nearest, real: Nearest) -> NearestDistances:

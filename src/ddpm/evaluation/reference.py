@@ -23,6 +23,7 @@ from ..data.sources import SETS_WITH_TEST
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write, make_folder
+from ..utils.images import over
 from .features import (
     FeatureExtractor,
     FeatureStats,
@@ -95,6 +96,8 @@ def load_reference(
     """
     if isinstance(source, np.ndarray | Tensor):
         source = ImageDataset.from_array(source)
+    if size and isinstance(source, ImageDataset):
+        raise UserError("images in memory are compared at their own size: leave out size")
     if isinstance(held_out, np.ndarray | Tensor):
         held_out = ImageDataset.from_array(held_out)
     named, hub = str(source) in SETS_WITH_TEST, str(source).startswith(HUB_PREFIX)
@@ -104,12 +107,14 @@ def load_reference(
     other_split = "test" if split == "train" else "train"
 
     def read(what: str | Path | ImageDataset, split: str) -> ImageDataset:
-        if isinstance(what, ImageDataset):  # the fingerprint is the key of the cache
-            return what if what.fingerprint else with_fingerprint(what)
-        return load_images(
-            what, size, root, split, channels=channels, background=background,
-            classes_from=classes_from,
-        )  # fmt: skip
+        if not isinstance(what, ImageDataset):
+            what = load_images(
+                what, size, root, split, channels=channels, background=background,
+                classes_from=classes_from,
+            )  # fmt: skip
+        if what.images.shape[1] == 4:  # scores are of what is seen
+            what = replace(what, images=over(what.images, background), fingerprint="")
+        return what if what.fingerprint else with_fingerprint(what)  # the key of the cache
 
     real, others = read(source, split), None
     if held_out is not None:
@@ -137,6 +142,12 @@ def load_reference(
         extractor=load_feature_extractor(features, shape, device),
     )  # fmt: skip
     check_shape(reference, shape, "the reference's")
+    known = reference.extractor.classes
+    if features is None and known and real.classes and not set(real.classes) <= set(known):
+        logger.info(
+            f"these images are compared in the features of {reference.extractor.name}, which "
+            f"learned {', '.join(known)}: name others by --features"
+        )
     if others is not None:
         check_shape(reference, tuple(others.images.shape[1:]), "the held-out")
     return reference

@@ -11,7 +11,8 @@ from ..utils.files import atomic_write, read_text
 
 MAX_BYTES = 1_000_000  # of a score's file
 # What was scored, among the entries of Protocol.sampling: two scores may differ in it.
-SUBJECT = ("network", "guide", "file", "fingerprint", "images_seen")
+SUBJECT = ("network", "weights", "guide", "file", "fingerprint", "images_seen")
+BEFORE = {"eps_scale": 1.0, "precision": "no"}  # what a score is of that does not say it
 OLD_NAMES = {"as_asked": "class_accuracy", "copies": "memorization"}  # in scores written before
 
 
@@ -166,20 +167,27 @@ def ratio(a: Report, b: Report) -> float:
     return a.distance / b.distance
 
 
+def without_effect(sampling: dict[str, Any]) -> set[str]:
+    """Return which of a sampler's settings change nothing beside the others."""
+    idle = {"eta": sampling.get("sampler") != "ddim", "variance": sampling.get("sampler") != "ddpm"}
+    idle["sigma_min"] = sampling.get("spacing") not in ("rho", "log-snr")
+    idle["guidance_above"] = idle["guidance_below"] = sampling.get("guidance") == 1
+    return {name for name, so in idle.items() if so}
+
+
 def check_comparable(a: Protocol, b: Protocol) -> None:
     """Raise UserError where the protocols differ in more than what was scored: another number of
     samples, other features, references or settings give other distances for the same network."""
     pairs = {name: (getattr(a, name), getattr(b, name)) for name in ("n", "features", "reference")}
-    pairs |= {
-        name: (value, b.sampling[name])
-        for name, value in a.sampling.items()
-        if name in b.sampling and name not in SUBJECT
-    }
-    if "network" in a.sampling and "network" in b.sampling:
+    here, there = a.sampling, b.sampling
+    if "network" in here and "network" in there:
+        here, there = BEFORE | here, BEFORE | there
         classes = "classes of samples"
-        pairs[classes] = a.sampling.get("classes", "in turn"), b.sampling.get("classes", "in turn")
-    for name, (here, there) in pairs.items():
-        if here != there:
+        pairs[classes] = here.get("classes", "in turn"), there.get("classes", "in turn")
+    ignored = {*SUBJECT, "classes", *without_effect(here)}
+    pairs |= {k: (here[k], there[k]) for k in here if k in there and k not in ignored}
+    for name, (ours, theirs) in pairs.items():
+        if ours != theirs:
             raise UserError(
-                f"these scores cannot be compared: {name} is {here} here and {there} there"
+                f"these scores cannot be compared: {name} is {ours} here and {theirs} there"
             )

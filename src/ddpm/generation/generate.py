@@ -122,7 +122,7 @@ def generate(
     )
 
     def make(index: range) -> tuple[Tensor]:
-        for state in trajectories(checkpoint, n, index, seed, y, settings, edit, weaker):
+        for state in batch_trajectory(checkpoint, n, index, seed, y, settings, edit, weaker):
             if on_state:
                 on_state(state)
         return (to_uint8(state.x).cpu(),)
@@ -178,9 +178,22 @@ def trajectories(
     `guide`, the one that the checkpoint carries.
     """
     guide = guide_of(checkpoint, settings, guide)
+    check_memory(checkpoint, n, len(index), settings, y is not None, guide)
+    return batch_trajectory(checkpoint, n, index, seed, y, settings, edit, guide)
+
+
+def batch_trajectory(
+    checkpoint: Checkpoint,
+    n: int,
+    index: range,
+    seed: int,
+    y: Tensor | None,
+    settings: SampleConfig,
+    edit: Edit | None,
+    guide: Checkpoint | None,
+) -> Iterator[State]:
     data, shape = checkpoint.data, checkpoint.data.shape
     check_edit(edit, data)
-    check_memory(checkpoint, n, len(index), settings, y is not None, guide)
     device = next(checkpoint.net.parameters()).device
     noise: Noise = ImageNoise(seed, index, shape, device)
     if edit and edit.towards is not None:
@@ -352,11 +365,13 @@ def check_memory(
     classes: bool,
     guide: Checkpoint | None = None,
     say: bool = False,
+    device: torch.device | str | None = None,
 ) -> None:
     """Raise UserError where memory has no room for n images, so many at once, whose `classes` are
-    asked for or not; `say` how much they take where it is much."""
+    asked for or not, on the `device`, by default the network's; `say` how much they take where it
+    is much."""
     twice = classes and guide is None and settings.guidance not in (0, 1)
-    device = next(checkpoint.net.parameters()).device
+    device = device or next(checkpoint.net.parameters()).device
     require_memory(
         checkpoint.config.unet, checkpoint.data.shape, at_once, device, n, 1 + twice, say
     )
