@@ -1,6 +1,7 @@
 """The cache: images are decoded once, and again where the cache or the files have changed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from ddpm import UserError, load_images
+from ddpm.data import listing
 from ddpm.data.cache import write_cache
 from ddpm.data.dataset import Source
 
@@ -120,3 +122,22 @@ def test_the_same_folder_is_decoded_once_however_it_is_named(folder, cache, monk
     assert load_images(".").source == "set"
     monkeypatch.setenv("HOME", str(folder.parent))
     assert load_images("~/set").source == "set"
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_what_could_not_be_read_once_is_read_again(folder, cache, monkeypatch, error):
+    """A disk that failed, or memory that was short: the next time it may be there."""
+    whole, real = len(load_images(folder)), listing.read_bytes
+    shutil.rmtree(cache)
+
+    def fail(path):
+        if Path(path).name == "0.png":
+            raise error
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(listing, "read_bytes", fail)
+        fewer = load_images(folder)
+        assert len(fewer) == whole - 2
+        assert "2 of 6 images skipped" in fewer.notes[-1]
+    assert len(load_images(folder)) == whole

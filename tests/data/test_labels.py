@@ -247,3 +247,39 @@ def test_captions_are_no_classes(make):
     data = load_images(make(*names, texts={"metadata.csv": "file_name,text\n" + rows}))
     assert not data.classes
     assert any("text differs from file to file" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("head", ["", "file,x,y\n"])
+def test_numbers_of_each_image_are_no_classes(make, head):
+    """Coordinates, and captions in a table without a head."""
+    names = [f"{i}.png" for i in range(24)]
+    rows = "".join(f"{name},{'3,' * bool(head)}{i}\n" for i, name in enumerate(names))
+    data = load_images(make(*names, texts={"labels.csv": head + rows}))
+    assert not data.classes
+    assert any("differs from file to file" in note for note in data.notes)
+
+
+def test_every_image_may_be_of_a_class_of_its_own(make):
+    names = [f"{i}.png" for i in range(24)]
+    rows = "".join(f"{name},person {i}\n" for i, name in enumerate(names))
+    assert len(load_images(make(*names, texts={"labels.csv": "file,label\n" + rows})).classes) == 24
+
+
+def test_a_table_in_a_split_is_of_that_split(make):
+    """The other has files of the same names."""
+    names = [f"{split}/images/{i}.png" for split in ("train", "test") for i in range(3)]
+    table = {"train/metadata.csv": "0.png,cat\n1.png,dog\n2.png,cat\n"}
+    assert counts(load_images(make(*names, texts=table))) == {"cat": 2, "dog": 1}
+
+
+def test_names_in_a_table_may_be_written_otherwise(make):
+    table = {"labels.csv": "file,label\nIMG_1.JPG,cat\nCafe\u0301.png,dog\n"}
+    assert counts(load_images(make("img_1.jpg", "Caf\u00e9.png", texts=table))) == {
+        "cat": 1,
+        "dog": 1,
+    }
+
+
+def test_splits_of_other_names_are_asked_about(make):
+    names = [f"{split}/{kind}/1.png" for split in ("seg_train", "seg_test") for kind in ("a", "b")]
+    assert any("are they splits?" in note for note in load_images(make(*names)).notes)

@@ -109,6 +109,20 @@ def test_twelve_bits_in_sixteen_are_told(tmp_path):
     assert any("values of pixels: 17 of 256 levels" in line for line in lines)
 
 
+def test_fourteen_bits_in_sixteen_are_told(tmp_path):
+    rough = np.linspace(0, 16383, 100).reshape(10, 10).astype(np.uint16)
+    assert "from 0 to 64" in about(load_images(folder(tmp_path / "a", [rough] * 3, "png")))
+
+
+def test_a_tiff_whose_zero_is_white(tmp_path):
+    dark = (RAMP * 65535).round().astype(np.uint16)
+    (tmp_path / "a").mkdir()
+    Image.fromarray(dark).save(tmp_path / "a" / "0.tiff", tiffinfo={262: 0})
+    Image.fromarray(dark).save(tmp_path / "a" / "1.tiff")
+    turned, same = load_images(tmp_path / "a").images.int()
+    assert (turned + same - 255).abs().max() <= 1
+
+
 def test_images_that_become_one_colour_are_told(tmp_path):
     white = np.full((8, 8, 4), 255, np.uint8)
     white[2:5] = (255, 255, 255, 0)

@@ -83,7 +83,7 @@ def test_what_changes_nothing_is_not_compared():
     here = {**other, "eta": 0.6, "sigma_min": 0.1, "guidance_above": 0.2, "weights": "ema"}
     there = {**other, "eta": 0.7, "sigma_min": 0.0, "guidance_above": 0.0, "weights": "as given"}
     assert ratio(changed(sampling=here), changed(sampling=there)) == 1
-    with pytest.raises(UserError, match="eta is 0.6 here and 0.7 there"):
+    with pytest.raises(UserError, match=r"eta is 0\.6 here and 0\.7 there"):
         ratio(*(changed(sampling={**how, "sampler": "ddim"}) for how in (here, there)))
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ddpm import generate, load
+from ddpm import UserError, generate, load
 from ddpm.checkpoint.checkpoint import VERSION
 from ddpm.cli.evaluate import EvaluateOptions
 from ddpm.cli.hints import options_of
@@ -81,6 +81,18 @@ def test_nothing_is_overwritten_unasked(digits, tmp_path, capsys):
     assert path.read_text() == "mine"
     assert run(digits, "--n", 1, "--out", path, "--overwrite") == 0
     assert Image.open(path).size == (56, 56)
+
+
+def test_images_of_others_are_not_replaced(digits, tmp_path, capsys):
+    theirs = tmp_path / "a" / "cat" / "00001.png"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"a photo")
+    assert run(digits, "--n", 2, "--out", tmp_path / "a", "--overwrite") == 1
+    assert "00001.png is not one of ours" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is not one of ours"):
+        generate(digits, 2).save(tmp_path / "a")
+    assert run(digits, "--n", 1, "--out", tmp_path / "a", "--overwrite") == 0
+    assert theirs.read_bytes() == b"a photo"
 
 
 def test_without_a_name_each_call_takes_a_new_one(digits, tmp_path, monkeypatch):
@@ -216,6 +228,9 @@ def test_a_shorter_series_leaves_none_of_the_longer(digits, tmp_path):
         (["--guidance", "nan"], "guidance should be"),
         (["--sampler", "ddpm", "--eta", "0.5"], "--eta is for --sampler ddim"),
         (["--seed", "-1"], "seed should be greater"),
+        (["--towards", "7", "--guidance", "3"], "none is asked for: add --label"),
+        (["--guidance", "1", "--guidance-above", "0.5"], "--guidance-above has no effect"),
+        (["--towards", "7", "--n", "400", "--out", "a.webp"], "and webp has 16,383 at most"),
     ],
 )
 def test_bad_options_are_a_sentence(words, message, digits, tmp_path, monkeypatch, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import ImageDataset, load, load_images
+from ddpm import ImageDataset, UserError, load, load_images, train
 from ddpm.checkpoint.checkpoint import build_diffusion, build_net
 from ddpm.cli.main import main
 from ddpm.cli.train import default_out, read_train_options
@@ -104,7 +104,7 @@ def test_own_images_are_trained_with_the_preset_of_their_size(own, capsys):
     assert "is in use" in capsys.readouterr().err
 
 
-def test_a_choice_is_made_for_own_images_alone(own):
+def test_a_choice_is_made_for_own_images_alone(own, caplog):
     chosen = read_train_options(["--data", "photos", "--size", "30", "--no-flip"])
     assert (chosen.preset, chosen.config.minutes, chosen.config.size) == ("small-32", 150, (30,))
     assert str(default_out(chosen)) == "runs/small-32"
@@ -116,8 +116,31 @@ def test_a_choice_is_made_for_own_images_alone(own):
     assert begun.config.unet == replace(load("mnist").config.unet, dropout=0.1)
     assert (begun.preset, begun.config.train.batch) == ("small-64", 16)
     assert begun.config.train.lr == load("mnist").config.train.lr
-    own_network = read_train_options([*data, "--unet.channels", "16"]).config.unet
+    with caplog.at_level("INFO"):
+        own_network = read_train_options([*data, "--unet.channels", "16"]).config.unet
     assert (own_network.channels, own_network.mults) == (16, preset("first-run").unet.mults)
+    assert "all else is as in first-run" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--sample.sampler", "dpm++", "--sample.eta", "0.5"],
+         "--sample.eta is for --sample.sampler ddim, and this is dpm++"),
+        (["--sample.spacing", "even", "--sample.sigma-min", "0.2"], "--sample.sigma-min is for"),
+        (["--diffusion.learned-variance", "--sample.sampler", "ddpm", "--sample.variance", "beta"],
+         "this network learns its own"),
+    ],
+)  # fmt: skip
+def test_settings_that_change_nothing_are_refused(words, says):
+    with pytest.raises(UserError, match=says):
+        read_train_options(words)
+
+
+def test_classes_that_a_preset_leaves_out_are_told(own, tiny, caplog):
+    with caplog.at_level("INFO"):
+        train(replace(tiny, data="photos", size=(16,), labels=False, steps=1), own / "run")
+    assert "the 3 classes of these images are not learned: --labels learns them" in caplog.text
 
 
 def test_a_run_that_was_stopped_before_it_had_settings_is_given_the_same(own):
@@ -141,3 +164,5 @@ def test_the_doctor_speaks_of_the_same_choice(own, capsys):
     out = capsys.readouterr().out
     assert "was chosen" not in out
     assert "its budget: 15 minutes" in out
+    assert main(["doctor", "photos", "--device", "cpu", "--preset", "celeba64-cpu"]) == 0
+    assert "of 64x64 in" in capsys.readouterr().out  # and not 80x80, as they are

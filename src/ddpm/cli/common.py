@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import partial
@@ -248,23 +248,41 @@ def sampling_settings(
     given = {field.name: getattr(options, field.name) for field in fields(SampleConfig)}
     own = header.config.sample
     settings = with_options(own if options.steps else own_settings(own), **given)
-    for name, sampler in (("eta", "ddim"), ("variance", "ddpm")):
-        if given[name] is not None and settings.sampler != sampler:
-            raise UserError(f"--{name} is for --sampler {sampler}, and this is {settings.sampler}")
-    if options.sigma_min and settings.spacing not in ("rho", "log-snr"):
-        raise UserError(
-            f"--sigma-min is for --spacing rho and log-snr, and this is {settings.spacing}"
-        )
-    if options.variance and header.config.diffusion.learned_variance:
-        raise UserError("--variance has no effect: this network has learned its own")
-    if options.guidance is not None and not (header.data.classes or options.guide or header.guide):
+    typed = {name for name, value in given.items() if value is not None}
+    refuse_idle(settings, typed, header.config.diffusion.learned_variance)
+    guidable = bool(header.data.classes or options.guide or header.guide)
+    if options.guidance is not None and not guidable:
         raise UserError(
             "--guidance needs classes, and this network was trained without: give a --guide too"
         )
+    if (bounds := typed & {"guidance_above", "guidance_below"}) and (
+        settings.guidance == 1 or not guidable
+    ):
+        name = min(bounds).replace("_", "-")
+        raise UserError(f"--{name} has no effect: there is no guidance to be kept to some times")
     check_steps(settings, header.config.diffusion.T)
     check_guidance(settings, guide=bool(options.guide or header.guide))
     class_indices(labels, header.data.classes)
     return settings
+
+
+def refuse_idle(
+    settings: SampleConfig, typed: Collection[str], learned_variance: bool, before: str = "--"
+) -> None:
+    """Raise UserError for a setting, of those that were typed, that changes nothing beside the
+    others. `before`: what a setting's option begins with."""
+    for name, sampler in (("eta", "ddim"), ("variance", "ddpm")):
+        if name in typed and settings.sampler != sampler:
+            raise UserError(
+                f"{before}{name} is for {before}sampler {sampler}, and this is {settings.sampler}"
+            )
+    if "sigma_min" in typed and settings.sigma_min and settings.spacing not in ("rho", "log-snr"):
+        raise UserError(
+            f"{before}sigma-min is for {before}spacing rho and log-snr, and this is "
+            f"{settings.spacing}"
+        )
+    if "variance" in typed and learned_variance:
+        raise UserError(f"{before}variance has no effect: this network learns its own")
 
 
 def note_of_average(checkpoint: "Checkpoint") -> None:

@@ -34,8 +34,8 @@ class DoctorOptions:
     """As in training: what transparent images are laid on."""
     classes_from: Annotated[ClassesFrom, option()] = "auto"
     """As in training: what names the classes of image files."""
-    flip: bool = False
-    """As in training: mirror half of the images."""
+    flip: bool | None = None
+    """As in training: mirror half of the images, or not; by default as the preset does."""
     sheet: Annotated[str | None, option("PATH")] = None
     """A .png for the images that lose most by cropping."""
     device: Device = None
@@ -54,16 +54,20 @@ def doctor(options: DoctorOptions) -> int:
         if sheet.suffix.lower() != ".png":
             raise UserError(f"--sheet {sheet}: end it in .png")
         check_file(sheet)
-    asked = ("data", "size", "root", "channels", "background", "classes_from")
-    data = read_images(replace(Config(), **{name: getattr(options, name) for name in asked}))
-    name, why = options.preset or FIRST, ""
-    if options.preset or options.data == preset(FIRST).data:
-        config = preset(name)
-    else:
-        name, config, why = choose(data, device_for(options.device))
-    config = replace(config, flip=config.flip and bool(why) or options.flip)
+    chosen = preset(options.preset) if options.preset else Config()
+    asked = ("data", "root", "channels", "background", "classes_from")
+    config = replace(chosen, **{name: getattr(options, name) for name in asked})
+    data, why = read_images(replace(config, size=options.size or chosen.size)), ""
+    if not options.preset and options.data == preset(FIRST).data:
+        config = preset(FIRST)
+    elif not options.preset:
+        _, config, why = choose(data, device_for(options.device))
+    flip = config.flip if options.flip is None else options.flip
+    config = replace(config, flip=flip)
     data = data if config.labels else data.without_labels()
-    for line in inspect_images(data, options.data, config.flip, sheet, options.classes_from):
+    for line in inspect_images(
+        data, options.data, flip, sheet, options.classes_from, options.background
+    ):
         say(line)
     if why:
         say(why)

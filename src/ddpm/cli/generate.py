@@ -74,25 +74,30 @@ def generate(options: GenerateOptions) -> int:
     if options.label and settings.guidance == 0 and not options.guide:
         raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
     check_edit_options(options)
-    out = check_out(options.out, options.overwrite)
+    out = check_out(options.out, options.overwrite, options.n)
 
     from ..checkpoint.checkpoint import load
     from ..core.sampling import State
     from ..generation.generate import generate as generate_images
     from ..generation.generate import times_of
-    from ..generation.output import AnimationRecorder, write
+    from ..generation.output import AnimationRecorder, check_grid, write
     from ..utils.distributed import join_processes
 
     device = device_for(options.device)
     checkpoint = load(options.checkpoint)
     processes = join_processes(device)
     edit = read_edit(options, checkpoint.data, checkpoint.config.background)
+    guide = options.guide or checkpoint.guide
+    if edit and not options.label and not guide and options.guidance not in (None, 0, 1):
+        raise UserError("--guidance is towards a class, and none is asked for: add --label")
     steps = len(times_of(settings, checkpoint.diffusion, edit)) - 1
     animation = AnimationRecorder(steps) if out.suffix.lower() in ANIMATIONS else None
     if animation and processes.world_size > 1:
         raise UserError(
             f"an animation is made by one process, and these are {processes.world_size}"
         )
+    columns = options.n if edit and edit.towards is not None else None
+    check_grid(out, options.n, checkpoint.data.shape, columns)
     with steps_bar(options.n, options.batch, steps, processes) as bar:
 
         def on_state(state: State) -> None:
@@ -158,8 +163,8 @@ def read_edit(options: GenerateOptions, data: DataInfo, background: str = "white
     return edit
 
 
-def check_out(name: str | None, overwrite: bool) -> Path:
-    """Return where the images go: a free file's path, or a folder that is there.
+def check_out(name: str | None, overwrite: bool, n: int) -> Path:
+    """Return where n images go: a free file's path, or a folder that is there.
 
     Raises UserError, before the images are made, for what could not be written after.
     """
@@ -169,6 +174,10 @@ def check_out(name: str | None, overwrite: bool) -> Path:
             raise UserError(f"{path} is a folder: give another --out")
         if is_occupied(path) and not overwrite:
             raise UserError(f"{path} is there already: give another --out, or add --overwrite")
+        if path.is_dir():
+            from ..generation.output import check_folder
+
+            check_folder(path, n)
         require_writable(path)
         return path
     if path.suffix.lower() not in ENDINGS:

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from ..config import Config, option, preset, presets, read_toml
 from ..data.names import require_data
 from ..utils.errors import UserError, counted
 from ..utils.files import free_name
-from .common import Device, device_for, parse, say
+from .common import Device, device_for, parse, refuse_idle, say
 
 FIRST = "first-run"
 OPTIMIZER = ("optimizer", "lr", "momentum", "betas", "weight_decay")
@@ -134,20 +134,25 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
             train=weights.train,
         )  # fmt: skip
         options = replace(over(base), preset=chosen)
-    elif not name and not resumed and suits_data(options.config, base):
-        chosen, base = settings_for(options)
-        options = replace(over(base), preset=chosen)
+    elif not name and not resumed and options.config.data != base.data:
+        if describes_network(options.config, base):
+            log.info(f"as you describe the network, all else is as in {FIRST}, or in a preset that "
+                     f"you name")  # fmt: skip
+        else:
+            chosen, base = settings_for(options)
+            options = replace(over(base), preset=chosen)
     config = options.config
+    own, asked = asdict(base.sample), asdict(config.sample)
+    typed = {name for name in own if asked[name] != own[name]}
+    refuse_idle(config.sample, typed, config.diffusion.learned_variance, "--sample.")
     if config.steps is config.images is config.minutes is None:
         config = replace(config, steps=base.steps, images=base.images, minutes=base.minutes)
     return replace(options, config=config)
 
 
-def suits_data(config: Config, first: Config) -> bool:
-    """Return whether settings are to be chosen for the images: others than first-run's, for which
-    nobody has begun to describe a network."""
-    own = replace(config.unet, dropout=first.unet.dropout) != first.unet
-    return config.data != first.data and not own
+def describes_network(config: Config, first: Config) -> bool:
+    """Return whether somebody has begun to describe a network of their own."""
+    return replace(config.unet, dropout=first.unet.dropout) != first.unet
 
 
 def settings_for(options: TrainOptions) -> tuple[str, Config]:

@@ -66,6 +66,9 @@ def write_cache(
         dataset = ImageDataset(
             images, labels, decoded.classes, name, digest, decoded.notes, decoded.scale
         )
+        if decoded.passing:
+            path.unlink(missing_ok=True)
+            return dataset
         with atomic_write(path) as partial:
             save_file(
                 {} if labels is None else {"labels": labels}, partial,

@@ -15,7 +15,7 @@ from .dataset import Decoded, Request, Source
 from .decode import MODES, ImageHeader, cropped_share, decode_to_fit, read_header
 from .labels import label_images
 from .limits import DEFAULT_SIDE, MAX_CHUNK, MAX_DEFAULT_SIDE, MAX_THREADS
-from .listing import CHUNK, ImageFiles, holds_files, in_order, list_files, named
+from .listing import CHUNK, ImageFiles, Passing, holds_files, in_order, list_files, named
 from .values import choose_scale, scale_notes
 
 MAX_LOST = 0.4  # of an image when it is cropped; more is told
@@ -81,7 +81,7 @@ def decode_files(
         decode = partial(
             decode_to_fit, mode=MODES[channels], size=size, background=background, scale=scale
         )
-        good, bad = decode_each(files, decode, size, out, pool)
+        good, bad, passing = decode_each(files, decode, size, out, pool)
     if several:
         notes.append(
             f"{counted(len(several), 'file')} of several frames or pages, of which the first is "
@@ -92,7 +92,8 @@ def decode_files(
     if not good:
         raise UserError(f"there are no usable images in {files.where}: {notes[-1]}")
     labels, classes, more = label_images(good, files.labels, files.order)
-    return Decoded((len(good), channels, *size), labels, classes, (*notes, *more), scale)
+    shape = (len(good), channels, *size)
+    return Decoded(shape, labels, classes, (*notes, *more), scale, passing)
 
 
 def shared_size(
@@ -132,10 +133,10 @@ def decode_each(
     size: tuple[int, int],
     out: BinaryIO,
     pool: ThreadPoolExecutor,
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[str], list[str], bool]:
     """Write the pixels of each image; return the names of those written, and of those skipped
-    with the reasons."""
-    good, bad = [], []
+    with the reasons, and whether one of these may be read another time."""
+    good, bad, passing = [], [], False
     step = max(1, min(CHUNK, MAX_CHUNK // (4 * size[0] * size[1])))
 
     def decode_one(name: str) -> np.ndarray | str:
@@ -148,7 +149,8 @@ def decode_each(
             progress.update()
             if isinstance(image, str):
                 bad.append(f"{name} ({image})")
+                passing |= isinstance(image, Passing)
             else:
                 out.write(np.moveaxis(image.reshape(*size, -1), -1, 0).tobytes())
                 good.append(name)
-    return good, bad
+    return good, bad, passing

@@ -44,6 +44,7 @@ def inspect_images(
     flip: bool = False,
     sheet: Path | None = None,
     classes_from: ClassesFrom = "auto",
+    background: str = "white",
 ) -> list[str]:
     """Return lines on the images that were read from `path`: on their files, where it is a folder
     or a zip, on what will be learned, and on what was noted while they were read.
@@ -60,7 +61,8 @@ def inspect_images(
         lines += [*describe_files(reports, (info.height, info.width)), *files.others]
         if sheet:
             with atomic_write(sheet) as beside:
-                contact_sheet(files, reports, (info.height, info.width)).save(beside, "png")
+                size = (info.height, info.width)
+                contact_sheet(files, reports, size, background).save(beside, "png")
             lines.append(f"what is cropped most: {sheet}")
     elif sheet:
         raise UserError(f"a contact sheet is of files in a folder or a zip, and {path} is neither")
@@ -123,8 +125,8 @@ def balance_notes(data: ImageDataset, flip: bool) -> list[str]:
 def value_notes(data: ImageDataset, flip: bool) -> list[str]:
     """Return notes where the pixels have few values, and where images are of one colour."""
     lines, (low, high, used) = [], byte_levels(data.images)
-    if used <= FEW_LEVELS or high - low < NARROW:
-        dark = " 12 bits stored in 16, for one, come out nearly black" if high < NARROW else ""
+    if used <= FEW_LEVELS or high - low <= NARROW:
+        dark = " 12 or 14 bits stored in 16, for one, come out dark" if high <= NARROW else ""
         lines.append(
             f"the pixels have {used} of 256 levels, from {low} to {high}: is this so in the "
             f"files?{dark}"
@@ -303,7 +305,7 @@ def first_names(names: list[str]) -> str:
 
 
 def contact_sheet(
-    files: ImageFiles, reports: list[FileReport], size: tuple[int, int]
+    files: ImageFiles, reports: list[FileReport], size: tuple[int, int], background: str = "white"
 ) -> Image.Image:
     """Return a picture of the images that lose most by cropping: each with the frame that is kept,
     above what is learned of it."""
@@ -314,9 +316,10 @@ def contact_sheet(
     sheet = Image.new("RGB", sheet_size, "white")
     for i, report in enumerate(worst):
         enough = (max(2 * THUMBNAIL, size[0]), max(2 * THUMBNAIL, size[1]))
-        image = decode(files.read(report.name), enough).convert("RGB")
+        image = decode(files.read(report.name), enough, background).convert("RGB")
         learned = Image.fromarray(fit(image, size))
-        learned = learned.resize((THUMBNAIL, THUMBNAIL * size[0] // size[1]))
+        scale = THUMBNAIL / max(size)
+        learned = learned.resize((max(1, round(scale * size[1])), max(1, round(scale * size[0]))))
         w, h = image.size
         kept_w, kept_h = min(w, h * size[1] / size[0]), min(h, w * size[0] / size[1])
         left, top = (w - kept_w) / 2, (h - kept_h) / 2

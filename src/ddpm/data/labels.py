@@ -5,9 +5,10 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, count, pairwise
+from itertools import chain, count, pairwise, product
 from os.path import commonprefix, splitext
 from typing import Any, TypeAlias
+from unicodedata import normalize
 
 import numpy as np
 
@@ -22,6 +23,7 @@ Labels: TypeAlias = Mapping[str, str | None]
 TABLES = ("dataset.json", "labels.csv", "metadata.csv")  # beside the images or above them
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "image_id", "path", "name", "id")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "y", "breed")
+SURE_COLUMNS = ("label", "labels", "class", "class_name", "category", "breed")
 MAX_NAME = 200  # characters of a class
 FEW_CAPTIONS = 20  # rows, of which each may well be of another class
 MAX_LINE = 10_000  # characters of a table's row
@@ -297,7 +299,6 @@ def read_csv(data: bytes) -> dict[str, str | None]:
     headless = len(head) == 2 and file is label is None
     if headless:
         file = int(ending(head[1]) in SUFFIXES and ending(head[0]) not in SUFFIXES)
-    guessed = len(head) == 2 and label is None and not headless
     if len(head) == 2:
         file = 1 - label if file is None and label is not None else file
         label = 1 - file if label is None and file is not None else label
@@ -310,9 +311,11 @@ def read_csv(data: bytes) -> dict[str, str | None]:
             known = class_name(re.sub(r"^(-?\d+)\.0+$", r"\1", text))  # so pandas writes integers
             if found.setdefault(name, known) != known:
                 raise ValueError(f"{name} has several classes in it")
-    if guessed and len(found) > FEW_CAPTIONS and len(set(found.values())) > 0.9 * len(found):
+    sure = not headless and head[label].lower() in SURE_COLUMNS
+    if not sure and len(found) > FEW_CAPTIONS and len(set(found.values())) > 0.9 * len(found):
+        which = f"its column {label + 1}" if headless else head[label]
         raise ValueError(
-            f"{head[label]} differs from file to file: call the column label if it is of classes"
+            f"{which} differs from file to file: call the column label if it is of classes"
         )
     return found
 
@@ -335,18 +338,27 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (  # of a file's path in a table
 )
 
 
+def folded(name: str) -> str:
+    return normalize("NFC", name).casefold()
+
+
+FORMS: tuple[Callable[[str], str], ...] = (str, folded)
+
+
 def match_names(rows: Labels, images: Sequence[str], base: str) -> dict[str, str | None]:
     """Return the labels in a table's rows by the names of images: their paths from the table's
-    folder, `base`, or the last part of these, each with its ending or without, whichever fits most.
-    What could be several images is none."""
+    folder, `base`, or the last part of these, each with its ending or without, and all of that
+    again whatever the case and the form of letters, whichever fits most. What could be several
+    images is none."""
     plain_rows = {key.replace("\\", "/").removeprefix("./"): label for key, label in rows.items()}
+    below = [image for image in images if image.startswith(base)]
     best: dict[str, str | None] = {}
-    for spelling in SPELLINGS:
+    for form, spelling in product(FORMS, SPELLINGS):
         index: dict[str, str | None] = {}
-        for image in images:
-            key = spelling(image.removeprefix(base))
+        for image in below:
+            key = form(spelling(image.removeprefix(base)))
             index[key] = None if key in index else image
-        pairs = ((index.get(key), label) for key, label in plain_rows.items())
+        pairs = ((index.get(form(key)), label) for key, label in plain_rows.items())
         best = max(best, {image: label for image, label in pairs if image is not None}, key=len)
         if len(best) == len(plain_rows):
             break

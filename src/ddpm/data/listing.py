@@ -32,6 +32,10 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
+class Passing(str):
+    """Why a file could not be read where it may be the next time: no memory, a disk that fails."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """The files below a folder or in a zip.
@@ -88,9 +92,11 @@ class ImageFiles:
             with READING.reserve(min(self.size(name), READING.total)):
                 return use(self.read(name))
         except MemoryError:
-            return "takes more memory than there is"
+            return Passing("takes more memory than there is")
         except UnidentifiedImageError:
             return "not an image"
+        except OSError as error:  # decoders raise it too, without a number
+            return first_line(error) if error.errno is None else Passing(first_line(error))
         except Exception as error:  # a damaged file makes decoders raise nearly anything
             return first_line(error)
 

@@ -27,7 +27,7 @@ SOURCES: tuple[Callable[[Request], Source | None], ...] = (
 
 log = logging.getLogger(__name__)
 
-DECODER = 9  # raised when decoding changes, so that images cached by older code are not used
+DECODER = 10  # raised when decoding changes, so that images cached by older code are not used
 
 
 def load_images(

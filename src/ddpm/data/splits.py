@@ -36,7 +36,7 @@ def choose_split(
     }
     chosen = {parent: children for parent, children in chosen.items() if children}
     if not chosen:
-        return names, ()
+        return names, like_splits(folders)
     outside = {folder: left_out(folder, chosen) for folder in folders}
     learned = sorted({child for children in chosen.values() for child in children})
     lost: Counter[str] = Counter()
@@ -50,6 +50,17 @@ def choose_split(
         f"({counted(len(kept), 'image')}), and others are not: {others}"
     )
     return kept, (plain(note),)
+
+
+def like_splits(folders: Iterable[str]) -> tuple[str, ...]:
+    """Return a note on folders side by side that are taken for classes, and whose names have the
+    words of splits in them."""
+    for children in children_of(folders).values():
+        words = [{*re.split(r"[^a-z]+", child.lower())} for child in children]
+        if any("train" in of for of in words) and any({"test", "val", "dev"} & of for of in words):
+            found = ", ".join(sorted(children)[:5])
+            return (plain(f"{found} are learned together: are they splits? Name one by --data"),)
+    return ()
 
 
 def children_of(folders: Iterable[str]) -> Mapping[str, set[str]]:

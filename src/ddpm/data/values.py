@@ -13,6 +13,7 @@ from PIL import Image
 from ..utils.errors import counted
 
 WHITES = {1: (0, 1.5), 255: (32, 280), 65535: (8192, 72000)}  # white: where the brightest may lie
+PHOTOMETRIC = 262  # the tag of a TIFF that says whether its least number is white
 CHUNK = 2**22  # numbers that are brought to bytes at once
 
 
@@ -60,7 +61,12 @@ def extremes(ranges: Sequence[NumberRange]) -> tuple[np.ndarray, np.ndarray]:
 
 def format_scale(image: Image.Image) -> Scale | None:
     """Return the scale that the format of an open image fixes, in whose mode are more than 8 bits;
-    None where it fixes none."""
+    None where it fixes none. Raises ValueError for floats of which the least is white."""
+    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+    if white_is_zero and image.mode == "F":
+        raise ValueError("its numbers say how dark a pixel is, in no known scale")
+    if white_is_zero and is_deep(image):  # Pillow turns those of 8 bits alone
+        return Scale(65535, 0)
     deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     return Scale(0, 65535) if deep else None
 

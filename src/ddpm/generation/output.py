@@ -25,6 +25,7 @@ SIGNATURE = ("Software", "ddpm")  # in each PNG
 MANIFEST, MAX_MANIFEST = "manifest.json", 100_000_000  # bytes
 OURS = re.compile(r"(\w[^/\\]*/)?\d{5,}\.png")  # names of images in a folder's manifest
 JPEG = {"quality": 95, "subsampling": 0}
+LARGEST = {".webp": 16_383, ".gif": 65_535, ".jpg": 65_500, ".jpeg": 65_500}  # pixels a side
 MAX_SHOWN = 64  # images of a picture in a notebook
 
 logger = logging.getLogger(__name__)
@@ -178,6 +179,7 @@ def png_text(samples: Samples, i: int | None = None) -> PngInfo:
 def write_folder(folder: Path, samples: Samples) -> None:
     """Write 00000.png and so on, in a folder for each class, and a manifest; delete those that the
     manifest of an earlier series names."""
+    check_folder(folder, len(samples))
     before, names, files = listed(folder), folder_names(samples.classes), []
     for i, image in enumerate(samples.images):
         of_class = "" if samples.labels is None else names[int(samples.labels[i])]
@@ -193,6 +195,27 @@ def write_folder(folder: Path, samples: Samples) -> None:
                 left.parent.rmdir()
     with atomic_write(folder / MANIFEST) as beside:
         beside.write_text(json.dumps({**samples.made, "images": files}, indent=1) + "\n")
+
+
+def check_grid(path: Path, n: int, shape: tuple[int, ...], columns: int | None = None) -> None:
+    """Raise UserError where a grid of n images (C, H, W) is larger than the format can be."""
+    if (most := LARGEST.get(path.suffix.lower())) is None:
+        return
+    zoom, columns = zoom_for(torch.empty(shape)), columns or columns_for(n)
+    side = max(columns * (zoom * shape[2] + 2), -(-n // columns) * (zoom * shape[1] + 2))
+    if side > most:
+        raise UserError(
+            f"{path} would be {side:,} pixels wide or high, and {path.suffix[1:]} has {most:,} at "
+            f"most: ask for fewer images, or for a folder"
+        )
+
+
+def check_folder(folder: Path, n: int) -> None:
+    """Raise UserError where n images would replace one of another program's in a folder."""
+    for path in (*folder.glob("[0-9]*.png"), *folder.glob("*/[0-9]*.png")):
+        named = OURS.fullmatch(path.relative_to(folder).as_posix())
+        if named and int(path.stem) < n and not is_signed(path):
+            raise UserError(f"{path} is not one of ours: give another --out, a folder of its own")
 
 
 def folder_names(classes: tuple[str, ...]) -> list[str]:

@@ -30,7 +30,7 @@ from ..data.load import load_images
 from ..generation.settings import check_guidance
 from ..utils.device import best_device, check_device, has_bfloat16, place
 from ..utils.distributed import PATIENCE, Processes
-from ..utils.errors import UserError
+from ..utils.errors import UserError, counted
 from ..utils.random import INIT, STEP, derive_seed
 from .augment import told_to
 from .clock import Clock, catch_signals
@@ -284,7 +284,11 @@ def load_data(
     else:
         data = images if isinstance(images, ImageDataset) else ImageDataset.from_array(images)
         config = replace(config, data=data.source, size=())
-    data = data if config.labels else data.without_labels()
+    if not config.labels:
+        if data.classes and processes.is_main:
+            n = counted(len(data.classes), "class", "classes")
+            logger.info(f"the {n} of these images are not learned: --labels learns them")
+        data = data.without_labels()
     if new:
         check_dropping(config, data)
     if processes.is_main:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -119,8 +120,9 @@ def is_occupied(path: Path) -> bool:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a name beside `path` for what this process writes before it is whole."""
-    return path.with_name(f".part-{os.getpid()}-{path.name}")
+    """Return a new name beside `path` for what is written before it is whole: processes of several
+    machines, whose numbers may be the same, can write there."""
+    return path.with_name(f".part-{os.getpid()}{secrets.token_hex(3)}-{path.name}")
 
 
 def is_temporary(path: Path) -> bool:
