@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from ..checkpoint.run_dir import find_checkpoint
 from ..config import option
@@ -25,6 +25,8 @@ class DemoOptions:
     """Who can reach it: 127.0.0.1 is this machine alone, 0.0.0.0 everyone on the network."""
     port: Annotated[int, Field(ge=1, le=65535), option("N", "-p")] = 7860
     """Where it listens."""
+    name: Annotated[UseAppendAction[tuple[str, ...]], option("NAME")] = ()
+    """A name that a proxy before it has for it, such as demo.example.org; may be repeated."""
     password: Annotated[str | None, option("TEXT")] = None
     """Ask visitors for it; the user is ddpm."""
     runs: Annotated[str, option("FOLDER")] = "runs"
@@ -53,7 +55,7 @@ def demo(options: DemoOptions) -> int:
     if options.device:
         check_device(options.device)
     serve(
-        list(options.checkpoints), host=options.host, port=options.port,
+        list(options.checkpoints), host=options.host, port=options.port, names=options.name,
         password=options.password, runs=options.runs, device=options.device,
     )  # fmt: skip
     return 0

@@ -13,13 +13,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from weakref import WeakValueDictionary
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..utils.errors import plain
+from ..utils.errors import UserError, plain
 from .queue import FairQueue, address_of
 from .uploads import MAX_BYTES
 
@@ -139,11 +140,19 @@ class RequestFilter:
         path: str = scope["path"]
         if scope["method"] in ("GET", "HEAD") and (not self.gated or has_logged_in(scope)):
             if path == "/":
-                return HTMLResponse(self.page(), headers=HEADERS)
+                return self.front
             if path.startswith(FILES):
                 scope["path"] = path.removeprefix(FILES.rstrip("/"))
                 return with_headers(self.files)
         return self.app
+
+    async def front(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the page, for which networks may have to be read."""
+        try:
+            answer: ASGIApp = HTMLResponse(await run_in_threadpool(self.page), headers=HEADERS)
+        except UserError as error:
+            answer = told(503, str(error))
+        await answer(scope, receive, send)
 
     async def guess(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one who gives a password: of an address one after the other, and the later the
@@ -215,9 +224,9 @@ def header(scope: Scope, name: bytes) -> str:
     return next((v.decode("latin-1") for k, v in scope["headers"] if k == name), "")
 
 
-def own_hosts(host: str) -> set[str]:
-    """Return the names of this machine, and that at which the page listens."""
-    names = {host, "localhost", socket.gethostname(), socket.getfqdn()}
+def own_hosts(host: str, names: Iterable[str] = ()) -> set[str]:
+    """Return the names of this machine, that at which the page listens, and those it was given."""
+    names = {host, *names, "localhost", socket.gethostname(), socket.getfqdn()}
     return {name.lower() for name in names | {f"{socket.gethostname()}.local"}}
 
 

@@ -51,6 +51,7 @@ class ModelStore:
         self._load = lru_cache(maxsize=MAX_LOADED)(self._read)
         self._make_example = lru_cache(maxsize=MAX_LOADED * NUM_EXAMPLES)(self._read_example)
         self._training_images = lru_cache(maxsize=MAX_LOADED)(self._read_training_images)
+        self._describe = lru_cache(maxsize=None)(self._read_description)
         self._examples_lock = Lock()
         for name in self.names:
             self._load(name, modified(name))
@@ -93,7 +94,10 @@ class ModelStore:
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return what the page needs to know of a network."""
-        checkpoint = self[name]
+        return self._describe(name, self._version(name))
+
+    def _read_description(self, name: str, version: float) -> dict[str, Any]:
+        checkpoint = self._load(name, version)
         data = checkpoint.data
         title, about = BUNDLED.get(name, (Path(name).name, f"a network of {data.source}"))
         return {

@@ -48,6 +48,10 @@ def film(frames: Sequence[Image.Image], kind: str) -> str:
     if w * h * len(frames) > MAX_FILM_PIXELS:
         raise UserError("this film is too large: ask for fewer images or steps")
     file = io.BytesIO()
-    large = [frame.convert("RGB").resize((w, h), Image.Resampling.NEAREST) for frame in frames]
+    modes = ["RGBA" if frame.mode == "RGBA" else "RGB" for frame in frames]
+    large = [
+        frame.convert(mode).resize((w, h), Image.Resampling.NEAREST)
+        for frame, mode in zip(frames, modes, strict=True)
+    ]
     save_animation(large, file, kind)
     return data_uri(file.getvalue(), f"image/{kind}")

@@ -77,8 +77,8 @@ def list_runs(folder: Path) -> list[dict[str, str]]:
 
 
 def describe_run(folder: Path, name: str, seen: str = "") -> dict[str, Any]:
-    """Return the curves and the samples of the run of that name: or only its `version`, where that
-    is the one that the page has `seen`.
+    """Return the curves and the samples of the run of that name, without the samples where the page
+    has them: or only its `version`, where that is the one that the page has `seen`.
 
     Raises UserError where there is none of that name.
     """
@@ -88,18 +88,21 @@ def describe_run(folder: Path, name: str, seen: str = "") -> dict[str, Any]:
     lines = read_metrics(run.metrics)
     state = activity(run, lines)
     grids = sorted(run.samples.glob("[!.]*-ema.png"))
-    version = f"{state} {last_written(run)} {len(grids)}"
+    of_grids = f"{len(grids)}-{grids[-1].name if grids else ''}"
+    version = f"{state} {last_written(run)} {of_grids}"
     if version == seen:
         return {"version": version}
     now = lines[-1] if lines else {}
-    return {
+    found = {
         "version": version, "name": name, "state": state, "now": now,
         "loss": smoothed([(line["images"], line["loss"]) for line in lines]),
         "rate": images_per_second(lines),
         "bands": held_out_by_band(run.held_out),
-        "grids": [grid_of(path) for path in thinned(grids, MAX_GRIDS)],
         "span": average_span(run, now.get("step", 0)),
     }  # fmt: skip
+    if seen.rpartition(" ")[2] != of_grids:
+        found["grids"] = [grid_of(path) for path in thinned(grids, MAX_GRIDS)]
+    return found
 
 
 def average_span(run: RunDir, step: float) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
+    names: Sequence[str] = (),
     password: str | None = None,
     runs: str | Path = "runs",
     device: str | None = None,
@@ -39,6 +40,7 @@ def serve(
     server is stopped.
 
     checkpoints  paths or names of bundled weights, which visitors choose from; none: all bundled
+    names        that a proxy before the page has for it
     password     ask visitors for it, with the user name "ddpm"
     runs         the folder whose runs can be watched, or one run's own
 
@@ -54,12 +56,13 @@ def serve(
         raise UserError("the demo needs gradio: pip install 'ddpm-from-scratch[demo]'") from None
     store = ModelStore(checkpoints, device)
     warm_up(store)
-    training = Training(Path(runs), allowed=host in LOCAL or password is not None)
+    local = host in LOCAL and not names
+    training = Training(Path(runs), allowed=local or password is not None)
     blocks = build_page(store, training)
-    address = launch(blocks, lambda: page_html(store, training), host, port, password)
+    address = launch(blocks, lambda: page_html(store, training), host, port, names, password)
     ask_once(address, password)
     Thread(target=warm_up_plane, daemon=True).start()
-    if host not in LOCAL and not password:
+    if not local and not password:
         logger.warning("anyone who can reach this machine can use the page: set --password")
     user = f" (user {USER})" if password else ""
     print(f"the demo is at {address}{user}; press Ctrl-C to stop it")
@@ -96,7 +99,12 @@ def warm_up_plane() -> None:
 
 
 def launch(
-    blocks: "gr.Blocks", page: Callable[[], str], host: str, port: int, password: str | None
+    blocks: "gr.Blocks",
+    page: Callable[[], str],
+    host: str,
+    port: int,
+    names: Sequence[str],
+    password: str | None,
 ) -> str:
     """Start the server and return its address; `page` gives the page.
 
@@ -112,7 +120,7 @@ def launch(
     blocks.queue(max_size=MAX_QUEUE, default_concurrency_limit=4)
     FairQueue.of(blocks._queue)
     gate = Middleware(
-        RequestFilter, page=page, hosts=own_hosts(host), gated=password is not None
+        RequestFilter, page=page, hosts=own_hosts(host, names), gated=password is not None
     )  # fmt: skip
     try:
         _, address, _ = blocks.launch(

@@ -1,7 +1,7 @@
 """Sampling, frame after frame, as the page asks for it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..config import DataInfo, SampleConfig
 from ..core.editing import slerp
 from ..core.sampling import Churn, State, named_step, sample
-from ..core.types import Denoiser, Noise
+from ..core.types import Denoiser, Noise, Prediction
 from ..generation.generate import (
     Edit,
     check_edit,
@@ -97,19 +97,27 @@ def states(
         sample_config(checkpoint, forked), null, guide,
     )  # fmt: skip
     later = guided_denoiser(net, diffusion, y, settings, null, guide)
-    denoise = switched(earlier, later, times[min(ask.fork.step, len(times) - 1)])
     step = named_step(settings.sampler, settings.eta, settings.variance)
     churn = Churn(settings.churn) if settings.churn else None
-    return sample(diffusion, denoise, noise, times, step, churn=churn)
+    return forked_states(
+        earlier, later, ask.fork.step,
+        lambda denoise: sample(diffusion, denoise, noise, times, step, churn=churn),
+    )  # fmt: skip
 
 
-def switched(earlier: Denoiser, later: Denoiser, t: int) -> Denoiser:
-    """Return a denoiser that is the one above time t, and the other from there on."""
+def forked_states(
+    earlier: Denoiser, later: Denoiser, k: int, walk: Callable[[Denoiser], Iterator[State]]
+) -> Iterator[State]:
+    """Yield the states of a walk whose first k steps are taken by one denoiser, and all others by
+    another. A step may ask it several times, at other times than its own."""
+    taken = -1
 
-    def denoise(x: Tensor, at: int) -> Any:
-        return (earlier if at > t else later)(x, at)
+    def denoise(x: Tensor, t: int) -> Prediction:
+        return (earlier if taken < k else later)(x, t)
 
-    return denoise
+    for state in walk(denoise):
+        taken += 1
+        yield state
 
 
 def labels_of(label: str | None, n: int, data: DataInfo, device: torch.device) -> Tensor | None:

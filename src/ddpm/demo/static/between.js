@@ -21,7 +21,7 @@ export function between() {
   const pictures = CORNERS.map((_, i) => el('canvas', {class: `corner corner-${i}`, width: 64, height: 64}));
   pad.append(...pictures, dot);
   const says = el('p', {class: 'says'}, 'Each corner is the noise of a seed. Between them the noise turns along great circles, and the images follow.');
-  const position = el('output', {class: 'caption'});
+  const position = el('output', {class: 'caption', 'aria-live': 'off'});
   const play = button('▶ Morph', () => setMorphing(!morphing), {'aria-pressed': 'false'});
   const seeds = CORNERS.map((_, i) => seedField({label: `Seed ${i + 1}`, value: state.seeds[i],
     onchange: (v) => update({seeds: state.seeds.map((s, k) => k === i ? v : s)})}));
@@ -48,6 +48,7 @@ export function between() {
     if (canvas.height !== h * zoom) canvas.height = h * zoom;
     const pen = canvas.getContext('2d');
     pen.imageSmoothingEnabled = false;
+    pen.clearRect(0, 0, canvas.width, canvas.height);
     pen.drawImage(image, sx, sy, w, h, 0, 0, canvas.width, canvas.height);
   }
 

@@ -127,12 +127,13 @@ export function board(picture) {
         const at = Math.min(startT(), model().T);
         for (const one of Object.values(charts)) one.mark(at);
         const photo = picture() === passed ? null : picture();
-        show(await ask('whiteboard', {model: state.model, picture: photo ?? {example: state.example}, t: at, seed: state.seed, pixel}, {signal}));
+        const wished = pixel;
+        show(await ask('whiteboard', {model: state.model, picture: photo ?? {example: state.example}, t: at, seed: state.seed, pixel: wished}, {signal}), wished);
       });
     }
   }
 
-  function show(found) {
+  function show(found, at) {
     shown = found;
     for (const [key, src] of Object.entries(found.pictures)) {
       images[key].src = src;
@@ -146,7 +147,7 @@ export function board(picture) {
     note.textContent = found.note;
     const [symbol, words] = TARGETS[found.target];
     told.textContent = `This network predicts ${symbol}, ${words}; x̂₀ and ε̂ follow from it.`;
-    inspect(found.pixel);
+    inspect(found.pixel, at);
   }
 
   // ---- the numbers of a pixel ---------------------------------------------------------------
@@ -168,12 +169,12 @@ export function board(picture) {
     draw();
   }
 
-  function inspect(values) {
+  function inspect(values, at) {
     inspector.hidden = !values;
     if (!values) return;
     const {sqrt_alpha_bar: a, sqrt_rest: b} = shown.numbers;
     const colours = values.x0.length === 3 ? ['red', 'green', 'blue'] : values.x0.map((_, i) => values.x0.length > 1 ? `channel ${i + 1}` : 'gray');
-    inspector.replaceChildren(el('caption', {}, `Pixel (${pixel.join(', ')})`),
+    inspector.replaceChildren(el('caption', {}, `Pixel (${at.join(', ')})`),
       el('thead', {}, el('tr', {}, el('th', {scope: 'col'}, 'channel'), Object.keys(NAMES).map((key) => el('th', {scope: 'col'}, sub(...NAMES[key]))), el('th', {scope: 'col'}, 'the sum'))),
       el('tbody', {}, colours.map((colour, c) => el('tr', {}, el('th', {scope: 'row'}, colour),
         Object.keys(NAMES).map((key) => el('td', {}, values[key][c].toFixed(3))),

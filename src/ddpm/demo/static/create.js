@@ -25,12 +25,12 @@ export const request = (changes = {}) => ({
 
 export function create() {
   const latest = new Latest();
-  let endless = false;
+  let endless = false, made = '';  // what was asked for that is on the stage
 
   const forkButton = button('Go on from here …', fork, {title: 'Keep what has come about so far, and change the class or the guidance for the rest'});
   const endlessButton = button('∞', () => setEndless(!endless), {class: 'endless', 'aria-pressed': 'false',
     'aria-label': 'New images for ever', title: 'New images for ever'});
-  const stop = button('Stop', () => { latest.stop(); film.cut(); stop.hidden = true; }, {hidden: true});
+  const stop = button('Stop', () => halt(), {hidden: true});
   const film = new Film({actions: [stop, endlessButton, forkButton]});
   const place = el('p', {class: 'place', role: 'status', hidden: true});
   const comparison = el('section', {class: 'comparison', 'aria-label': 'Comparison', hidden: true});
@@ -79,13 +79,13 @@ export function create() {
     const guided = model().guided || (model().classes.length > 0 && state.label !== null);
     many.choose(count());
     seed.set(state.seed);
-    steps.set(s.steps, Math.min(200, model().T));
+    steps.set(s.steps, Math.min(model().T, Math.max(200, s.steps)));
     sampler.choose(s.sampler);
     spacing.choose(s.spacing);
-    least.set(s.sigma_min);
+    least.set(s.sigma_min, Math.max(0.5, s.sigma_min));
     eta.set(s.eta);
-    scale.set(s.eps_scale);
-    guidance.set(s.guidance, 8, model().guided ? 1 : 0);
+    scale.set(s.eps_scale, Math.max(1.05, s.eps_scale), Math.min(0.95, s.eps_scale));
+    guidance.set(s.guidance, Math.max(8, s.guidance), model().guided ? 1 : 0);
     above.set(s.guidance_above);
     below.set(s.guidance_below);
     eta.node.hidden = s.sampler !== 'ddim';
@@ -106,6 +106,7 @@ export function create() {
     comparison.hidden = true;
     latest.run(async (signal) => {
       const wanted = request();
+      made = JSON.stringify(wanted);
       film.begin(model());
       stop.hidden = false;
       try {
@@ -125,6 +126,12 @@ export function create() {
         }
       }
     });
+  }
+
+  function halt() {
+    latest.stop();
+    film.cut();
+    stop.hidden = place.hidden = true;
   }
 
   function tellPlace(rank) {
@@ -176,10 +183,16 @@ export function create() {
 
   fit();
   subscribe((names) => {
-    if (state.view !== 'create') return;
+    if (state.view !== 'create') {
+      if (latest.busy) {  // other views are not kept waiting
+        halt();
+        made = '';
+      }
+      return;
+    }
     if (!['model', 'label', 'n', 'seed', 'settings', 'fork', 'view'].some((name) => names.has(name))) return;
     fit();
-    if (names.has('view') && film.frames.length && names.size === 1 && film.model === model()) return;
+    if (names.has('view') && film.frames.length && made === JSON.stringify(request())) return;
     soon();
   });
   const node = el('div', {class: 'view'}, el('div', {class: 'stage'}, film.node, place, comparison), rail);

@@ -49,15 +49,20 @@ export function draw() {
       note.textContent = 'Paint over what is to be made anew; the rest stays as it is.';
       return;
     }
+    [original.width, original.height] = [sketch.picture.width, sketch.picture.height];
     original.getContext('2d').drawImage(sketch.picture, 0, 0);
     latest.run(async (signal) => {
       film.begin(model());
       const wanted = {model: state.model, n: 1, seed: state.seed, label: state.label || null,
         settings: paint ? {} : {...state.settings}, change: state.change,
         picture: {data: sketch.data, name: 'your picture'}, mask: paint ? sketch.mask.toDataURL() : null};
-      for await (const frame of call('sample', wanted, {signal})) {
-        if (signal.aborted) return;
-        await film.add({...frame});
+      try {
+        for await (const frame of call('sample', wanted, {signal})) {
+          if (signal.aborted) return;
+          await film.add({...frame});
+        }
+      } finally {
+        if (!signal.aborted) film.cut();
       }
     });
   }

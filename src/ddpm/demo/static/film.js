@@ -48,7 +48,7 @@ export class Film {
       'aria-pressed': this.looping, title: 'Loop'});
     this.range = el('input', {type: 'range', min: 0, max: 0, value: 0, step: 1,
       'aria-label': 'Step of the film', oninput: () => { this.pause(); this.show(Number(this.range.value)); }});
-    this.caption = el('output', {class: 'caption'});
+    this.caption = el('output', {class: 'caption', 'aria-live': 'off'});
     this.strip = el('div', {class: 'strip', 'aria-hidden': 'true'});
     this.strip.addEventListener('pointerdown', (event) => this.grab(event));
     this.strip.addEventListener('pointermove', (event) => { if (event.buttons & 1) this.grab(event); });
@@ -68,8 +68,8 @@ export class Film {
 
   /** Begin a new film, of a model; what is shown stays until its first frame. */
   begin(model) {
-    if (model.name !== this.model?.name) this.focus = null;
-    this.model = model;
+    this.coming = model;
+    this.model ??= model;
     this.next = [];
     this.live = true;
     this.rest = 0;
@@ -100,6 +100,8 @@ export class Film {
   }
 
   reset(film) {
+    if (this.coming.name !== this.model.name) this.focus = null;
+    this.model = this.coming;
     this.frames = film;
     this.last = null;
     this.strip.replaceChildren();
@@ -153,6 +155,7 @@ export class Film {
       const pen = canvas.getContext('2d');
       pen.imageSmoothingEnabled = false;
       const source = canvas.dataset.kind === 'x' ? frame.image : frame.guess;
+      pen.clearRect(0, 0, canvas.width, canvas.height);
       pen.drawImage(source, sx, sy, sw, sh, 0, 0, canvas.width, canvas.height);
     }
     const last = this.frames.at(-1)?.nfe ? this.frames.at(-1) : null;

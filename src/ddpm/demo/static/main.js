@@ -8,7 +8,7 @@ import {copy, el, notice} from './dom.js';
 import {draw} from './draw.js';
 import {mount} from './plane.js';
 import {call} from './queue.js';
-import {link, state, subscribe, update} from './state.js';
+import {link, MAX_DRAWING, state, subscribe, update} from './state.js';
 import {train} from './train.js';
 
 const VIEWS = {
@@ -68,10 +68,14 @@ const asked = () => views[state.view]?.asked?.();
 function fitShare() {
   shareCommand.hidden = sharePython.hidden = !asked();
 }
-/** What is drawn, where that is on the page: small enough for a link. */
-const drawing = () => state.view === 'draw' ? views.draw.drawing() : '';
-document.querySelector('#copy-link').addEventListener('click', () =>
-  copy('A link to what is on the page', `${location.origin}${location.pathname}${link({drawing: drawing()})}`));
+document.querySelector('#copy-link').addEventListener('click', () => {
+  let drawing = state.view === 'draw' ? views.draw.drawing() : '';
+  if (drawing.length >= MAX_DRAWING) {
+    notice('The picture is too large for a link, which is of all the rest.');
+    drawing = '';
+  }
+  copy('A link to what is on the page', `${location.origin}${location.pathname}${link({drawing})}`);
+});
 const share = (how, write) => {
   const wanted = asked();
   copy(`${wanted.what ?? 'The same images'} ${how}`, write(wanted), wanted.files?.());

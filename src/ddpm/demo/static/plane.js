@@ -40,7 +40,7 @@ function known(request) {
   const fits = {
     points: (v) => v in DATA && v !== 'draw' || unpacked(v).length >= ENOUGH, schedule: (v) => v in SCHEDULES, target: (v) => v in TARGETS,
     sampler: (v) => v in SAMPLERS, steps: (v) => STEPS.includes(v), guidance: (v) => v >= 0 && v <= 6,
-    label: (v) => v === null || [0, 1, 2].includes(v), seed: (v) => Number.isSafeInteger(v) && v >= 0,
+    label: (v) => v === null || Number.isInteger(v) && v >= 0 && v < COLOURS.length, seed: (v) => Number.isSafeInteger(v) && v >= 0,
   };
   const found = Object.entries(request).filter(([name, value]) => fits[name]?.(value));
   const all = Object.fromEntries(found);

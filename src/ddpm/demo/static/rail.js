@@ -14,12 +14,15 @@ export function modelCards() {
 }
 
 const pictures = new Map();
+let before = Promise.resolve();  // they are asked for one after the other, behind what is on the stage
 
 /** Return the promise of a picture of what a network makes. */
 function pictureOf(m) {
   if (m.bundled) return Promise.resolve(`page/cards/${m.name}.webp`);
   if (!pictures.has(m.name)) {
-    pictures.set(m.name, ask('picture', {model: m.name}).then(({src}) => src));
+    const picture = before.then(() => ask('picture', {model: m.name})).then(({src}) => src);
+    before = picture.catch(() => pictures.delete(m.name));
+    pictures.set(m.name, picture);
   }
   return pictures.get(m.name);
 }

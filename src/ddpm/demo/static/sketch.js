@@ -72,7 +72,13 @@ export class Sketch {
 
   /** Paint for images of this shape from here on. */
   fit(shape) {
-    this.shape = shape;
+    const [, h, w] = this.shape = shape;
+    const [width, height] = [w, h].map((side) => Math.round(SIDE * side / Math.max(h, w)));
+    for (const canvas of [this.picture, this.mask, this.canvas]) {
+      if (canvas.width !== width) canvas.width = width;
+      if (canvas.height !== height) canvas.height = height;
+    }
+    this.at = [width / 2, height / 2];
     this.colour = shape[0] === 1 ? '#ffffff' : this.colour;
     this.setMasking(this.masking);
   }
@@ -80,24 +86,30 @@ export class Sketch {
   /** Begin anew with a scribble for images of this shape. */
   begin(shape) {
     this.fit(shape);
-    scribble(this.picture.getContext('2d'), shape);
+    const pen = this.picture.getContext('2d');
+    pen.save();
+    pen.scale(this.picture.width / SIDE, this.picture.height / SIDE);
+    scribble(pen, shape);
+    pen.restore();
     this.unmask();
   }
 
   unmask() {
     this.undo = [];
-    this.mask.getContext('2d').clearRect(0, 0, SIDE, SIDE);
+    this.mask.getContext('2d').clearRect(0, 0, this.mask.width, this.mask.height);
     this.show();
   }
 
   /** Put a picture in place of what is drawn. */
   put(image) {
     const pen = this.picture.getContext('2d');
-    pen.imageSmoothingEnabled = image.width >= SIDE;
+    const {width, height} = this.picture;
+    pen.imageSmoothingEnabled = image.width >= width;
     pen.fillStyle = this.shape[0] === 1 ? 'black' : 'white';
-    pen.fillRect(0, 0, SIDE, SIDE);
-    const side = Math.min(image.width, image.height);
-    pen.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, SIDE, SIDE);
+    pen.fillRect(0, 0, width, height);
+    const zoom = Math.min(image.width / width, image.height / height);
+    const [w, h] = [zoom * width, zoom * height];
+    pen.drawImage(image, (image.width - w) / 2, (image.height - h) / 2, w, h, 0, 0, width, height);
     this.unmask();
   }
 
@@ -110,11 +122,11 @@ export class Sketch {
   get target() { return this.masking ? this.mask : this.picture; }
 
   get masked() {
-    return this.mask.getContext('2d').getImageData(0, 0, SIDE, SIDE).data.some((v, i) => i % 4 === 3 && v);
+    return this.mask.getContext('2d').getImageData(0, 0, this.mask.width, this.mask.height).data.some((v, i) => i % 4 === 3 && v);
   }
 
   keep() {
-    const copy = el('canvas', {width: SIDE, height: SIDE});
+    const copy = el('canvas', {width: this.target.width, height: this.target.height});
     copy.getContext('2d').drawImage(this.target, 0, 0);
     this.undo.push([this.target, copy]);
     this.undo.splice(0, this.undo.length - 20);
@@ -124,7 +136,7 @@ export class Sketch {
     const [target, copy] = this.undo.pop() ?? [];
     if (!target) return;
     const pen = target.getContext('2d');
-    pen.clearRect(0, 0, SIDE, SIDE);
+    pen.clearRect(0, 0, this.mask.width, this.mask.height);
     pen.drawImage(copy, 0, 0);
     this.show();
     this.onchange();
@@ -133,10 +145,10 @@ export class Sketch {
   clear() {
     this.keep();
     const pen = this.target.getContext('2d');
-    pen.clearRect(0, 0, SIDE, SIDE);
+    pen.clearRect(0, 0, this.mask.width, this.mask.height);
     if (!this.masking) {
       pen.fillStyle = this.shape[0] === 1 ? 'black' : this.colour;
-      pen.fillRect(0, 0, SIDE, SIDE);
+      pen.fillRect(0, 0, this.picture.width, this.picture.height);
     }
     this.show();
     this.onchange();
@@ -145,7 +157,8 @@ export class Sketch {
   move(event, first = false) {
     const box = this.canvas.getBoundingClientRect();
     const from = this.at;
-    this.at = [(event.clientX - box.left) * SIDE / box.width, (event.clientY - box.top) * SIDE / box.height];
+    this.at = [(event.clientX - box.left) * this.canvas.width / box.width,
+      (event.clientY - box.top) * this.canvas.height / box.height];
     this.dab(first ? this.at : from);
     this.onchange();
   }
@@ -164,7 +177,7 @@ export class Sketch {
 
   key(event) {
     const way = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
-    if (way) this.at = this.at.map((v, i) => Math.min(Math.max(v + way[i] * this.brush.value / 2, 0), SIDE));
+    if (way) this.at = this.at.map((v, i) => Math.min(Math.max(v + way[i] * this.brush.value / 2, 0), [this.canvas.width, this.canvas.height][i]));
     else if (event.key === ' ') {
       this.keep();
       this.dab();
@@ -193,13 +206,13 @@ export class Sketch {
 
   /** What is to be made anew, white on black. */
   get maskData() {
-    const copy = el('canvas', {width: SIDE, height: SIDE});
+    const copy = el('canvas', {width: this.mask.width, height: this.mask.height});
     const pen = copy.getContext('2d');
     pen.drawImage(this.mask, 0, 0);
     for (const [what, colour] of [['source-in', 'white'], ['destination-over', 'black']]) {
       pen.globalCompositeOperation = what;
       pen.fillStyle = colour;
-      pen.fillRect(0, 0, SIDE, SIDE);
+      pen.fillRect(0, 0, copy.width, copy.height);
     }
     return copy.toDataURL('image/png');
   }

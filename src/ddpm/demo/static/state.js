@@ -2,6 +2,8 @@
 
 import {boot} from './queue.js';
 
+export const MAX_DRAWING = 100_000;  // characters of a picture in a link
+
 const defaults = {
   view: 'create', model: boot.models[0].name, label: '', n: 0, seed: 0, settings: {}, fork: null,
   change: 0.6, t: 0, example: 0, seeds: [1, 2, 3, 4], at: [0.5, 0.5], mode: 'vary', plane: {},
@@ -96,7 +98,7 @@ function restored(hash) {
     seed: (v) => Number.isSafeInteger(v) && v >= 0, change: (v) => v > 0 && v <= 1,
     t: (v) => Number.isInteger(v) && v >= 0, example: (v) => Number.isInteger(v) && v >= 0,
     view: (v) => ['create', 'draw', 'between', 'board', 'plane', 'train'].includes(v),
-    drawing: (v) => v.startsWith('data:image/png;base64,') && v.length < 100_000,
+    drawing: (v) => v.startsWith('data:image/png;base64,') && v.length < MAX_DRAWING,
     mode: (v) => ['vary', 'paint'].includes(v),
   })) if (key in found && !fits(found[key])) delete found[key];
   return found;

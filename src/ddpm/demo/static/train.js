@@ -86,7 +86,7 @@ export function train() {
   }
 
   // ---- to watch -----------------------------------------------------------------------------
-  let limits = null, listed = '';
+  let limits = null, listed = '', offered = '';
   async function look() {
     if (busy) return;
     busy = true;
@@ -94,19 +94,25 @@ export function train() {
       limits = await ask('list_runs');
       form.hidden = !limits.allowed;
       closed.hidden = limits.allowed;
-      if (set.node.querySelectorAll('option').length !== Object.keys(limits.sets).length || !shown) {
+      const sets = JSON.stringify(limits.sets);
+      if (sets !== offered) {
+        offered = sets;
         set.fill(Object.entries(limits.sets).map(([n, what]) => [n, `${n}: ${what}`]), set.value || 'mnist5k');
       }
       if (!limits.runs.some((r) => r.name === name)) name = limits.runs[0]?.name ?? '';
-      const now = JSON.stringify([limits.runs, name]);
-      if (now !== listed) {
+      const now = JSON.stringify(limits.runs);
+      if (now === listed) list.choose(name);
+      else {
         listed = now;
         list.fill(limits.runs.map((r) => [r.name, [el('b', {}, r.name), el('small', {class: r.state}, WORDS[r.state])], r.name]), name);
       }
       list.node.hidden = !limits.runs.length;
       if (!name) {
         facts.textContent = `There is no run in ${limits.folder}/ yet: begin one.`;
-        stop.hidden = true;
+        stop.hidden = samples.hidden = true;
+        grids = [];
+        loss.draw([]);
+        bands.draw([]);
         return;
       }
       const found = await ask('watch_run', {name, seen: version});
@@ -116,6 +122,7 @@ export function train() {
       version = found.version;
     } catch (error) {
       facts.textContent = error.message;
+      version = '';  // what it says is told again
     } finally {
       busy = false;
     }
@@ -131,7 +138,7 @@ export function train() {
     loss.draw([{name: 'loss', points: found.loss}]);
     bands.draw(Object.entries(found.bands).map(([band, points]) => ({name: band, points})));
     const last = Number(scrub.value) === grids.length - 1 || other;
-    grids = found.grids;
+    grids = found.grids ?? grids;
     scrub.max = Math.max(0, grids.length - 1);
     samples.hidden = !grids.length;
     if (grids.length) showGrid(last ? grids.length - 1 : Number(scrub.value));

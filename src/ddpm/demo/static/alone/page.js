@@ -241,6 +241,8 @@ find('save').addEventListener('click', () => {
   });
 });
 
+addEventListener('hashchange', () => location.reload());
+
 build();
 tell();
 player.begin(blankFilm(asked()), false);  // noise at once, whatever is still on its way
