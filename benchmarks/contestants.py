@@ -69,7 +69,7 @@ class Ours:
         from ddpm.config import Config, DataInfo, DiffusionConfig, TrainConfig
         from ddpm.training.optimizers import build_optimizer
         from ddpm.training.train import train_step
-        from ddpm.utils.device import place
+        from ddpm.utils.device import to_device
 
         self.train_step, self.config = train_step, TrainConfig()
         width, mults = (128, (1, 2, 2, 2)) if network == "paper" else (32, (1, 2, 2))
@@ -77,7 +77,7 @@ class Ours:
         config = Config(unet=unet, diffusion=DiffusionConfig("linear", target="eps"))
         info = DataInfo("benchmark", 1, channels, 32, 32, tuple(map(str, range(classes))), "")
         net, diffusion = build(config, info)
-        place(net, machine.device)
+        to_device(net, machine.device)
         self.loss_fn = build_loss(config, diffusion.to(machine.device))
         self.parameters = sum(p.numel() for p in net.parameters())
         self.ema = EMA(net, 0.9999)

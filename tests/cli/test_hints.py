@@ -228,7 +228,7 @@ EARLY = [
     ("generate --guide mnist --guidance 0.5", "towards the weaker network, the guide"),
     ("generate --image nowhere.png", "there is no image at nowhere.png"),
     ("generate --image a.npz --mask nowhere.png", "there is no image at nowhere.png"),
-    ("generate --change 0.5", "--change is for --image"),
+    ("generate --strength 0.5", "--strength is for --image"),
     ("generate --out a.tiff", "end it in .png"),
     ("generate --out a.npz", "a.npz is there already"),
     ("evaluate nowhere", "there is no checkpoint at nowhere"),

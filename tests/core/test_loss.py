@@ -148,3 +148,12 @@ def test_times_by_weight_have_the_loss_of_the_weighted_one(target, generator):
     net = lambda x, t, y: 0.1 * x  # noqa: E731
     plain, weighted = by_weight(net, x0, t, eps), uniform(net, x0, t, eps)
     torch.testing.assert_close(w * plain, weighted)
+
+
+@pytest.mark.parametrize("times", ["by-weight", "log-normal", "logit-normal"])
+def test_a_variance_is_not_learned_where_times_are_drawn_unevenly(times):
+    """L_vlb is a mean over times, and the first, which are most of it, would be drawn seldom."""
+    diffusion = Diffusion(cosine(100), "v", learned_variance=True)
+    with pytest.raises(ValueError, match="time_sampling uniform or stratified"):
+        Loss(diffusion, time_sampling=times)
+    assert Loss(diffusion, time_sampling="stratified")

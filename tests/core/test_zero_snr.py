@@ -1,5 +1,6 @@
 """Zero terminal SNR: a schedule that ends in noise alone, as sampling begins."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -12,7 +13,7 @@ from ddpm.core.likelihood import variational_bound
 from ddpm.core.sampling import SAMPLERS
 from ddpm.core.schedule import SCHEDULES, zero_terminal_snr
 from ddpm.core.types import Spacing
-from ddpm.training.train import check
+from ddpm.training.train import check_config
 
 
 def test_the_last_step_is_noise_and_the_first_stays():
@@ -42,8 +43,10 @@ def test_what_cannot_end_in_noise_is_told():
             Diffusion(zero_terminal_snr(linear()), target)
     for settings in ({"target": "eps", "zero_snr": True}, {"target": "F", "schedule": "flow"}):
         with pytest.raises(UserError, match=r"do not fit together.* choose the target v, x0 or u"):
-            check(Config(steps=1, diffusion=DiffusionConfig(**settings)))
-    assert check(Config(steps=1, diffusion=DiffusionConfig("flow", target="u", zero_snr=True)))
+            check_config(Config(steps=1, diffusion=DiffusionConfig(**settings)))
+    assert check_config(
+        Config(steps=1, diffusion=DiffusionConfig("flow", target="u", zero_snr=True))
+    )
 
 
 @pytest.mark.parametrize("spacing", get_args(Spacing))
@@ -63,13 +66,23 @@ def test_every_sampler_begins_there(sampler, steps, spacing):
         assert last.x.std().item() == pytest.approx(0.5, rel=0.15)
 
 
+@pytest.mark.parametrize("settings", [{"zero_snr": True}, {"schedule": "flow"}])
+def test_a_loss_that_never_learns_the_last_time_is_refused(settings):
+    never = DiffusionConfig(**settings, target="v", weight="min-snr")
+    with pytest.raises(UserError, match="gives time T, whose SNR is 0, no weight: set min_weight"):
+        check_config(Config(steps=1, diffusion=never))
+    assert check_config(Config(steps=1, diffusion=replace(never, min_weight=0.5)))
+
+
 @pytest.mark.parametrize("target", ["v", "x0", "u"])
 @pytest.mark.parametrize("weight", ["simple", "min-snr"])
 def test_the_loss_and_the_bound_are_finite_at_the_last_time(target, weight):
     diffusion = Diffusion(zero_terminal_snr(linear(100)), target)
     x0, eps = torch.randn(2, 100, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     net = lambda x, t, y: 0.1 * x  # noqa: E731
-    assert Loss(diffusion, weight)(net, x0, torch.arange(1, 101), eps).isfinite().all()
+    assert (
+        Loss(diffusion, weight, min_weight=0.5)(net, x0, torch.arange(1, 101), eps).isfinite().all()
+    )
     times = list(range(100, -1, -1))
     bound = variational_bound(
         diffusion, diffusion.denoiser(net), x0[:4], lambda: torch.randn(4, 1, 4, 4), times

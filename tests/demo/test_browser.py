@@ -318,7 +318,7 @@ def test_a_link_restores_what_is_on_the_page(at):
 
 
 def test_a_link_has_the_drawing_and_the_plane(at):
-    page = at("#view=draw&seed=4&change=0.4")
+    page = at("#view=draw&seed=4&strength=0.4")
     finished(page)
     canvas = page.locator(".sketch")
     canvas.focus()
@@ -367,7 +367,7 @@ def test_the_command_and_the_python_make_the_same_images(at, tmp_path):
 
 @pytest.mark.parametrize("mode", ["vary", "paint"])
 def test_the_command_and_the_python_make_what_came_of_a_drawing(at, tmp_path, monkeypatch, mode):
-    page = at(f"#view=draw&seed=4&change=0.5&mode={mode}")
+    page = at(f"#view=draw&seed=4&strength=0.5&mode={mode}")
     if mode == "paint":
         page.locator(".sketch").focus()
         page.keyboard.press("Space")
@@ -464,7 +464,7 @@ def test_a_scribble_becomes_a_digit_while_one_draws(page):
     finished(page)
     assert (pixels(page, "x0") != first).any()
     set_number(page, re.compile("How far.*number"), 0.05)
-    page.wait_for_function("location.hash.includes('change=0.05')")
+    page.wait_for_function("location.hash.includes('strength=0.05')")
     finished(page, 1)
 
 

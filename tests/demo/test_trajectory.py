@@ -59,7 +59,7 @@ def test_sampling_that_takes_too_long_is_stopped(digits, monkeypatch):
         ({"model": "mnist", "settings": {"steps": 10**6}}, "steps"),
         ({"model": "mnist", "between": {"seeds": [1, 2], "at": [[0, 0]]}}, "seeds"),
         ({"model": "mnist", "between": {"seeds": [1, 2, 3, 4], "at": [[0, 7]]}}, "at"),
-        ({"model": "mnist", "change": 0}, "change"),
+        ({"model": "mnist", "strength": 0}, "strength"),
         ({"model": "mnist", "other": 1}, "other"),
         ({"model": "m" * 10**6}, "model"),
         ({}, "model"),
@@ -138,7 +138,7 @@ def test_between_four_seeds_the_corners_are_the_seeds(digits):
 @pytest.mark.parametrize(
     ("edit", "steps", "nfe"),
     [
-        (Edit(change=0.6), 3, 3),
+        (Edit(strength=0.6), 3, 3),
         (Edit(mask=torch.ones(28, 28, dtype=torch.bool), rounds=3), 4, 10),
     ],
 )

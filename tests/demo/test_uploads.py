@@ -7,7 +7,7 @@ import pytest
 from PIL import GifImagePlugin, Image
 
 from ddpm import UserError
-from ddpm.data.limits import Budget
+from ddpm.data.limits import MemoryPool
 from ddpm.demo import uploads
 from ddpm.demo.pictures import film
 from pictures import data_uri, open_data_uri
@@ -65,7 +65,7 @@ def test_a_mask_is_where_was_painted(digits):
 def test_an_upload_takes_of_the_memory_for_all(digits, monkeypatch):
     asked = []
 
-    class Noted(Budget):
+    class Noted(MemoryPool):
         def reserve(self, n):
             asked.append(n)
             return super().reserve(n)

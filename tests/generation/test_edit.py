@@ -38,7 +38,7 @@ def test_a_row_from_one_seed_to_another(mnist, sampler):
 
 def test_variations_stay_near_or_go_far(mnist, seven):
     def distance(change):
-        made = generate(mnist, 6, edit=Edit(image=seven, change=change)).images
+        made = generate(mnist, 6, edit=Edit(image=seven, strength=change)).images
         return (made.float() - seven.float()).square().mean().sqrt()
 
     assert distance(0.1) < 0.5 * distance(0.5) < 0.5 * distance(1.0) * 1.1
@@ -49,7 +49,7 @@ def test_the_noise_that_is_found_in_an_image_leads_back_to_it(mnist, seven):
     settings = SampleConfig("ddim", steps=50)
 
     def made(**options):
-        edit = Edit(image=seven, change=1.0, invert=True)
+        edit = Edit(image=seven, strength=1.0, invert=True)
         return generate(mnist, 2, edit=edit, settings=settings, **options).images.float()
 
     back = made()
@@ -62,7 +62,7 @@ def test_the_noise_that_is_found_in_an_image_leads_back_to_it(mnist, seven):
 @pytest.mark.parametrize(("change", "steps"), [(0.02, 1), (0.2, 4), (0.6, 12), (1.0, 20)])
 def test_a_variation_has_its_share_of_the_steps(mnist, seven, spacing, change, steps):
     settings = replace(mnist.config.sample, steps=20, spacing=spacing)
-    times = times_of(settings, mnist.diffusion, Edit(image=seven, change=change))
+    times = times_of(settings, mnist.diffusion, Edit(image=seven, strength=change))
     assert len(times) - 1 == steps
     assert times[0] == round(1000 * change)
     assert times[-1] == 0
@@ -87,7 +87,7 @@ EDITS = {
     "between": lambda image: Edit(towards=2),
     "a variation": lambda image: Edit(image=image),
     "inpainting": lambda image: Edit(image=image, mask=half(), rounds=3),
-    "inversion": lambda image: Edit(image=image, change=1.0, invert=True),
+    "inversion": lambda image: Edit(image=image, strength=1.0, invert=True),
 }
 
 
@@ -126,7 +126,7 @@ def test_an_animation_of_a_variation_ends_with_the_images(mnist, seven):
         (Edit(towards=1, image=torch.zeros(1, 28, 28)), "not both"),
         (Edit(image=torch.zeros(3, 28, 28)), "and the network's"),
         (Edit(image=torch.zeros(1, 28, 28), mask=torch.zeros(14, 28)), "the mask has shape"),
-        (Edit(image=torch.zeros(1, 28, 28), change=0), "change is above 0"),
+        (Edit(image=torch.zeros(1, 28, 28), strength=0), "strength is above 0"),
         (Edit(image=torch.zeros(1, 28, 28), rounds=0), "rounds are one or more"),
         (Edit(invert=True), "noise is found in an image"),
         (
@@ -147,7 +147,7 @@ def test_the_command_edits(seven, tmp_path, capsys):
     Image.fromarray(half).save(tmp_path / "mask.png")
     image, mask = ["--image", str(tmp_path / "7.jpg")], ["--mask", str(tmp_path / "mask.png")]
     words = ["generate", "--n", "2", "--steps", "4", "--out"]
-    assert main([*words, str(tmp_path / "v.png"), *image, "--change", "0.3"]) == 0
+    assert main([*words, str(tmp_path / "v.png"), *image, "--strength", "0.3"]) == 0
     assert main([*words, str(tmp_path / "p.npz"), *image, *mask, "--rounds", "2"]) == 0
     assert main([*words, str(tmp_path / "row.gif"), "--towards", "9"]) == 0
     assert main([*words, str(tmp_path / "i.png"), *image, "--invert", "--label", "3"]) == 0
@@ -167,11 +167,11 @@ def test_the_command_edits(seven, tmp_path, capsys):
         ([*image, "--mask", str(tmp_path / "black.png")], "paint white what is to be painted anew"),
         (["--image", str(tmp_path / "no.jp2")], "is read here: convert them to PNG or JPEG"),
         (mask, "a mask needs the image"),
-        (["--change", "0.5"], "--change is for --image"),
+        (["--strength", "0.5"], "--strength is for --image"),
         (["--invert"], "--invert is for --image"),
         ([*image, *mask, "--invert"], "--invert is for --image without --mask"),
-        (["--towards", "3", "--change", "0.5"], "--change is for --image"),
-        ([*image, *mask, "--change", "0.5"], "--change is for --image without --mask"),
+        (["--towards", "3", "--strength", "0.5"], "--strength is for --image"),
+        ([*image, *mask, "--strength", "0.5"], "--strength is for --image without --mask"),
         ([*image, "--rounds", "2"], "--rounds is for --image with --mask"),
         (["--image", str(tmp_path / "none.png")], "there is no image at"),
         (["--image", str(tmp_path / "no.png")], "is not an image"),

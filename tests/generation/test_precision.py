@@ -58,14 +58,14 @@ def test_the_images_are_nearly_those_of_float32(bfloat16, digits):
     assert torch.equal(made.images, generate(digits, 8, settings=BFLOAT16).images)
     in_fours = generate(digits, 8, settings=BFLOAT16, batch=4).images.int()
     assert (in_fours - made.images.int()).abs().float().mean() < 3
-    assert made.made["settings"]["precision"] == "bf16"
+    assert made.metadata["settings"]["precision"] == "bf16"
 
 
 def test_where_there_is_none_they_are_those_of_float32_and_say_so(bfloat16, digits):
     bfloat16(False)
     made = generate(digits, 3, settings=BFLOAT16)
     assert torch.equal(made.images, generate(digits, 3, settings=FLOAT32).images)
-    assert made.made["settings"]["precision"] == "no"
+    assert made.metadata["settings"]["precision"] == "no"
     assert with_precision(BFLOAT16, "cpu") == FLOAT32
 
 

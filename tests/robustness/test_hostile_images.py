@@ -19,7 +19,7 @@ from PIL import Image
 from ddpm import load, load_images
 from ddpm.config import DataInfo, read_toml, validated
 from ddpm.data import decode as decoding
-from ddpm.data.limits import Budget
+from ddpm.data.limits import MemoryPool
 from ddpm.evaluation.report import read_report
 from promise import promised, refused
 
@@ -49,7 +49,7 @@ def test_a_jpeg_of_many_scans(tmp_path):
 def test_large_images_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
     side, most, at_once = 1500, 2, [0]
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setattr("ddpm.data.decode.DECODING", Budget(most * 5 * side * side))
+    monkeypatch.setattr("ddpm.data.decode.DECODING", MemoryPool(most * 5 * side * side))
     decode, lock = decoding.to_pixels, Lock()
 
     def watched(*image):

@@ -14,7 +14,7 @@ from ddpm.checkpoint.run_dir import RunDir
 from ddpm.checkpoint.tensors import under_prefix
 from ddpm.cli.main import main
 from ddpm.cli.train import read_train_options
-from ddpm.training.augment import TOLD, augment
+from ddpm.training.augment import AUGMENT_DIM, augment
 from ddpm.training.benchmark import cost
 from runs import assert_same, tensors
 
@@ -120,7 +120,7 @@ def test_told_zeros_a_network_is_as_without_the_layer(generator):
     torch.manual_seed(0)
     plain = UNet(3, 2, **small)
     torch.manual_seed(0)
-    told = UNet(3, 2, **small, augment=TOLD)
+    told = UNet(3, 2, **small, augment_dim=AUGMENT_DIM)
     added = told.state_dict().keys() - plain.state_dict().keys()
     assert added == {"augment.weight"}
     assert all(torch.equal(v, told.state_dict()[k]) for k, v in plain.state_dict().items())
@@ -128,7 +128,7 @@ def test_told_zeros_a_network_is_as_without_the_layer(generator):
         torch.nn.init.normal_(p, std=0.1)
     plain.load_state_dict({k: told.state_dict()[k] for k in plain.state_dict()})
     x, t = torch.randn(2, 3, 8, 8, generator=generator), torch.tensor([3, 900])
-    y, zeros = torch.tensor([0, 2]), torch.zeros(2, TOLD)
+    y, zeros = torch.tensor([0, 2]), torch.zeros(2, AUGMENT_DIM)
     assert torch.equal(told(x, t, y), plain(x, t, y))
     assert torch.equal(told(x, t, y, zeros), plain(x, t, y))
     assert not torch.allclose(told(x, t, y, zeros + 1), plain(x, t, y))
@@ -153,12 +153,12 @@ def test_what_is_saved_for_use_is_the_network_told_zeros(tiny, trained, tmp_path
     made, plain = load(tmp_path / "run"), load(trained)
     assert made.config.train.augment == A
     assert made.net.state_dict().keys() == plain.net.state_dict().keys()
-    learned, _ = build(made.config, made.data, TOLD)
+    learned, _ = build(made.config, made.data, AUGMENT_DIM)
     learned.requires_grad_(False)
     learned.load_state_dict(under_prefix("ema.", load_file(RunDir(tmp_path / "run").state)))
     x, t = torch.randn(4, *made.data.shape, generator=generator), torch.tensor([1, 9, 99, 999])
     y = torch.arange(4)
-    zeros = torch.zeros(4, TOLD)
+    zeros = torch.zeros(4, AUGMENT_DIM)
     wanted = learned.eval()(x, t, y, zeros)
     assert torch.equal(made.net(x, t, y), wanted)
     assert not torch.equal(learned(x, t, y, zeros + 1), wanted)
@@ -171,7 +171,7 @@ def test_a_run_begins_from_weights_with_augmentation_and_without(tiny, trained, 
     caplog.set_level("INFO")
     begun = replace(with_augment(still), init=str(trained))
     train(begun, tmp_path / "augmented")
-    assert "new: what it is told of augmentation" in caplog.text
+    assert "new: the labels of augmentation" in caplog.text
     train(replace(still, init=str(tmp_path / "augmented")), tmp_path / "again")
     assert caplog.text.count("new: nothing") == 1
     ours = load(trained).net.state_dict()
@@ -182,7 +182,7 @@ def test_a_run_begins_from_weights_with_augmentation_and_without(tiny, trained, 
 
 def test_its_cost_is_measured(tiny):
     plain, told = (cost(c, load_images("mnist5k"), "cpu", 1) for c in (tiny, with_augment(tiny)))
-    assert told.parameters == plain.parameters + TOLD * 4 * tiny.unet.channels
+    assert told.parameters == plain.parameters + AUGMENT_DIM * 4 * tiny.unet.channels
 
 
 def test_the_option(tmp_path):

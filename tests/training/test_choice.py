@@ -11,7 +11,7 @@ from ddpm.checkpoint.checkpoint import build_diffusion, build_net
 from ddpm.cli.main import main
 from ddpm.cli.train import default_out, read_train_options
 from ddpm.config import preset
-from ddpm.training.choice import choose
+from ddpm.training.choice import choose_preset
 from pictures import folder_of, photos
 
 
@@ -35,7 +35,7 @@ def images(n, channels, height, width):
 def test_a_preset_is_chosen_by_size_channels_and_device(shape, on_cpu, on_gpu):
     data = images(2000, *shape)
     for device, name in (("cpu", on_cpu), ("mps", on_cpu), ("cuda:1", on_gpu), ("xpu", on_gpu)):
-        chosen, config, why = choose(data, device)
+        chosen, config, why = choose_preset(data, device)
         assert (chosen, config) == (name, preset(name))
         for word in (name, "2,000 images", f"{shape[2]}x{shape[1]}", device, "minutes"):
             assert word in why
@@ -56,27 +56,27 @@ def test_the_presets_of_named_sets_are_these():
 
 
 def test_few_images_are_not_learned_by_heart_so_soon():
-    _, config, why = choose(images(1999, 3, 64, 64), "cpu")
+    _, config, why = choose_preset(images(1999, 3, 64, 64), "cpu")
     assert config.unet.dropout == 0.1 > preset("small-64").unet.dropout
     assert config.train.warmup == 100 < preset("small-64").train.warmup
     assert (config.train.batch, config.train.optimizer) == (16, "muon")
     assert config.sample.sigma_min > 0
     assert "as they are few, with batches of 16, Muon, dropout 0.1" in why
-    _, config, why = choose(images(1999, 3, 64, 64), "cuda")
+    _, config, why = choose_preset(images(1999, 3, 64, 64), "cuda")
     assert replace(config.train, warmup=0) == replace(preset("large-64").train, warmup=0)
     assert "as they are few, with dropout 0.1" in why
-    one = choose(images(1, 1, 28, 28), "cpu")[2]
+    one = choose_preset(images(1, 1, 28, 28), "cpu")[2]
     assert "for 1 image of 28x28 in 1 channel on" in one
 
 
 def test_few_images_are_mirrored_where_that_makes_no_odd_ones():
     digits = load_images("mnist5k").images[::5]
-    assert not choose(ImageDataset.from_array(digits), "cpu")[1].flip
+    assert not choose_preset(ImageDataset.from_array(digits), "cpu")[1].flip
     noise = np.random.default_rng(0).integers(0, 256, (1000, 16, 16, 3), dtype=np.uint8)
-    assert choose(ImageDataset.from_array(noise), "cpu")[1].flip
-    assert not choose(ImageDataset.from_array(noise[:100]), "cpu")[1].flip  # too few to tell
+    assert choose_preset(ImageDataset.from_array(noise), "cpu")[1].flip
+    assert not choose_preset(ImageDataset.from_array(noise[:100]), "cpu")[1].flip  # too few to tell
     both = ImageDataset.from_array(np.concatenate([noise, noise]))
-    assert not choose(both, "cpu")[1].flip  # not few
+    assert not choose_preset(both, "cpu")[1].flip  # not few
 
 
 @pytest.fixture

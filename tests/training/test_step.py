@@ -22,10 +22,10 @@ from ddpm import (
 )
 from ddpm.config import TrainConfig, preset
 from ddpm.core.ema import warm_decay
-from ddpm.training.augment import TOLD
+from ddpm.training.augment import AUGMENT_DIM
 from ddpm.training.optimizers import build_optimizer
 from ddpm.training.step import learning_rate, train_step
-from ddpm.training.train import start
+from ddpm.training.train import make_accelerator
 
 
 @pytest.mark.parametrize("augment", [0.0, 0.5])
@@ -36,9 +36,9 @@ def test_accumulated_parts_are_one_batch(augment):
         config = TrainConfig(batch=16, lr=1e-3, accumulate=parts, augment=augment)
         torch.manual_seed(0)
         small = {"channels": 8, "mults": (1, 2), "blocks": 1, "attention": (), "groups": 4}
-        net = UNet(1, **small, augment=TOLD)
+        net = UNet(1, **small, augment_dim=AUGMENT_DIM)
         whole = replace(preset("first-run"), train=config)
-        accelerator = start(whole, "cpu")
+        accelerator = make_accelerator(whole, "cpu")
         net, optimizer = accelerator.prepare(net, build_optimizer(net, config))
         x0 = torch.randn(16, 1, 8, 8)
         objective = Loss(Diffusion(linear()))
@@ -87,10 +87,10 @@ def test_the_stand_in_refuses_to_be_read():
 def test_no_step_waits_for_the_device(tiny_dropout, times):
     train_config = replace(tiny_dropout.train, accumulate=2, augment=0.5)
     config = replace(tiny_dropout, flip=True, train=train_config)
-    accelerator = start(config, "cpu")
+    accelerator = make_accelerator(config, "cpu")
     data = load_images("mnist5k")
     config = replace(config, diffusion=replace(config.diffusion, time_sampling=times))
-    net, diffusion = build(config, data.info, TOLD)
+    net, diffusion = build(config, data.info, AUGMENT_DIM)
     loss = build_loss(config, diffusion)
     ema = EMA(net, 0.99)
     net, optimizer = accelerator.prepare(net, build_optimizer(net, config.train))

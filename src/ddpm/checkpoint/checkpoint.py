@@ -35,7 +35,7 @@ GUIDE = "guide."  # before the names of the guide's weights
 MADE_ANEW = {  # where a run begins from weights that do not have it
     "label": "the embedding of the classes",
     "conv_in": "the layers that meet the image", "conv_out": "the layers that meet the image",
-    "fine": "the stage at full resolution", "augment": "what it is told of augmentation",
+    "fine": "the stage at full resolution", "augment": "the labels of augmentation",
 }  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -90,14 +90,14 @@ class Checkpoint:
         return digest.hexdigest()[:16]
 
 
-def build(config: Config, data: DataInfo, augment: int = 0) -> tuple[UNet, Diffusion]:
+def build(config: Config, data: DataInfo, augment_dim: int = 0) -> tuple[UNet, Diffusion]:
     """Return the network and the diffusion that a config describes, for data of this shape.
 
-    `augment`: the numbers that the network is told of augmentation, which is in training alone.
+    `augment_dim`: the size of the labels of augmentation, which is in training alone.
     Raises UserError where its settings do not fit together.
     """
     with fitting():
-        return build_net(config, data, augment), build_diffusion(config)
+        return build_net(config, data, augment_dim), build_diffusion(config)
 
 
 @contextmanager
@@ -110,9 +110,9 @@ def fitting(where: str = "") -> Iterator[None]:
         raise UserError(f"the settings{of} do not fit together: {error}") from None
 
 
-def build_net(config: Config, data: DataInfo, augment: int = 0) -> UNet:
+def build_net(config: Config, data: DataInfo, augment_dim: int = 0) -> UNet:
     out = data.channels * (2 if config.diffusion.learned_variance else 1)
-    settings = asdict(config.unet) | {"out_channels": out, "augment": augment}
+    settings = asdict(config.unet) | {"out_channels": out, "augment_dim": augment_dim}
     return UNet(data.channels, len(data.classes), **settings)
 
 
@@ -142,8 +142,8 @@ def save(
     guide: Checkpoint | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all. `weights` says which those of `net` are, and `guide`
-    is a weaker version of it for the file to carry. The layer that is told of augmentation is left
-    out: it has no bias, and what is sampled is told zeros."""
+    is a weaker version of it for the file to carry. The layer for the labels of augmentation is
+    left out: it has no bias, and what is sampled has labels of zeros."""
     tensors = {k: v for k, v in net.state_dict().items() if not k.startswith("augment.")}
     if guide is not None:
         tensors |= with_prefix(GUIDE, guide.net.state_dict())
@@ -200,7 +200,7 @@ def is_of_run(path: Path, config: Config) -> bool:
 
 
 def rebuild(
-    path: Path, config: Config, data: DataInfo, tensors: Mapping[str, Tensor], augment: int = 0
+    path: Path, config: Config, data: DataInfo, tensors: Mapping[str, Tensor], augment_dim: int = 0
 ) -> tuple[UNet, Diffusion]:
     """Return the network with the weights of the file at `path`, and the diffusion, as `build`
     does. Raises UserError where the weights are not those that the config describes."""
@@ -211,7 +211,7 @@ def rebuild(
         if len(u.mults) * (2 * u.blocks + 1) > len(tensors):  # each block has several
             raise ValueError("there are fewer weights than blocks")
         with torch.device("meta"):  # no memory is taken before the weights are known to fit
-            net = build_net(config, data, augment)
+            net = build_net(config, data, augment_dim)
         net.load_state_dict(require_real(tensors), assign=True)
     except (RuntimeError, ValueError, TypeError):
         raise UserError(f"{path} is damaged: its weights do not fit its own config") from None

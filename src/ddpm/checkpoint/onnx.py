@@ -27,9 +27,9 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> None:
     """Write the network as an ONNX file, of any batch, that has been run and compared.
 
     Inputs: x_t, float (B, C, H, W); t, int64 (B,), 1 … T (for the target F, c_in x and c_noise,
-    float); and where there are classes their labels
-    y, int64 (B,), the last for no class. The output is what the network predicts. The metadata
-    "ddpm" are the header of our checkpoints: classes, schedule, target and settings of the sampler.
+    float); and with classes their labels y, int64 (B,), the last for no class. The output is what
+    the network predicts. The metadata "ddpm" are the header of our checkpoints: classes, schedule,
+    target and settings of the sampler.
 
     Raise UserError where a library is missing, or onnxruntime computes something else.
     """

@@ -295,11 +295,9 @@ def note_of_average(checkpoint: "Checkpoint") -> None:
 
 def device_for(name: str | None) -> str:
     """Return the device of that name, or the best. Raises UserError where there is none such."""
-    from ..utils.device import best_device, check_device
+    from ..utils.device import resolve_device
 
-    device = name or best_device()
-    check_device(device)
-    return device
+    return resolve_device(name)
 
 
 def steps_bar(n: int, batch: int, steps: int, processes: "Processes") -> "tqdm":

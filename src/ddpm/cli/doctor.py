@@ -46,7 +46,7 @@ def doctor(options: DoctorOptions) -> int:
 
     from ..data.inspect import inspect_images
     from ..training.benchmark import about_cost
-    from ..training.choice import choose
+    from ..training.choice import choose_preset
     from ..training.train import read_images
 
     sheet = Path(options.sheet) if options.sheet else None
@@ -61,7 +61,7 @@ def doctor(options: DoctorOptions) -> int:
     if not options.preset and options.data == preset(FIRST).data:
         config = preset(FIRST)
     elif not options.preset:
-        _, config, why = choose(data, device_for(options.device))
+        _, config, why = choose_preset(data, device_for(options.device))
     flip = config.flip if options.flip is None else options.flip
     config = replace(config, flip=flip)
     data = data if config.labels else data.without_labels()

@@ -55,12 +55,12 @@ class GenerateOptions(SamplingOptions):
     image: Annotated[str | None, option("PATH")] = None
     """An image of yours, cropped and resized: make variations of it. With it, and with --towards, a
     class is asked only if you give a --label."""
-    change: Annotated[float | None, Field(gt=0, le=1), option("X")] = None
+    strength: Annotated[float | None, Field(gt=0, le=1), option("X")] = None
     """How far a variation goes: 1 leaves nothing of the image. By default 0.6."""
     invert: FlagCreatePairsOff[bool] = False
     """Vary --image from the noise that DDIM finds in it. By --sampler ddim --eta 0 that
     leads back to the image, with --guidance 1 where there is a guide, and with --label to the like
-    of it in another class. --change is then 1 by default."""
+    of it in another class. --strength is then 1 by default."""
     mask: Annotated[str | None, option("PATH")] = None
     """A picture, white where --image is to be painted anew, and black or transparent where it is
     kept."""
@@ -121,8 +121,8 @@ def generate(options: GenerateOptions) -> int:
 def check_edit_options(options: GenerateOptions) -> None:
     """Raise UserError for files that are missing, and for options that do not go together."""
     alone = options.image is not None and options.mask is None
-    if options.change is not None and not alone:
-        raise UserError("--change is for --image without --mask: leave it out")
+    if options.strength is not None and not alone:
+        raise UserError("--strength is for --image without --mask: leave it out")
     if options.rounds is not None and options.mask is None:
         raise UserError("--rounds is for --image with --mask: leave it out")
     if options.invert and not alone:
@@ -155,8 +155,8 @@ def read_edit(options: GenerateOptions, data: DataInfo, background: str = "white
                 "%s and %s have different shapes: each is cropped about its own middle",
                 options.image, options.mask,
             )  # fmt: skip
-    change = 1.0 if options.invert and options.change is None else options.change
-    given = {"change": change, "rounds": options.rounds}
+    strength = 1.0 if options.invert and options.strength is None else options.strength
+    given = {"strength": strength, "rounds": options.rounds}
     rest = {name: value for name, value in given.items() if value is not None}
     edit = Edit(options.towards, image, mask=mask, invert=options.invert, **rest)  # type: ignore[arg-type]
     check_edit(edit, data)

@@ -52,7 +52,7 @@ ELSEWHERE = {
     "log-interval logging-steps": "--train.log-every",
     "sample-every sample-interval": "--train.sample-minutes",
     "time max-time duration hours": "--minutes",
-    "strength": "--change",
+    "change denoising-strength": "--strength",
     "init-image": "--image",
     "force yes": "--overwrite",
     "dim model-channels base-channels num-channels": "--unet.channels",

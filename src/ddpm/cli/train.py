@@ -161,10 +161,10 @@ def settings_for(options: TrainOptions) -> tuple[str, Config]:
     if options.out:
         check_trainable(options.out, options.resume)
     device = device_for(options.device)
-    from ..training.choice import choose
+    from ..training.choice import choose_preset
     from ..training.train import read_images
 
-    name, config, why = choose(read_images(options.config), device)
+    name, config, why = choose_preset(read_images(options.config), device)
     log.info(why)
     return name, replace(config, data=options.config.data)
 

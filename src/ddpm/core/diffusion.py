@@ -21,13 +21,13 @@ class Posterior(NamedTuple):
     beta_tilde: Tensor
     beta: Tensor
 
-    def variance(self, choice: Variance, v: Tensor | None = None) -> Tensor:
+    def variance(self, choice: Variance, var_values: Tensor | None = None) -> Tensor:
         """σ² of p_θ(x_s | x_t): β̃ or β; or exp(u log β + (1 − u) log β̃), u = (v + 1)/2, where the
-        network has learned it [Improved DDPM, Eq. 15], and β at s = 0, where β̃ is 0."""
-        if v is None:
+        network learned v, `var_values` [Improved DDPM, Eq. 15], and β at s = 0, where β̃ is 0."""
+        if var_values is None:
             return self.beta if choice == "beta" else self.beta_tilde
         low = torch.where(self.beta_tilde > 0, self.beta_tilde, self.beta).log()
-        return (low + (v + 1) / 2 * (self.beta.log() - low)).exp()
+        return (low + (var_values + 1) / 2 * (self.beta.log() - low)).exp()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,8 @@ class Diffusion:
 
     `clip`: predictions of x_0 are held within [−clip, clip]; None for data without a range.
     `sigma_data`: the data's standard deviation, for F. `learned_variance`: the network has twice as
-    many channels for output, the second half of them v. Raises ValueError for ε and F where ᾱ_T is
-    0: there x_T is ε, and tells nothing of x_0.
+    many channels for output, the second half of them `var_values`. Raises ValueError for ε and F
+    where ᾱ_T is 0: there x_T is ε, and tells nothing of x_0.
     """
 
     schedule: Schedule
@@ -95,9 +95,9 @@ class Diffusion:
 
         `t` is 1 … T: at t = 0 there is no noise to predict.
         """
-        out, v = self.output(net, x_t, t, y), None
+        out, var_values = self.output(net, x_t, t, y), None
         if self.learned_variance:
-            out, v = out.chunk(2, dim=1)
+            out, var_values = out.chunk(2, dim=1)
         alpha_bar = self.schedule.at(t, x_t.ndim)
         signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         if self.target == "eps":
@@ -111,15 +111,17 @@ class Diffusion:
             x0 = c_skip * x_t / signal + c_out * out
         else:
             x0 = out
-        return self.prediction(x0, x_t, t, v)
+        return self.prediction_from_x0(x0, x_t, t, var_values)
 
-    def prediction(self, x0: Tensor, x_t: Tensor, t: Time, v: Tensor | None = None) -> Prediction:
+    def prediction_from_x0(
+        self, x0: Tensor, x_t: Tensor, t: Time, var_values: Tensor | None = None
+    ) -> Prediction:
         """Return x̂_0, clipped, and the ε̂ that agrees with it on x_t."""
         alpha_bar = self.schedule.at(t, x_t.ndim)
         signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         if self.clip is not None:
             x0 = x0.clamp(-self.clip, self.clip)
-        return Prediction(x0, (x_t - signal * x0) / noise, v)
+        return Prediction(x0, (x_t - signal * x0) / noise, var_values)
 
     def target_of(self, x0: Tensor, eps: Tensor, t: Time) -> Tensor:
         """What the network is to say of x_t: ε, x_0,

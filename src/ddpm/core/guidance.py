@@ -6,6 +6,7 @@ For classifier-free guidance one network knows the class and the absence of one.
 import torch
 from torch import Tensor
 
+from .diffusion import Diffusion
 from .types import Denoiser, Net, Prediction
 
 
@@ -34,7 +35,7 @@ def guided(net: Net, scale: float, null: int) -> Net:
             return net(x, t, torch.full_like(y, null))
         labels = torch.cat([y, torch.full_like(y, null)])
         conditional, unconditional = net(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)
-        return towards(unconditional, conditional, scale, x.shape[1])
+        return extrapolate(unconditional, conditional, scale, x.shape[1])
 
     return guided_net
 
@@ -51,18 +52,37 @@ def autoguided(net: Net, guide: Net, scale: float) -> Net:
     def guided_net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         if scale == 1:
             return net(x, t, y)
-        return towards(guide(x, t, y), net(x, t, y), scale, x.shape[1])
+        return extrapolate(guide(x, t, y), net(x, t, y), scale, x.shape[1])
 
     return guided_net
 
 
-def towards(weak: Tensor, strong: Tensor, scale: float, channels: int) -> Tensor:
+def extrapolate(weak: Tensor, strong: Tensor, scale: float, channels: int) -> Tensor:
     """Return weak + scale (strong − weak); of channels beyond those of the image, which tell of a
     learned variance, `strong` as it is."""
     out = weak + scale * (strong - weak)
     return (
         out if out.shape[1] == channels else torch.cat([out[:, :channels], strong[:, channels:]], 1)
     )
+
+
+def with_guidance(
+    diffusion: Diffusion,
+    net: Net,
+    y: Tensor | None,
+    scale: float,
+    null: int,
+    interval: tuple[float, float] = (0.0, 1.0),
+    guide: Net | None = None,
+) -> Denoiser:
+    """The denoiser of `net`, guided at times within the `interval`, in shares of T: by the `guide`,
+    or where there is none by itself without the class."""
+    if guide is None:
+        strong, plain = guided(net, scale, null), guided(net, 0 if scale == 0 else 1, null)
+    else:
+        strong, plain = autoguided(net, guide, scale), net
+    low, high = (share * diffusion.T for share in interval)
+    return in_interval(diffusion.denoiser(strong, y), diffusion.denoiser(plain, y), low, high)
 
 
 def in_interval(strong: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:

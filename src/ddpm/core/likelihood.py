@@ -50,10 +50,10 @@ def variational_bound(
         pred = denoise(x_t, t)
         p = diffusion.q_posterior(pred.x0, x_t, s, t)
         if s > 0:
-            q, var = diffusion.q_posterior(x0, x_t, s, t), p.variance(variance, pred.v)
+            q, var = diffusion.q_posterior(x0, x_t, s, t), p.variance(variance, pred.var_values)
             terms.append(bits_per_dim(normal_kl(q.mean, q.beta_tilde, p.mean, var)))
         else:
-            if variance == "beta" or pred.v is not None or not terms:
+            if variance == "beta" or pred.var_values is not None or not terms:
                 var = p.beta
             terms.append(bits_per_dim(-discretized_log_likelihood(x0, p.mean, var)))
     return Bound(

@@ -49,13 +49,13 @@ class Loss:
         mean takes no gradient of L_vlb [Improved DDPM, Eq. 16].
         """
         diffusion, x_t = self.diffusion, self.diffusion.q_sample(x0, t, eps)
-        out, v = diffusion.output(net, x_t, t, y), None
+        out, var_values = diffusion.output(net, x_t, t, y), None
         if diffusion.learned_variance:
-            out, v = out.chunk(2, dim=1)
+            out, var_values = out.chunk(2, dim=1)
         loss = (out - diffusion.target_of(x0, eps, t)).square().flatten(1).mean(1)
         loss = loss if self.time_sampling == "by-weight" else self.weight_at(t) * loss
-        if v is not None:
-            fixed = torch.cat([out.detach(), v], dim=1)
+        if var_values is not None:
+            fixed = torch.cat([out.detach(), var_values], dim=1)
             loss = loss + LAMBDA * diffusion.T * self.bound(x0, x_t, t, fixed)
         return loss
 
@@ -63,7 +63,7 @@ class Loss:
         """L_{t−1}, and L_0 where t is 1, of a network's output, (B,) in bits/dim  [DDPM, Eq. 5]"""
         pred = self.diffusion.predict(lambda *_: out, x_t, t)
         p, q = (self.diffusion.q_posterior(x, x_t, t - 1, t) for x in (pred.x0, x0))
-        var, first = p.variance("beta", pred.v), q.beta_tilde == 0
+        var, first = p.variance("beta", pred.var_values), q.beta_tilde == 0
         true = torch.where(first, q.beta, q.beta_tilde)  # of 0 the gradient would be NaN
         decoder = -discretized_log_likelihood(x0, p.mean, var)
         return bits_per_dim(torch.where(first, decoder, normal_kl(q.mean, true, p.mean, var)))

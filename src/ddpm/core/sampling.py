@@ -54,7 +54,7 @@ def ddpm_step(
     posterior = diffusion.q_posterior(pred.x0, x_t, s, t)
     if s == 0:
         return posterior.mean
-    return posterior.mean + posterior.variance(variance, pred.v).sqrt() * noise()
+    return posterior.mean + posterior.variance(variance, pred.var_values).sqrt() * noise()
 
 
 def ddim_step(
@@ -178,7 +178,7 @@ def eps_scaled(diffusion: Diffusion, denoise: Denoiser, scale: float) -> Denoise
         pred, a = denoise(x_t, t), diffusion.schedule.at(t)
         x0 = (x_t - (1 - a).sqrt() * pred.eps / scale) / a.sqrt()
         x0 = torch.where(diffusion.schedule.snr(t) > SIGMA_MAX**-2, x0, pred.x0)
-        return diffusion.prediction(x0, x_t, t, pred.v)
+        return diffusion.prediction_from_x0(x0, x_t, t, pred.var_values)
 
     return scaled
 

@@ -22,12 +22,12 @@ Conventions = Literal["ddpm", "improved-diffusion"]
 
 
 class Prediction(NamedTuple):
-    """What a network's output says of x_t: the clean image in it and the noise in it; and v, which
-    variance the step back has, from −1, for β̃, to 1, for β, where the network learned it."""
+    """What a network's output says of x_t: the clean image in it and the noise in it; and, where
+    it learned the variance of the step back, which that is, from −1, for β̃, to 1, for β."""
 
     x0: Tensor
     eps: Tensor
-    v: Tensor | None = None
+    var_values: Tensor | None = None
 
 
 Time: TypeAlias = Union[int, "Tensor"]

@@ -87,7 +87,7 @@ class UNet(nn.Module):
                  in PyTorch: where halving pads an even side, ε of the group norms (1e-6, 1e-5),
                  and the frequencies of the embedding of time (P^{−i/(n−1)}, P^{−i/n})
     out_channels of the output: by default in_channels
-    augment      numbers a that it may be told of how an image was changed; 0 for none
+    augment_dim  size of the labels a of how an image was augmented [EDM, App. F.2]; 0 for none
 
     Images have any height and width. With channels=128, mults=(1, 2, 2, 2), film=False and three
     channels it is the 35.7 M parameter CIFAR-10 network of the paper.
@@ -109,7 +109,7 @@ class UNet(nn.Module):
         film: bool = True,
         conventions: Conventions = "ddpm",
         out_channels: int | None = None,
-        augment: int = 0,
+        augment_dim: int = 0,
     ):
         super().__init__()
         if channels < 4 or channels % 2:
@@ -166,7 +166,7 @@ class UNet(nn.Module):
             else None
         )
         self.augment = (
-            initialise(nn.Linear(augment, emb, bias=False), zero=True) if augment else None
+            initialise(nn.Linear(augment_dim, emb, bias=False), zero=True) if augment_dim else None
         )
         self.max_period = 10_000.0
         if conventions == "improved-diffusion":

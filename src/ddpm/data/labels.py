@@ -66,8 +66,7 @@ def index_classes(
     label of None is the number of classes. Fewer than two classes are none: (None, ()).
 
     Classes are in the `order` that there is, or else sorted by name, or `by_number` where all names
-    are numbers. Names that differ stay
-    apart, even where they are printed alike.
+    are numbers. Names that differ stay apart, even where they are printed alike.
     """
     found = sorted({value for value in values if value is not None})
     if len(found) < 2:

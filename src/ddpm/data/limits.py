@@ -30,7 +30,7 @@ MIN_COMPRESSED_BYTES = 50_000_000  # … that has more bytes than this, …
 MIN_ARCHIVE_BYTES = 1_000_000_000  # … and all of its files, if they have more than this
 
 
-class Budget:
+class MemoryPool:
     """A limit on the bytes, or pixels, that threads hold at once."""
 
     def __init__(self, total: int):
@@ -53,7 +53,7 @@ class Budget:
                 self.changed.notify_all()
 
 
-READING, DECODING = Budget(MAX_BYTES), Budget(MAX_MEMORY)
+READING, DECODING = MemoryPool(MAX_BYTES), MemoryPool(MAX_MEMORY)
 # A thread takes of them in this order, so that none waits for one that waits for it.
 
 

@@ -80,8 +80,7 @@ class Sample:
     """Images out of noise, or out of what is given.
 
     label    a class; "": all in turn; None: no class is asked for
-    picture  to make variations of, by `change`; or to be painted anew where `mask` is opaque
-    invert   begin from the noise that DDIM finds in the picture
+    picture  to make variations of, by `strength`; or to be painted anew where `mask` is opaque
     """
 
     __pydantic_config__ = STRICT
@@ -94,7 +93,7 @@ class Sample:
     fork: Fork | None = None
     between: Between | None = None
     picture: Picture | None = None
-    change: Annotated[float, Field(gt=0, le=1)] = 0.6
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.6
     mask: str | None = None
     rounds: Annotated[int, Field(ge=1, le=20)] = 5
 

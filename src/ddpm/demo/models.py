@@ -17,7 +17,7 @@ from ..data.load import load_images
 from ..data.sources import is_downloaded
 from ..evaluation.classifiers import CifarNet, DigitNet, cifar_net, digit_net
 from ..generation.generate import cycle_labels, on_device, trajectories
-from ..utils.device import best_device, place
+from ..utils.device import best_device, to_device
 from ..utils.errors import UserError, printable
 from ..utils.images import to_uint8
 from .asks import Picture
@@ -90,7 +90,7 @@ class ModelStore:
     def classifier(self, name: str) -> nn.Module | None:
         """Return the bundled classifier of the network's classes, where there is one."""
         kind = classifier_kind(self[name].data)
-        return None if kind is None else place(CLASSIFIERS[kind](), self.device)
+        return None if kind is None else to_device(CLASSIFIERS[kind](), self.device)
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return what the page needs to know of a network."""

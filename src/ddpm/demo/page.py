@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from . import asks, equations, runs
 from .launch import MIN_PHOTOS, Training
 from .models import NUM_EXAMPLES, ModelStore
 from .pictures import film, png
+from .plane import Networks
 from .plane import plane as plane_frames
 from .queue import NETWORK, SLOTS, address_of
 from .trajectory import frames
@@ -48,6 +49,7 @@ class Demo:
     store: ModelStore
     training: Training
     turns: Turns
+    networks: Networks = field(default_factory=Networks)
 
     @property
     def runs(self) -> Path:
@@ -68,7 +70,7 @@ def edit_of(demo: Demo, ask: asks.Sample) -> Edit | None:
         return None
     image, _ = demo.store.image(ask.model, ask.picture)
     if ask.mask is None:
-        return Edit(image=image, change=ask.change)
+        return Edit(image=image, strength=ask.strength)
     mask = read_mask(ask.mask, demo.store[ask.model].data)
     if not mask.any():
         raise UserError("Nothing is painted over yet: draw on the image first")
@@ -136,7 +138,7 @@ def save_film(demo: Demo, value: Json, visitor: str) -> Json:
 
 def plane(demo: Demo, value: Json, visitor: str) -> Iterator[Json]:
     """Diffusion of points in the plane: see plane.plane."""
-    yield from demo.turns.share(plane_frames(value), visitor)
+    yield from demo.turns.share(plane_frames(value, demo.networks), visitor)
 
 
 def list_runs(demo: Demo, value: Json, visitor: str) -> Json:

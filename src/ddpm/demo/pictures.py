@@ -17,7 +17,7 @@ SIDE = 480  # pixels of the longer side of a film that is taken home
 
 def png(images: Tensor) -> str:
     """Return uint8 images (N, C, H, W) as a grid: the data URI of a PNG."""
-    return data_uri(png_bytes(images, columns_for(len(images)), gap=1), "image/png")
+    return data_uri(png_bytes(images, page_columns(len(images)), gap=1), "image/png")
 
 
 def png_bytes(images: Tensor, columns: int, gap: int) -> bytes:
@@ -27,7 +27,7 @@ def png_bytes(images: Tensor, columns: int, gap: int) -> bytes:
     return file.getvalue()
 
 
-def columns_for(n: int) -> int:
+def page_columns(n: int) -> int:
     """Return the columns of a grid of n images that is about square."""
     return min(MAX_COLUMNS, round(n**0.5 + 0.49))
 

@@ -145,10 +145,7 @@ class Networks:
         return len(self._kept)
 
 
-KEPT = Networks()
-
-
-def plane(request: Any, networks: Networks = KEPT) -> Iterator[dict[str, Any]]:
+def plane(request: Any, networks: Networks) -> Iterator[dict[str, Any]]:
     """Yield what the page shows, as plain numbers for JSON, in units of the plane.
 
     {"phase": "data"}      at once: "points" [[x, y, class], …], "noise" [[x, y], …] from which the

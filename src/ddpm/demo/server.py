@@ -92,9 +92,9 @@ def ask_once(address: str, password: str | None) -> None:
 
 def warm_up_plane() -> None:
     """Train a network for points once: the first time takes seconds more."""
-    from .plane import plane
+    from .plane import Networks, plane
 
-    for _ in plane({"seconds": 0.1}):
+    for _ in plane({"seconds": 0.1}, Networks()):
         pass
 
 

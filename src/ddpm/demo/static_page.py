@@ -46,7 +46,7 @@ class Packed(NamedTuple):
     name: str
     bytes: bytes
 
-    def said(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         return {"name": self.name, "bytes": len(self.bytes)}
 
 
@@ -117,8 +117,8 @@ def page_files(
     """
     wasm, network = Packed(WASM, packed(runtime.wasm)), Packed(NETWORK, packed(onnx(checkpoint)))
     about = describe(checkpoint, settings) | {
-        **command, "runtime": {**wasm.said(), "version": runtime.version},
-        "network": network.said(), "film": {"name": FILM, "columns": COLUMNS},
+        **command, "runtime": {**wasm.as_dict(), "version": runtime.version},
+        "network": network.as_dict(), "film": {"name": FILM, "columns": COLUMNS},
     }  # fmt: skip
     own = {path.relative_to(ALONE).as_posix(): path for path in ALONE.rglob("*") if path.is_file()}
     title = f"{WHAT.get(checkpoint.data.source, 'Images')} out of noise"

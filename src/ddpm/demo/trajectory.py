@@ -29,7 +29,7 @@ from ..utils.errors import UserError, counted
 from ..utils.images import to_uint8
 from ..utils.random import ImageNoise
 from .asks import Sample, sample_config
-from .pictures import columns_for, png
+from .pictures import page_columns, png
 
 MAX_FRAMES = 40  # of a film, after the first
 MAX_VALUES = 4_000_000  # pixels times channels in all frames: every open page holds them
@@ -151,6 +151,6 @@ def render(checkpoint: Checkpoint, state: State) -> Frame:
     x = png(to_uint8(state.x).cpu())
     alpha_bar = float(checkpoint.diffusion.schedule.at(state.t))
     return {
-        "t": state.t, "alpha_bar": round(alpha_bar, 6), "columns": columns_for(len(state.x)),
+        "t": state.t, "alpha_bar": round(alpha_bar, 6), "columns": page_columns(len(state.x)),
         "x": x, "x0": x if state.t == 0 else png(to_uint8(x0).cpu()),
     }  # fmt: skip

@@ -28,7 +28,7 @@ from ..generation.generate import (
     with_precision,
 )
 from ..generation.settings import own_settings
-from ..utils.device import best_device, check_device, place
+from ..utils.device import resolve_device, to_device
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
 from ..utils.files import require_writable
@@ -99,7 +99,7 @@ def evaluate(
     Raise UserError for what cannot be scored, wherever possible before the work.
     """
     against = read_report(against) if isinstance(against, str | Path) else against
-    check_device(str(device := device or best_device()))
+    device = resolve_device(device)
     picture = picture_path(memorization)
     with processes.main_process_first():  # it decodes the images, the others find them cached
         subject = load_subject(what)
@@ -385,7 +385,7 @@ def seconds_per_evaluation(
     network: Checkpoint, device: torch.device | str = "cpu", batch: int = 64
 ) -> float:
     """Estimate the time that one image takes to pass through the network, by timing a batch."""
-    net, data = place(copy.deepcopy(network.net), device), network.data
+    net, data = to_device(copy.deepcopy(network.net), device), network.data
     x = torch.randn(batch, *data.shape, device=device)
     t = torch.ones(batch, dtype=torch.long, device=device)
     y = torch.zeros_like(t) if data.classes else None

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..checkpoint.checkpoint import Checkpoint
 from ..config import SampleConfig
 from ..core.likelihood import variational_bound
-from ..utils.device import place
+from ..utils.device import to_device
 from ..utils.distributed import ALONE, Processes
 from ..utils.images import to_float
 from ..utils.random import ImageNoise
@@ -34,7 +34,7 @@ def held_out_likelihood(
     assert images is not None
     diffusion = network.diffusion.to(device)
     variance = (settings or network.config.sample).variance
-    net = place(copy.deepcopy(network.net), device)  # the caller's stays where it is
+    net = to_device(copy.deepcopy(network.net), device)  # the caller's stays where it is
     shape = data.shape
     times = list(range(diffusion.T, -1, -1))
     parts, done = subset(reference, images, n).split(batch), 0

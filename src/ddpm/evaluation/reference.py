@@ -142,15 +142,21 @@ def load_reference(
         extractor=load_feature_extractor(features, shape, device),
     )  # fmt: skip
     check_shape(reference, shape, "the reference's")
-    known = reference.extractor.classes
-    if features is None and known and real.classes and not set(real.classes) <= set(known):
-        logger.info(
-            f"these images are compared in the features of {reference.extractor.name}, which "
-            f"learned {', '.join(known)}: name others by --features"
-        )
+    if features is None:
+        note_other_classes(real, reference.extractor)
     if others is not None:
         check_shape(reference, tuple(others.images.shape[1:]), "the held-out")
     return reference
+
+
+def note_other_classes(images: ImageDataset, extractor: FeatureExtractor) -> None:
+    """Log a note where features were chosen for the images that were learned of other classes."""
+    known = extractor.classes
+    if known and images.classes and not set(images.classes) <= set(known):
+        logger.info(
+            f"these images are compared in the features of {extractor.name}, which learned "
+            f"{', '.join(known)}: name others by --features"
+        )
 
 
 def with_fingerprint(images: ImageDataset) -> ImageDataset:

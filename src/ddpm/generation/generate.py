@@ -15,11 +15,11 @@ from ..checkpoint.memory import require_memory
 from ..config import DataInfo, SampleConfig, checked
 from ..core.diffusion import Diffusion
 from ..core.editing import inpaint, invert, slerp
-from ..core.guidance import autoguided, guided, in_interval
+from ..core.guidance import with_guidance
 from ..core.sampling import Churn, State, eps_scaled, named_step, sample, timesteps
 from ..core.schedule import Schedule
 from ..core.types import Denoiser, Net, Noise
-from ..utils.device import best_device, check_device, has_bfloat16, place
+from ..utils.device import has_bfloat16, resolve_device, to_device
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError, counted
 from ..utils.images import to_float, to_uint8
@@ -39,27 +39,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What images come from, where not from noise alone: towards; or image, with change or invert;
-    or image and mask, with rounds.
+    """What images come from, where not from noise alone: towards; or image, with strength or
+    invert; or image and mask, with rounds.
 
-    towards  another seed: the images lie between image 0 of the one seed and image 0 of the other
-    image    uint8 (C, H, W): variations of it
-    invert   begin from the noise that DDIM finds in the image, in place of fresh noise
-    change   0 … 1: how much of the way to noise the image goes before it comes back; 1: all
-    mask     bool (H, W): paint the image anew where it is True, and keep it elsewhere
-    rounds   how often each step of inpainting is repeated
+    towards   another seed: the images lie between image 0 of the one seed and image 0 of the other
+    image     uint8 (C, H, W): variations of it
+    invert    begin from the noise that DDIM finds in the image, in place of fresh noise
+    strength  0 … 1: how much of the way to noise the image goes before it comes back; 1: all
+    mask      bool (H, W): paint the image anew where it is True, and keep it elsewhere
+    rounds    how often each step of inpainting is repeated
     """
 
     towards: int | None = None
     image: Tensor | None = None
-    change: float = 0.6
+    strength: float = 0.6
     mask: Tensor | None = None
     rounds: int = 5
     invert: bool = False
 
-    def said(self) -> dict[str, object]:
+    def as_metadata(self) -> dict[str, object]:
         """Return in words and numbers what the images come from."""
-        of_image = {"change": self.change, "invert": self.invert} if self.mask is None else {
+        of_image = {"strength": self.strength, "invert": self.invert} if self.mask is None else {
             "rounds": self.rounds
         }  # fmt: skip
         return {"towards": self.towards} if self.image is None else {"from": "image", **of_image}
@@ -98,8 +98,7 @@ def generate(
         raise UserError(
             f"cannot make {counted(n, 'image')}, {batch} at a time: both must be 1 or more"
         )
-    device = device or best_device()
-    check_device(str(device))
+    device = resolve_device(device)
     checkpoint = on_device(checkpoint, device)
     settings = with_precision(settings or own_settings(checkpoint.config.sample), device)
     given = None if guide is None else on_device(guide, device)
@@ -131,13 +130,13 @@ def generate(
     images = torch.cat([made for (made,) in processes.map_in_order(batches, make)])
     by = None if weaker is None else weaker.weights_hash()
     between = edit is not None and edit.towards is not None
-    made = {
+    metadata = {
         "weights": checkpoint.weights_hash(), "guide": by, "step": checkpoint.step,
         "data": checkpoint.data.source, "seed": seed, "settings": asdict(settings),
-        **({} if edit is None else edit.said()),
+        **({} if edit is None else edit.as_metadata()),
     }  # fmt: skip
     return Samples(
-        images, y, checkpoint.data.classes, by, columns=n if between else None, made=made,
+        images, y, checkpoint.data.classes, by, columns=n if between else None, metadata=metadata,
         background=checkpoint.config.background,
     )  # fmt: skip
 
@@ -147,7 +146,7 @@ def on_device(checkpoint: Checkpoint | str | Path, device: torch.device | str) -
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load(checkpoint)
     net = copy.deepcopy(checkpoint.net)
-    place(net, device)
+    to_device(net, device)
     guide = None if checkpoint.guide is None else on_device(checkpoint.guide, device)
     return replace(checkpoint, net=net, diffusion=checkpoint.diffusion.to(device), guide=guide)
 
@@ -249,15 +248,10 @@ def guided_denoiser(
     """Return the network's denoiser with the guidance that the settings ask for: by the guide,
     where there is one, and else by the network itself without a class; and its ε̂ scaled. Networks
     compute in the precision of the settings, and all else in float32."""
-    scale = settings.guidance
     if with_precision(settings, diffusion.device).precision == "bf16":
         net, guide = in_bfloat16(net), None if guide is None else in_bfloat16(guide)
-    if guide is None:
-        strong, plain = guided(net, scale, null), guided(net, 0 if scale == 0 else 1, null)
-    else:
-        strong, plain = autoguided(net, guide, scale), net
-    low, high = settings.guidance_above * diffusion.T, settings.guidance_below * diffusion.T
-    denoise = in_interval(diffusion.denoiser(strong, y), diffusion.denoiser(plain, y), low, high)
+    interval = settings.guidance_above, settings.guidance_below
+    denoise = with_guidance(diffusion, net, y, settings.guidance, null, interval, guide)
     return eps_scaled(diffusion, denoise, settings.eps_scale)
 
 
@@ -290,7 +284,7 @@ def times_of(settings: SampleConfig, diffusion: Diffusion, edit: Edit | None = N
     check_steps(settings, diffusion.T)
     schedule, steps = diffusion.schedule, settings.steps
     if edit and edit.image is not None and edit.mask is None:
-        t = max(1, round(edit.change * diffusion.T))
+        t = max(1, round(edit.strength * diffusion.T))
         schedule, steps = Schedule(schedule.alpha_bar[: t + 1]), ceil(steps * t / diffusion.T)
     return timesteps(schedule, steps, settings.spacing, settings.sigma_min)
 
@@ -350,9 +344,9 @@ def check_edit(edit: Edit | None, data: DataInfo) -> None:
         raise UserError(f"the image has shape {tuple(edit.image.shape)}, and the network's {shape}")
     if edit.mask is not None and tuple(edit.mask.shape) != shape[1:]:
         raise UserError(f"the mask has shape {tuple(edit.mask.shape)}, and the image {shape[1:]}")
-    if not 0 < edit.change <= 1 or edit.rounds < 1:
+    if not 0 < edit.strength <= 1 or edit.rounds < 1:
         raise UserError(
-            f"change is above 0 and at most 1, not {edit.change}, and rounds are one or more, "
+            f"strength is above 0 and at most 1, not {edit.strength}, and rounds are one or more, "
             f"not {edit.rounds}"
         )
 

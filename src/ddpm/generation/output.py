@@ -43,7 +43,7 @@ class Samples:
     classes  names of the classes that the network knows
     guide    hash of the weights of the guiding network, None where there was none
     columns  of a grid of them; None for as many as suit their number and classes
-    made     how they were made, in words and numbers that JSON has: seed, settings, weights …
+    metadata how they were made, in words and numbers that JSON has: seed, settings, weights …
     background  what is transparent is laid on where a file can hold no transparency
     """
 
@@ -52,7 +52,7 @@ class Samples:
     classes: tuple[str, ...]
     guide: str | None = None
     columns: int | None = None
-    made: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     background: str = "white"
 
     def __len__(self) -> int:
@@ -163,7 +163,7 @@ def write(path: Path, samples: Samples, animation: AnimationRecorder | None = No
 def about(samples: Samples) -> dict[str, Any]:
     """Return how the samples were made and laid out, as the files say it of themselves."""
     columns = samples.in_columns()
-    return {**samples.made, "images": len(samples), "columns": columns}
+    return {**samples.metadata, "images": len(samples), "columns": columns}
 
 
 def png_text(samples: Samples, i: int | None = None) -> PngInfo:
@@ -171,7 +171,7 @@ def png_text(samples: Samples, i: int | None = None) -> PngInfo:
     as a grid, or image i alone."""
     text = PngInfo()
     text.add_text(*SIGNATURE)
-    alone = {} if i is None else {**samples.made, "number": i, "label": samples.name(i)}
+    alone = {} if i is None else {**samples.metadata, "number": i, "label": samples.name(i)}
     text.add_text("ddpm", json.dumps(alone or about(samples)))
     return text
 
@@ -194,7 +194,7 @@ def write_folder(folder: Path, samples: Samples) -> None:
             with suppress(OSError):  # of others' files
                 left.parent.rmdir()
     with atomic_write(folder / MANIFEST) as beside:
-        beside.write_text(json.dumps({**samples.made, "images": files}, indent=1) + "\n")
+        beside.write_text(json.dumps({**samples.metadata, "images": files}, indent=1) + "\n")
 
 
 def check_grid(path: Path, n: int, shape: tuple[int, ...], columns: int | None = None) -> None:

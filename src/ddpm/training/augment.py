@@ -1,4 +1,4 @@
-"""Augmentation that does not leak: images are moved about, and the network is told how."""
+"""Augmentation that does not leak: images are moved about, and the network sees how in labels."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..config import TrainConfig
 
-TOLD = 9  # numbers that the network is told of each image
+AUGMENT_DIM = 9  # size of the labels
 SCALE = STRETCH = 2**0.2
 SHIFT = 1 / 8  # of the side
 
@@ -16,37 +16,37 @@ SHIFT = 1 / 8  # of the side
 def augment(
     x0: Tensor, p: float, batch: int | None = None, part: slice = slice(None)
 ) -> tuple[Tensor, Tensor | None]:
-    """Six geometric changes, and what the network is told of them   [EDM, App. F.2, Table 6]
+    """Six geometric changes, and the labels that tell the network   [EDM, App. F.2, Table 6]
 
-    mirrored left to right     a_0 ~ U{0, 1}                           told a_0
-    turned upside down         a_1 ~ U{0, 1}                           told a_1
-    scaled by 2^{0.2 a_2}      a_2 ~ N(0, 1)                           told a_2
-    turned by a_3              a_3 ~ U(−π, π)                          told cos a_3 − 1, sin a_3
-    stretched by 2^{0.2 a_5}   along a_4 ~ U(−π, π), a_5 ~ |N(0, 1)|   told a_5 cos a_4, a_5 sin a_4
-    shifted by sides/8 times   a_6, a_7 ~ N(0, 1)                      told a_6, a_7
+    mirrored left to right     a_0 ~ U{0, 1}                           a_0
+    turned upside down         a_1 ~ U{0, 1}                           a_1
+    scaled by 2^{0.2 a_2}      a_2 ~ N(0, 1)                           a_2
+    turned by a_3              a_3 ~ U(−π, π)                          cos a_3 − 1, sin a_3
+    stretched by 2^{0.2 a_5}   along a_4 ~ U(−π, π), a_5 ~ |N(0, 1)|   a_5 cos a_4, a_5 sin a_4
+    shifted by sides/8 times   a_6, a_7 ~ N(0, 1)                      a_6, a_7
 
     The first is made always, each of the others to an image with probability p, else its numbers
-    are 0. Where all that is told is 0 the image is as it was: a network that samples with zeros
-    does not show the changes. In the paper a_5 has a sign, which tells two changes alike; without
-    it the changes are the same, each told by itself.
+    are 0. Where all labels are 0 the image is as it was: a network that samples with zeros does
+    not show the changes. In the paper a_5 has a sign, which gives two changes one label; without it
+    the changes are the same, each with a label of its own.
 
     All is drawn for the whole `batch`, from torch's global generator; x0, (B, C, H, W), is this
     process's `part` of it. Between pixels it is bilinear, and beyond the edges reflected. Returns
-    the images and what is told, (B, 9); for p = 0 x0 and None, and nothing is drawn.
+    the images and their labels, the right column, (B, 9); for p = 0 x0 and None, undrawn.
     """
     if not p:
         return x0, None
     a = draw_parameters(batch or len(x0), p, x0.device)[part]
-    told = told_of(a)
+    labels = augment_labels(a)
     theta = affine(a, *x0.shape[-2:])
     grid = F.affine_grid(theta, list(x0.shape), align_corners=False)
     moved = F.grid_sample(x0, grid, padding_mode="reflection", align_corners=False)
-    return torch.where((told != 0).any(1)[:, None, None, None], moved, x0), told
+    return torch.where((labels != 0).any(1)[:, None, None, None], moved, x0), labels
 
 
-def told_to(config: TrainConfig) -> int:
-    """Return how many numbers the network is told of each image; 0 without augmentation."""
-    return TOLD if config.augment else 0
+def augment_dim(config: TrainConfig) -> int:
+    """Return the size of the labels; 0 without augmentation."""
+    return AUGMENT_DIM if config.augment else 0
 
 
 def draw_parameters(n: int, p: float, device: torch.device) -> Tensor:
@@ -61,7 +61,7 @@ def draw_parameters(n: int, p: float, device: torch.device) -> Tensor:
     )  # fmt: skip
 
 
-def told_of(a: Tensor) -> Tensor:
+def augment_labels(a: Tensor) -> Tensor:
     """Return c_aug, (n, 9), of a_0 … a_7: zero where nothing is changed."""
     a0, a1, a2, a3, a4, a5, a6, a7 = a.unbind(1)
     return torch.stack(

@@ -13,12 +13,12 @@ from ..config import Config
 from ..core.ema import EMA
 from ..data.batches import Batches
 from ..data.dataset import ImageDataset
-from ..utils.device import best_device, place
+from ..utils.device import resolve_device, to_device
 from ..utils.errors import counted
-from .augment import told_to
+from .augment import augment_dim
 from .optimizers import build_optimizer
 from .step import train_step
-from .train import start, with_precision
+from .train import make_accelerator, with_precision
 
 WARM_UP = 2  # steps that are not timed
 LONG = 4.0  # seconds after which two timed steps are enough
@@ -36,10 +36,10 @@ class Cost:
 
 def cost(config: Config, images: ImageDataset, device: str | None = None, steps: int = 6) -> Cost:
     """Take a few steps of the real training and time them: fewer where they take long."""
-    config = with_precision(config, device or best_device())
-    accelerator: Accelerator = start(config, device)
-    raw, diffusion = build(config, images.info, told_to(config.train))
-    place(raw, accelerator.device)
+    config = with_precision(config, resolve_device(device))
+    accelerator: Accelerator = make_accelerator(config, device)
+    raw, diffusion = build(config, images.info, augment_dim(config.train))
+    to_device(raw, accelerator.device)
     diffusion = diffusion.to(accelerator.device)
     ema = EMA(raw, config.train.ema)
     net, optimizer = accelerator.prepare(raw, build_optimizer(raw, config.train))
@@ -72,7 +72,7 @@ def about_cost(config: Config, images: ImageDataset, device: str | None = None) 
     total = round(seconds * found.rate)
     return [
         f"network: {found.parameters / 1e6:.1f} M parameters; {found.rate:,.0f} images/s and "
-        f"{found.memory:,.0f} MB on {device or best_device()}",
+        f"{found.memory:,.0f} MB on {resolve_device(device)}",
         f"its budget: {counted(round(seconds / 60), 'minute')}, {counted(total, 'image')}, each "
         f"{total / n:,.1f} times",
     ]

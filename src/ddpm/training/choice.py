@@ -16,7 +16,7 @@ FEW_SIGMA = 0.2  # below it, little noise is what short runs have not learned to
 MIN_TO_FLIP = 500  # images that tell whether mirroring changes them
 
 
-def choose(data: ImageDataset, device: str) -> tuple[str, Config, str]:
+def choose_preset(data: ImageDataset, device: str) -> tuple[str, Config, str]:
     """Return the name of the preset for these images on this device, its settings with what few
     images need, and a sentence on both.
 

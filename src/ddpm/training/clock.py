@@ -89,11 +89,11 @@ class Clock:
         self.config, self.processes, self.preview_passes = config, processes, preview_passes
         now = time.monotonic()
         self.start = (now if since is None else since) - state.seconds
-        self.paced_from, self.first_step, self.scored = now - self.start, state.step, 0.0
-        self.compiled, self.guide_at = False, GUIDE_AT
+        self.pace_seconds, self.pace_step, self.pace_scoring = now - self.start, state.step, 0.0
+        self.timed_first, self.guide_at = False, GUIDE_AT
         self.progress = config.budget.progress(state.step, state.seconds)
-        self.late = state.step > 0 and not has_guide and GUIDE_AT <= self.progress < EARLY
-        self.last_saved, train = self.paced_from, config.train
+        self.guide_overdue = state.step > 0 and not has_guide and GUIDE_AT <= self.progress < EARLY
+        self.last_saved, train = self.pace_seconds, config.train
         self.previews = Pauses(60 * train.sample_minutes, PREVIEW_SHARE, self.last_saved)
         self.scores = Pauses(60 * train.score_minutes, SCORE_SHARE, self.last_saved, score_seconds)
 
@@ -107,13 +107,14 @@ class Clock:
         now = self.seconds
         save = now - self.last_saved >= 60 * self.config.train.save_minutes
         before, budget = self.progress, self.config.budget
-        first = step == self.first_step + 1 and not self.compiled
+        first = step == self.pace_step + 1 and not self.timed_first
         if first:  # that one step may take minutes
-            self.compiled = True
+            self.timed_first = True
             self.pace_from(step, now)
         last = self.last_preview_takes(step, now) + self.scores.took
         fits = not budget.minutes or now + self.scores.took + last <= 60 * budget.minutes
-        told = (now, last, save, self.previews.due(now), fits and self.scores.due(now), self.late)
+        preview, score = self.previews.due(now), fits and self.scores.due(now)
+        told = (now, last, save, preview, score, self.guide_overdue)
         (seconds, last, *flags), stop = self.processes.agree(told, stop)
         save, preview, score, late = map(bool, flags)
         self.progress = max(before, budget.progress(step, seconds, last))
@@ -122,7 +123,7 @@ class Clock:
         over = stop or self.progress >= 1
         if self.progress >= 1 and budget.minutes:  # what is left of it is the last preview's
             seconds = max(seconds, 60 * budget.minutes)
-        guide, self.late = late or before < self.guide_at <= self.progress, False
+        guide, self.guide_overdue = late or before < self.guide_at <= self.progress, False
         line = line or save or score or over
         return Due(seconds, self.progress, over, line, save, guide, preview, score)
 
@@ -130,15 +131,15 @@ class Clock:
         """Return for how many seconds the last preview will be: as long as the one before it. The
         first is guessed from the steps so far but the first, whose images pass through the network
         once forward and once back, which takes twice as long."""
-        if self.previews.took or step == self.first_step:
+        if self.previews.took or step == self.pace_step:
             return self.previews.took
-        images = (step - self.first_step) * self.config.train.batch
-        steps_took = now - self.paced_from - (self.scores.total - self.scored)
+        images = (step - self.pace_step) * self.config.train.batch
+        steps_took = now - self.pace_seconds - (self.scores.total - self.pace_scoring)
         return steps_took / images / 3 * self.preview_passes
 
     def pace_from(self, step: int, now: float) -> None:
         """Tell the pace of the steps by those from here on."""
-        self.paced_from, self.first_step, self.scored = now, step, self.scores.total
+        self.pace_seconds, self.pace_step, self.pace_scoring = now, step, self.scores.total
 
     def saved(self) -> None:
         """Count the time to the next checkpoint from here."""

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from ..checkpoint.checkpoint import build_loss, fitting, rebuild
 from ..checkpoint.memory import require_memory
 from ..checkpoint.tensors import load_tensors, under_prefix
-from ..utils.device import place
+from ..utils.device import to_device
 from ..utils.errors import UserError
 from ..utils.random import STEP, derive_seed
-from .augment import told_to
+from .augment import augment_dim
 from .nonfinite import BatchHeader
-from .step import draw
+from .step import draw_inputs
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # of train.precision
 MAX_PARTS = 1024  # of a batch, each of which was one process's
@@ -51,13 +51,13 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
         raise UserError(f"there is no batch at {path}: name a file in a run's folder bad/")
     tensors, header = load_tensors(path, BatchHeader)
     weights = under_prefix("raw.", tensors)
-    told = told_to(header.config.train)
-    net, diffusion = rebuild(path, header.config, header.data, weights, told)
+    labels = augment_dim(header.config.train)
+    net, diffusion = rebuild(path, header.config, header.data, weights, labels)
     x0, y = tensors.get("x0"), tensors.get("y")
     if x0 is None or not fits(x0, y, header):
         raise UserError(f"{path} is damaged: its images do not fit its own config")
     x0 = x0.to(device)
-    place(net, device)
+    to_device(net, device)
     with fitting(str(path)):
         loss = build_loss(header.config, diffusion.to(device))
     torch.manual_seed(derive_seed(header.config.seed, STEP, header.step))
@@ -66,7 +66,7 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
     if header.config.flip:  # which had its draw before
         torch.rand(batch, 1, 1, 1, device=device)
     y = None if y is None else y.to(device)
-    x0, a, y, t, eps = draw(loss, x0, y, net.num_classes, header.config.train, part)
+    x0, a, y, t, eps = draw_inputs(loss, x0, y, net.num_classes, header.config.train, part)
 
     found = [f"the images of the batch ({bad(x0)})"] if bad(x0) else []
     found += [f"the weights of {k} ({bad(p)})" for k, p in net.named_parameters() if bad(p)]

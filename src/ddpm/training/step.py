@@ -34,7 +34,7 @@ def train_step(
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    x0, a, y, t, eps = draw(loss, x0, y, null, config, part)
+    x0, a, y, t, eps = draw_inputs(loss, x0, y, null, config, part)
     if accelerator.process_index:  # each process has dropout of its own
         torch.manual_seed(torch.initial_seed() + accelerator.process_index)
     x0s, ts, epss = (z.chunk(config.accumulate) for z in (x0, t, eps))
@@ -61,7 +61,7 @@ def train_step(
     return total, norm
 
 
-def draw(
+def draw_inputs(
     loss: Loss,
     x0: Tensor,
     y: Tensor | None,
@@ -69,8 +69,8 @@ def draw(
     config: TrainConfig,
     part: slice = slice(None),
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
-    """Return what a step learns: the images, augmented, and what the network is told of that; the
-    labels, some of them hidden; the times t and the noise ε.
+    """Return what a step learns: the images, augmented, and the labels of that; the classes, some
+    of them hidden; the times t and the noise ε.
 
     They are drawn for the whole batch and then cut to this process's part, so that any number of
     processes takes the same step.

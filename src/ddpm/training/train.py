@@ -28,11 +28,11 @@ from ..data.inspect import inspection_notes
 from ..data.listing import holds_files
 from ..data.load import load_images
 from ..generation.settings import check_guidance
-from ..utils.device import best_device, check_device, has_bfloat16, place
+from ..utils.device import has_bfloat16, resolve_device, to_device
 from ..utils.distributed import PATIENCE, Processes
 from ..utils.errors import UserError, counted
 from ..utils.random import INIT, STEP, derive_seed
-from .augment import told_to
+from .augment import augment_dim
 from .clock import Clock, catch_signals
 from .log import MetricsLog, rewind_logs
 from .monitor import Monitor, has_all
@@ -80,8 +80,8 @@ def train(
     steps or images bit for bit. `images` replace those that `config.data` names. Raises UserError.
     """
     began = time.monotonic()
-    config = with_precision(check(config), device or best_device())
-    accelerator = start(config, device)
+    config = with_precision(check_config(config), resolve_device(device))
+    accelerator = make_accelerator(config, device)
     processes, run = Processes(accelerator), RunDir(Path(out))
     part = processes.part(config.train.batch, config.train.accumulate)
     main = processes.is_main  # of several processes one writes
@@ -97,7 +97,7 @@ def train(
     guard, log = NonFiniteGuard(run, processes, batches), MetricsLog(run, config, processes)
     lock = run.locked() if main else nullcontext()
     with lock, processes.together(), catch_signals() as stop, closing(log):
-        begin(run, state, resume, write=main)
+        restore_or_save_first(run, state, resume, write=main)
         passes, seconds = monitor.preview_passes, monitor.score_seconds
         clock = Clock(config, processes, state, began, passes, seconds, run.guide.exists())
         while True:
@@ -161,10 +161,10 @@ def initial_state(
     network's weights. They are random, or those that `config.init` names where the run has none of
     its own to `resume` from."""
     torch.manual_seed(derive_seed(config.seed, INIT))
-    raw, diffusion = build(config, data, told_to(config.train))
+    raw, diffusion = build(config, data, augment_dim(config.train))
     if config.init and not (resume and inspect_run(run.path).states):
         load_initial(raw, data, config.init, config)
-    place(raw, accelerator.device)
+    to_device(raw, accelerator.device)
     ema = EMA(raw, config.train.ema)
     optimizer = accelerator.prepare(build_optimizer(raw, config.train))
     net = accelerator.prepare(raw)
@@ -174,7 +174,7 @@ def initial_state(
     return net, diffusion.to(accelerator.device), state
 
 
-def begin(run: RunDir, state: TrainState, resume: bool, write: bool) -> None:
+def restore_or_save_first(run: RunDir, state: TrainState, resume: bool, write: bool) -> None:
     """Restore the last checkpoint, or write a first one to return to; write the config, and drop
     what was logged beyond the checkpoint. One process may `write`: it looks at the folder once
     more, as another run may have been there while the images were read."""
@@ -207,7 +207,7 @@ def training_batches(
     return Batches(data, config.train.batch, config.seed, config.flip, device, part, learned)
 
 
-def check(config: Config) -> Config:
+def check_config(config: Config) -> Config:
     """Refuse, before any work is done, settings that cannot work together."""
     config = checked(config)
     _ = config.budget  # there is exactly one
@@ -230,8 +230,7 @@ def check(config: Config) -> Config:
 
 def with_precision(config: Config, device: str) -> Config:
     """Return the config, in float32 where the device has no bfloat16, or for fp16 is a CPU: a
-    preset is for many machines. Raises UserError for a device that is not there."""
-    check_device(device)
+    preset is for many machines."""
     precision, on_cpu = config.train.precision, torch.device(device).type == "cpu"
     if precision == "no" or (has_bfloat16(device) if precision == "bf16" else not on_cpu):
         return config
@@ -240,7 +239,7 @@ def with_precision(config: Config, device: str) -> Config:
     return replace(config, train=replace(config.train, precision="no"))
 
 
-def start(config: Config, device: str | None) -> Accelerator:
+def make_accelerator(config: Config, device: str | None) -> Accelerator:
     """Return an Accelerator on the device, or on the best there is."""
     if "WORLD_SIZE" not in os.environ:  # Accelerate keeps its first choice for good; let it choose
         AcceleratorState._reset_state(reset_partial_state=True)

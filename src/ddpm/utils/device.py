@@ -43,7 +43,15 @@ def has_bfloat16(device: torch.device | str) -> bool:
     return True
 
 
-def place(net: nn.Module, device: torch.device | str) -> nn.Module:
+def resolve_device(device: torch.device | str | None) -> str:
+    """Return the device, or for None this machine's best. Raises UserError where there is none
+    such."""
+    name = str(device or best_device())
+    check_device(name)
+    return name
+
+
+def to_device(net: nn.Module, device: torch.device | str) -> nn.Module:
     """Move a network to a device, in channels_last, which is faster, and return it. On a CPU,
     freed memory is kept from now on; with CUDA, the fastest convolutions are searched for.
 

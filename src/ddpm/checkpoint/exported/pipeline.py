@@ -11,7 +11,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ...core.diffusion import Diffusion
-from ...core.guidance import guided, in_interval
+from ...core.guidance import with_guidance
 from ...core.sampling import Churn, eps_scaled, named_step, sample, timesteps
 from ...core.schedule import named_schedule
 
@@ -57,10 +57,9 @@ class DDPMFromScratchPipeline(DiffusionPipeline):
         steps = num_inference_steps or s["steps"]
         times = timesteps(diffusion.schedule, steps, s["spacing"], s["sigma_min"])
         diffusion = diffusion.to(device)
-        strong = diffusion.denoiser(guided(net, scale, null), y)
-        plain = diffusion.denoiser(guided(net, 0 if scale == 0 else 1, null), y)
-        low, high = s["guidance_above"] * d["T"], s["guidance_below"] * d["T"]
-        denoise = eps_scaled(diffusion, in_interval(strong, plain, low, high), s["eps_scale"])
+        interval = s["guidance_above"], s["guidance_below"]
+        denoise = with_guidance(diffusion, net, y, scale, null, interval)
+        denoise = eps_scaled(diffusion, denoise, s["eps_scale"])
         step = named_step(s["sampler"], s["eta"], s["variance"])
         churn = Churn(s["churn"]) if s["churn"] else None
         with self.progress_bar(total=len(times) - 1) as bar:

@@ -24,13 +24,13 @@ export function draw() {
 
   const mode = chips({label: 'What to do', value: state.mode, choices: [['vary', 'Make it real'], ['paint', 'Paint a part anew']],
     onchange: (m) => update({mode: m})});
-  const change = slider({label: 'How far from the picture', min: 0.05, max: 1, step: 0.01, value: state.change,
-    onchange: (v) => update({change: v})});
+  const strength = slider({label: 'How far from the picture', min: 0.05, max: 1, step: 0.01, value: state.strength,
+    onchange: (v) => update({strength: v})});
   const seed = seedField({value: state.seed, onchange: (v) => update({seed: v})});
   const file = el('input', {type: 'file', accept: 'image/*', id: 'photo', onchange: () => take(file)});
   const shot = el('input', {type: 'file', accept: 'image/*', capture: 'user', id: 'shot', onchange: () => take(shot)});
   const note = el('p', {class: 'note', role: 'status'});
-  const rail = el('aside', {class: 'rail', 'aria-label': 'Controls'}, modelCards(), mode.node, sketch.tools, change.node,
+  const rail = el('aside', {class: 'rail', 'aria-label': 'Controls'}, modelCards(), mode.node, sketch.tools, strength.node,
     el('div', {class: 'files'}, el('label', {class: 'file', for: 'photo'}, 'A photo of yours', file),
       el('label', {class: 'file', for: 'shot'}, 'Camera', shot),
       button('An example', () => update({example: (state.example + 1) % boot.limits.examples})),
@@ -54,7 +54,7 @@ export function draw() {
     latest.run(async (signal) => {
       film.begin(model());
       const wanted = {model: state.model, n: 1, seed: state.seed, label: state.label || null,
-        settings: paint ? {} : {...state.settings}, change: state.change,
+        settings: paint ? {} : {...state.settings}, strength: state.strength,
         picture: {data: sketch.data, name: 'your picture'}, mask: paint ? sketch.mask.toDataURL() : null};
       try {
         for await (const frame of call('sample', wanted, {signal})) {
@@ -101,9 +101,9 @@ export function draw() {
   function fit() {
     const paint = state.mode === 'paint';
     mode.choose(state.mode);
-    change.set(state.change);
+    strength.set(state.strength);
     seed.set(state.seed);
-    change.node.hidden = paint;
+    strength.node.hidden = paint;
     before.hidden = !paint;
     film.panes.className = `panes count-${paint ? 4 : 3}`;
     title.textContent = paint ? 'painted over: to be made anew' : 'your picture';
@@ -132,7 +132,7 @@ export function draw() {
     } else if (names.has('example')) {
       photo = null;
       show({example: state.example});
-    } else if (['change', 'mode', 'seed', 'label', 'settings', 'view'].some((name) => names.has(name))) {
+    } else if (['strength', 'mode', 'seed', 'label', 'settings', 'view'].some((name) => names.has(name))) {
       const other = names.has('view') && sketch.shape.join() !== model().shape.join();
       if (other && photo) { show(photo); return; }
       if (other) sketch.begin(model().shape);
@@ -155,7 +155,7 @@ export function draw() {
       const paint = state.mode === 'paint';
       return {
         n: 1, seed: state.seed, guided: true, settings: paint ? {} : state.settings,
-        edit: paint ? {image: 'picture.png', mask: 'mask.png'} : {image: 'picture.png', change: state.change},
+        edit: paint ? {image: 'picture.png', mask: 'mask.png'} : {image: 'picture.png', strength: state.strength},
         files: () => ({'picture.png': sketch.data, ...(paint ? {'mask.png': sketch.maskData} : {})}),
       };
     },

@@ -6,7 +6,7 @@ export const MAX_DRAWING = 100_000;  // characters of a picture in a link
 
 const defaults = {
   view: 'create', model: boot.models[0].name, label: '', n: 0, seed: 0, settings: {}, fork: null,
-  change: 0.6, t: 0, example: 0, seeds: [1, 2, 3, 4], at: [0.5, 0.5], mode: 'vary', plane: {},
+  strength: 0.6, t: 0, example: 0, seeds: [1, 2, 3, 4], at: [0.5, 0.5], mode: 'vary', plane: {},
   drawing: '',
 };
 
@@ -95,7 +95,7 @@ function restored(hash) {
   for (const [key, fits] of Object.entries({
     seeds: (v) => v.length === 4 && v.every(Number.isSafeInteger), at: (v) => v.length === 2
       && v.every((x) => x >= 0 && x <= 1), n: (v) => Number.isInteger(v) && v >= 0 && v <= 64,
-    seed: (v) => Number.isSafeInteger(v) && v >= 0, change: (v) => v > 0 && v <= 1,
+    seed: (v) => Number.isSafeInteger(v) && v >= 0, strength: (v) => v > 0 && v <= 1,
     t: (v) => Number.isInteger(v) && v >= 0, example: (v) => Number.isInteger(v) && v >= 0,
     view: (v) => ['create', 'draw', 'between', 'board', 'plane', 'train'].includes(v),
     drawing: (v) => v.startsWith('data:image/png;base64,') && v.length < MAX_DRAWING,
