@@ -129,10 +129,21 @@ def test_a_floor_has_all_classes_alike(scripted, tmp_path, n, held_out):
     other = tmp_path / "other.npz" if held_out else None
     reference = load_reference(tmp_path / "real.npz", features=scripted, held_out=other)
     images = reference.floor_images
-    index = subset(reference, images, n)
+    index = subset(images, n)
     counts = images.labels[index].bincount(minlength=10)
     assert len(index) == n
     assert counts.max() - counts.min() <= 1
     part = extract(reference.extractor, images.images[index])
     assert floor_moments(reference, n).n == n
     np.testing.assert_allclose(floor_moments(reference, n).sum, part.moments.sum)
+
+
+def test_part_of_a_set_is_drawn_from_all_of_it():
+    """Whatever its order tells: writers who come one after the other, classes that take turns."""
+    images = ImageDataset.from_array(photos(200), torch.arange(200) % 10)
+    index = subset(images, 20)
+    assert sorted(images.labels[index].tolist()) == sorted(2 * list(range(10)))
+    assert len(index.unique()) == 20
+    assert 60 < index.float().mean() < 140
+    assert not torch.equal(index.sort().values, torch.arange(20) * 10)
+    assert torch.equal(index, subset(images, 20))

@@ -37,7 +37,7 @@ def held_out_likelihood(
     net = to_device(copy.deepcopy(network.net), device)  # the caller's stays where it is
     shape = data.shape
     times = list(range(diffusion.T, -1, -1))
-    parts, done = subset(reference, images, n).split(batch), 0
+    parts, done = subset(images, n).split(batch), 0
 
     def bound(index: Tensor) -> tuple[Tensor]:
         nonlocal done

@@ -40,7 +40,7 @@ def measure_memorization(
     """
     training, device = reference.training, reference.extractor.device
     others = training if reference.unseen is None else reference.unseen
-    index = subset(reference, others, len(samples))
+    index = subset(others, len(samples))
     images, known, real_images = match_channels(samples, training.images, others.images[index])
     found = nearest(images, known, flip=flip, device=device, processes=processes)
     real = nearest(

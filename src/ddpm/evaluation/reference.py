@@ -52,7 +52,6 @@ class Reference:
               rest of them
     training  the training images: of a set that has splits the training split, else `images`
     unseen    images that are not among `training`, or None
-    shuffled  whether the held-out images are in random order, not class by class
     """
 
     images: ImageDataset
@@ -60,7 +59,6 @@ class Reference:
     held_out: ImageDataset | None
     training: ImageDataset
     unseen: ImageDataset | None
-    shuffled: bool
     extractor: FeatureExtractor
 
     @property
@@ -138,7 +136,6 @@ def load_reference(
     shape = tuple(real.images.shape[1:])
     reference = Reference(
         real, split if named or hub else "", others, training, unseen,
-        shuffled=named if held_out is None else str(held_out) in SETS_WITH_TEST,
         extractor=load_feature_extractor(features, shape, device),
     )  # fmt: skip
     check_shape(reference, shape, "the reference's")
@@ -269,7 +266,7 @@ def floor_moments(
     if processes.all(known is not None) and known is not None:
         return known
     part = extract(
-        reference.extractor, images.images[subset(reference, images, n)], "images for the floor",
+        reference.extractor, images.images[subset(images, n)], "images for the floor",
         processes=processes, progress=progress,
     ).moments  # fmt: skip
     if processes.is_main:
@@ -284,13 +281,15 @@ def floor_size(reference: Reference, n: int) -> int:
     return min(n, len(reference.held_out))
 
 
-def subset(reference: Reference, images: ImageDataset, n: int) -> Tensor:
-    """Return the indices of n of these real images, all classes alike: the first where they are in
-    random order, else spread evenly."""
+def subset(images: ImageDataset, n: int) -> Tensor:
+    """Return the indices of n of these real images, each class as frequent as in all; drawn at
+    random, and always the same: the order of a set tells of its making, as the first half of
+    MNIST's test digits is of other writers."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     n = min(n, len(images))
-    if reference.shuffled and images is not reference.images:
-        return torch.arange(n)
-    return torch.arange(n) * len(images) // n
+    if images.labels is not None:
+        order = order[images.labels[order].argsort(stable=True)]
+    return order[torch.arange(n) * len(images) // n]
 
 
 def missing_features(reference: Reference, n: int) -> int:
@@ -321,8 +320,7 @@ def cached(reference: Reference, images: ImageDataset, n: int | None = None) -> 
     extractor = reference.extractor
     of_what = f"{FEATURES_VERSION} {extractor.hash} {images.fingerprint} {extractor.device.type}"
     if n is not None:
-        index = subset(reference, images, n)
-        of_what += f" {n} {'first' if int(index[-1]) == n - 1 else 'spread'}"
+        of_what += f" {n} drawn"
     key = hashlib.sha256(of_what.encode()).hexdigest()[:24]
     return cache_folder() / f"{'reference' if n is None else 'floor'}-{key}.safetensors"
 

@@ -68,8 +68,7 @@ class Report:
     distance   Fréchet distance of features, samples against the reference; in Inception features
                it is the FID
     floor      the same of `floor_n` real images: of those held out, or, where there are none, of
-               the reference against the rest of it. They are the first of a named set, and are
-               spread evenly over any other, whose images may be sorted by class
+               the reference against the rest of it; drawn at random, always the same
     class_accuracy  share of samples that are classified as their label says; None where samples
                have no labels or the feature network knows other classes
     kid        Kernel Inception Distance, and half the width of its 95 % interval   [these five in
