@@ -11,7 +11,7 @@ from ddpm.cli.main import main
 from ddpm.config import DataInfo, validated
 from ddpm.demo.runs import describe_run, list_runs
 from ddpm.generation.settings import class_index
-from ddpm.training.log import append_line
+from ddpm.utils.files import append_line
 from pictures import noise_image, png
 
 RED = "\x1b[31m"

@@ -1,7 +1,6 @@
 """Watch a run: its loss, its loss on held-out images by band of noise, and its samples, read from
 its folder."""
 
-import json
 import math
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..checkpoint.run_dir import RunDir, find_runs
 from ..config import read_toml
 from ..core.ema import warm_decay
 from ..utils.errors import UserError, printable
+from ..utils.files import read_lines
 from .pictures import data_uri
 
 MAX_POINTS = 300  # of a curve
@@ -122,23 +122,6 @@ def images_per_second(lines: list[dict[str, float]]) -> float:
     first, last = lines[max(0, len(lines) - 20)], lines[-1]
     seconds = last["seconds"] - first["seconds"]
     return round((last["images"] - first["images"]) / seconds, 1) if seconds > 0 else 0.0
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log that are whole: the last may not be while it is written."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    lines = []
-    for line in text.splitlines():
-        try:
-            table = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(table, dict):
-            lines.append(table)
-    return lines
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

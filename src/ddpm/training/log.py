@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from ..checkpoint.run_dir import RunDir
 from ..config import Config
 from ..utils.distributed import Processes
-from ..utils.files import atomic_write
+from ..utils.files import append_line, atomic_write
 from ..utils.streams import safe
 from .state import TrainState
 from .track import Tracker
@@ -106,12 +105,6 @@ class MetricsLog:
     def close(self) -> None:
         self.bar.close()
         self.tracker.close()
-
-
-def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Append a record to a file of JSON lines."""
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
 
 
 def rewind_logs(run: RunDir, step: int) -> None:

@@ -12,10 +12,9 @@ from ..config import Config, DataInfo, SampleConfig
 from ..core.diffusion import Diffusion
 from ..data.dataset import ImageDataset
 from ..generation.generate import cycle_labels, denoise_trajectory, network_evaluations
-from ..utils.files import atomic_write, make_folder
+from ..utils.files import atomic_write, last_step, make_folder
 from ..utils.images import grid, to_uint8, zoom_for
 from ..utils.random import ImageNoise
-from .log import logged_step
 from .state import TrainState
 from .validation import BANDS, Validation
 
@@ -81,8 +80,7 @@ def was_previewed(run: RunDir, step: int, held_out: bool) -> bool:
     """Return whether all is there that a `preview` of this step writes; `held_out`: the losses too.
     A run may be killed before its last one has come to its end."""
     grids = all((run.samples / f"{step:07}-{name}.png").is_file() for name in ("ema", "raw"))
-    lines = run.held_out.read_text(errors="replace").splitlines() if run.held_out.exists() else []
-    return grids and (not held_out or bool(lines) and logged_step(lines[-1]) == step)
+    return grids and (not held_out or last_step(run.held_out) == step)
 
 
 def sample_grid(

@@ -31,9 +31,10 @@ from ..generation.generate import (
     on_device,
 )
 from ..utils.errors import UserError
+from ..utils.files import append_line, last_step
 from ..utils.images import over, to_uint8
 from ..utils.random import ImageNoise
-from .log import MetricsLog, append_line, format_duration, logged_step
+from .log import MetricsLog, format_duration
 from .state import TrainState
 
 SAMPLES = 500  # enough to tell one step from another, and too few for a score to be quoted
@@ -186,5 +187,4 @@ def features_for(data: ImageDataset) -> str | None:
 
 def was_scored(run: RunDir, step: int) -> bool:
     """Return whether the last line of scores.jsonl is of this step."""
-    lines = run.scores.read_text(errors="replace").splitlines() if run.scores.exists() else []
-    return bool(lines) and logged_step(lines[-1]) == step
+    return last_step(run.scores) == step

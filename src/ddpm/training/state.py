@@ -55,7 +55,8 @@ class TrainState:
     """The weights, their average and the optimizer of a run, and how far it has come.
 
     `seconds` is the time it has trained; the learning rate is multiplied by `lr_scale`. Nothing
-    random is kept: every draw follows from the seed and the step.
+    random is kept: every draw follows from the seed and the step. Of training in fp16 the scale of
+    the loss is not kept, and begins anew.
     """
 
     net: UNet

@@ -1,6 +1,5 @@
 """A run's curves and grids, beside its files, in TensorBoard, Weights & Biases or MLflow."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from PIL import Image
 from ..checkpoint.run_dir import RunDir
 from ..config import Config
 from ..utils.errors import UserError, first_line
+from ..utils.files import read_lines
 
 PROJECT = "ddpm"  # under which runs are found, where many are kept
 
@@ -63,8 +63,8 @@ class Tracker:
 
     def log_held_out(self, step: int) -> None:
         """Send the losses of a step in held-out.jsonl, by what they are of and their band."""
-        lines = self.run.held_out.read_text().splitlines() if self.name else []
-        line = json.loads(lines[-1]) if lines else {}
+        lines = read_lines(self.run.held_out) if self.name else []
+        line = lines[-1] if lines else {}
         if line.get("step") == step:
             sets = {k: v for k, v in line.items() if isinstance(v, dict)}
             values = {f"{k}/{band}": loss for k, v in sets.items() for band, loss in v.items()}

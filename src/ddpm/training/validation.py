@@ -3,10 +3,8 @@
 Where it rises while the loss on training images falls, the network memorizes images.
 """
 
-import json
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +14,9 @@ from ..checkpoint.run_dir import RunDir
 from ..core.diffusion import Diffusion
 from ..core.loss import Loss
 from ..data.dataset import ImageDataset
+from ..utils.files import append_line, last_step, read_lines
 from ..utils.images import to_float
 from ..utils.random import ImageNoise
-from .log import append_line
 from .state import TrainState
 
 BANDS = {"SNR over 10": (10, math.inf), "SNR 1 to 10": (1, 10), "SNR 0.1 to 1": (0.1, 1),
@@ -63,8 +61,7 @@ class Validation:
         """Append a line to held-out.jsonl, unless there is one of this step, and warn once where
         images are memorized."""
         path = self.run.held_out
-        lines = read_lines(path) if path.exists() else []
-        if lines and lines[-1]["step"] == state.step:
+        if last_step(path) == state.step:
             return
         config = state.config.train
         losses = self.losses(state.ema.model, config.batch // config.accumulate)
@@ -111,11 +108,6 @@ def times_in_bands(diffusion: Diffusion) -> dict[str, Tensor]:
     snr = diffusion.schedule.snr(t.to(diffusion.device)).cpu()
     inside = {name: t[(low <= snr) & (snr < high)] for name, (low, high) in BANDS.items()}
     return {name: times for name, times in inside.items() if len(times)}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of held-out.jsonl."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def overfitting_note(lines: list[dict[str, Any]]) -> str | None:

@@ -1,13 +1,15 @@
 """Files and folders: check that they can be written before any work is done, write them whole."""
 
 import errno
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from .errors import UserError
 
@@ -129,3 +131,36 @@ def is_temporary(path: Path) -> bool:
     """Return whether the path is a `temporary_name`, or one that safetensors writes to, as a
     process that was killed leaves one."""
     return path.name.startswith((".part-", ".tmp"))
+
+
+# ---- files of JSON lines ---------------------------------------------------------------------
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a record to a file of JSON lines."""
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file of JSON lines, [] where it is missing. Lines that are not whole
+    are left out: the last may not be while it is written."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    records = []
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def last_step(path: Path) -> int | None:
+    """Return the step of the last record in a file of JSON lines, None where there is none."""
+    records = read_lines(path)
+    return records[-1].get("step") if records else None
