@@ -146,17 +146,17 @@ def test_all_the_steps_there_are(make):
 
 
 def test_the_bundled_weights_are_small_and_say_what_they_are():
-    from ddpm.checkpoint.header import PRETRAINED, WEIGHTS
+    from ddpm.checkpoint.header import PRETRAINED, WEIGHTS_FOLDER
 
     megabytes = {"mnist": 4, "cifar10": 40, "celeba64": 40}
     sources = {"celeba64": "celeba"}
     assert set(PRETRAINED) == set(megabytes)
     for name, most in megabytes.items():
-        assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= most * 1e6
+        assert (WEIGHTS_FOLDER / f"{name}.safetensors").stat().st_size <= most * 1e6
         checkpoint = load(name)
         assert checkpoint.data.source == checkpoint.config.data == sources.get(name, name)
         assert not checkpoint.config.root.startswith("/")
-    assert (WEIGHTS / "digit-net.safetensors").stat().st_size <= 1_000_000
+    assert (WEIGHTS_FOLDER / "digit-net.safetensors").stat().st_size <= 1_000_000
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ MAX_HEADER = 4_000_000  # bytes of a file's header: the names of a great many cl
 Version = Annotated[int, Field(strict=True, ge=1)]
 T = TypeVar("T")
 Weights = Literal["ema", "as given"]  # averaged in training; or from elsewhere, with no such claim
-WEIGHTS = Path(__file__).parents[1] / "weights"
+WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 FOREIGN = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl")  # what other programs call theirs
 PRETRAINED = ("mnist", "cifar10", "celeba64")
 

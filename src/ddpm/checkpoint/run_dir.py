@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from ..config import Config, read_toml
 from ..utils.errors import UserError, did_you_mean
 from ..utils.files import is_occupied, is_temporary, make_folder, require_writable
-from .header import FOREIGN, PRETRAINED, WEIGHTS, is_whole
+from .header import FOREIGN, PRETRAINED, WEIGHTS_FOLDER, is_whole
 
 Contents = Literal["nothing", "begun", "saved", "other"]
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -239,7 +239,7 @@ def find_checkpoint(name: str | Path) -> Path:
 
     Raises UserError where there is none, or it is of another program.
     """
-    path = WEIGHTS / f"{name}.safetensors" if name in PRETRAINED else Path(name)
+    path = WEIGHTS_FOLDER / f"{name}.safetensors" if name in PRETRAINED else Path(name)
     if path.is_dir():
         run = inspect_run(path)
         if run.is_run and run.model is None:

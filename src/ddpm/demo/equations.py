@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..core.diffusion import Diffusion
-from ..core.schedule import Schedule, Time, from_betas
+from ..core.schedule import Schedule, from_betas
+from ..core.types import Time
 from ..utils.errors import UserError
 from ..utils.images import to_float, to_uint8
 from ..utils.random import ImageNoise

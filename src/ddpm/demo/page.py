@@ -23,6 +23,7 @@ from ..utils.errors import UserError, plain, printable
 from ..utils.images import to_float
 from . import asks, equations, runs
 from .launch import MIN_PHOTOS, Training
+from .middleware import STATIC
 from .models import NUM_EXAMPLES, ModelStore
 from .pictures import film, png
 from .plane import Networks
@@ -32,7 +33,6 @@ from .trajectory import frames
 from .turns import Turns
 from .uploads import MAX_BYTES, read_frames, read_mask
 
-STATIC = Path(__file__).parent / "static"
 CACHE = (600, 600)  # seconds between looks for files that gradio has cached, and their age
 # The images of so many visitors are under way at once; the others see their place in the queue.
 IN_TURNS: dict[str, Any] = {"concurrency_limit": SLOTS, "concurrency_id": NETWORK}

@@ -1,11 +1,9 @@
 """Small image classifiers whose features samples are compared by: of digits, and of CIFAR-10."""
 
-from pathlib import Path
-
 from safetensors.torch import load
 from torch import Tensor, nn
 
-FOLDER = Path(__file__).parents[1] / "weights"
+from ..checkpoint.header import WEIGHTS_FOLDER
 
 
 class DigitNet(nn.Module):
@@ -17,7 +15,7 @@ class DigitNet(nn.Module):
 
     SHAPE = (1, 28, 28)
     CLASSES = tuple("0123456789")
-    WEIGHTS = FOLDER / "digit-net.safetensors"
+    WEIGHTS = WEIGHTS_FOLDER / "digit-net.safetensors"
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +50,7 @@ class CifarNet(nn.Module):
     CLASSES = (
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
     )  # fmt: skip
-    WEIGHTS = FOLDER / "cifar-net.safetensors"
+    WEIGHTS = WEIGHTS_FOLDER / "cifar-net.safetensors"
 
     def __init__(self) -> None:
         super().__init__()

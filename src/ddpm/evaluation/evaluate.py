@@ -21,12 +21,12 @@ from ..config import NAMED_SETS, SampleConfig
 from ..data.dataset import ImageDataset
 from ..data.load import load_images
 from ..generation.generate import (
-    Samples,
     check_memory,
     check_settings,
     guide_of,
     with_precision,
 )
+from ..generation.output import Samples
 from ..generation.settings import own_settings
 from ..utils.device import resolve_device, to_device
 from ..utils.distributed import ALONE, Processes

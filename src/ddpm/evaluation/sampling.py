@@ -11,7 +11,8 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..config import SampleConfig
 from ..core.sampling import State
 from ..data.dataset import ImageDataset
-from ..generation.generate import Samples, generate, network_evaluations
+from ..generation.generate import generate, network_evaluations
+from ..generation.output import Samples
 from ..utils.distributed import Processes
 from .features import Progress
 from .reference import Reference
