@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import tyro
 
 from ddpm import load, preset, save
-from ddpm.checkpoint.header import WEIGHTS
+from ddpm.checkpoint.header import WEIGHTS_FOLDER
 from ddpm.generation.generate import check_guide
 from ddpm.generation.settings import check_guidance, with_options
 
@@ -38,7 +38,7 @@ def main(options: Options) -> None:
     )  # fmt: skip
     config = replace(checkpoint.config, data=like.data, root="data", sample=sample)
     data = replace(checkpoint.data, source=like.data)
-    path = WEIGHTS / f"{options.name}.safetensors"
+    path = WEIGHTS_FOLDER / f"{options.name}.safetensors"
     guide = load(options.guide) if options.guide else None
     check_guidance(sample, guide is not None)
     if guide is not None:

@@ -17,7 +17,7 @@ pytest.importorskip("gradio", reason="the demo needs gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
 
 from ddpm import train  # noqa: E402
-from ddpm.checkpoint.header import WEIGHTS  # noqa: E402
+from ddpm.checkpoint.header import WEIGHTS_FOLDER  # noqa: E402
 from ddpm.cli.main import main  # noqa: E402
 from ddpm.config import (  # noqa: E402
     Config,
@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
     photos = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
     np.savez(folder / "photos.npz", images=photos, labels=np.arange(40) % 2)
     train(replace(config, data=str(folder / "photos.npz")), folder / "runs" / "colour")
-    shutil.copy(WEIGHTS / "mnist.safetensors", folder / "vanishing.safetensors")
+    shutil.copy(WEIGHTS_FOLDER / "mnist.safetensors", folder / "vanishing.safetensors")
     return folder
 
 

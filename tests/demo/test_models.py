@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ddpm import UserError, generate, load_images, save
-from ddpm.checkpoint.header import WEIGHTS
+from ddpm.checkpoint.header import WEIGHTS_FOLDER
 from ddpm.config import write_toml
 from ddpm.demo import equations
 from ddpm.demo import models as models_module
@@ -21,7 +21,7 @@ from pictures import data_uri
 
 def test_a_checkpoint_that_vanishes_or_changes(tmp_path):
     path = tmp_path / "a.safetensors"
-    shutil.copy(WEIGHTS / "mnist.safetensors", path)
+    shutil.copy(WEIGHTS_FOLDER / "mnist.safetensors", path)
     store = ModelStore([str(path)], "cpu")
     first = store[str(path)]
     assert store[str(path)] is first
@@ -32,7 +32,7 @@ def test_a_checkpoint_that_vanishes_or_changes(tmp_path):
     with pytest.raises(UserError, match="no longer there"):
         described(store)
     assert [m["name"] for m in described(both)] == ["mnist"]  # the page stands
-    shutil.copy(WEIGHTS / "mnist.safetensors", path)
+    shutil.copy(WEIGHTS_FOLDER / "mnist.safetensors", path)
     assert store[str(path)] is not first
     with pytest.raises(UserError, match="there is no model"):
         _ = store["other"]
