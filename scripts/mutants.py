@@ -100,7 +100,7 @@ FAULTS = (
           "            state_session_capacity=MAX_SESSIONS,\n", "",
           f"{VISITORS}::test_what_is_kept_of_pages_is_bounded"),
     Fault("what nobody listens to goes on", "demo/queue.py",
-          "            if not self.listeners[session]:\n", "            if False:\n",
+          "        if not self.listeners[session]:\n", "        if False:\n",
           f"{VISITORS}::test_a_walk_that_nobody_listens_to_ends"),
     Fault("what gradio caches stays", "demo/page.py",
           "delete_cache=CACHE", "delete_cache=None",

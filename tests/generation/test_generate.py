@@ -1,7 +1,6 @@
 """Images from a checkpoint: by seed, by class, with guidance."""
 
 import json
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -59,9 +58,8 @@ def test_one_label_needs_no_list(digits, make):
 
 
 def test_the_device_is_the_best_unless_it_is_named(digits, monkeypatch):
-    module = sys.modules["ddpm.generation.generate"]
     asked = []
-    monkeypatch.setattr(module, "best_device", lambda: asked.append(1) or "cpu")
+    monkeypatch.setattr("ddpm.utils.device.best_device", lambda: asked.append(1) or "cpu")
     generate(digits, 1)
     assert asked
     generate(digits, 1, device="cpu")

@@ -245,8 +245,8 @@ def test_going_back_goes_further_where_the_last_checkpoint_does_not_help(
     honest = module.train_step
     steps = []
 
-    def exploding(accelerator, net, loss, optimizer, x0, *args):
-        terms = honest(accelerator, net, loss, optimizer, x0, *args)
+    def exploding(accelerator, net, loss, optimizer, *args):
+        terms = honest(accelerator, net, loss, optimizer, *args)
         if 2 not in steps:
             steps.append(int(optimizer.state_dict()["state"][0]["step"]) - 1)
             with torch.no_grad():

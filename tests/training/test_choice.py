@@ -140,7 +140,7 @@ def test_settings_that_change_nothing_are_refused(words, says):
 def test_classes_that_a_preset_leaves_out_are_told(own, tiny, caplog):
     with caplog.at_level("INFO"):
         train(replace(tiny, data="photos", size=(16,), labels=False, steps=1), own / "run")
-    assert "the 3 classes of these images are not learned: --labels learns them" in caplog.text
+    assert "classes are not learned, though the images have 3 classes" in caplog.text
 
 
 def test_a_run_that_was_stopped_before_it_had_settings_is_given_the_same(own):

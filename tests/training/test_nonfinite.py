@@ -76,6 +76,7 @@ def test_after_many_the_run_goes_back_at_half_of_the_rate(tiny, tmp_path, poison
     assert "back to step 0, and on with 0.5 of the learning rate" in caplog.text
     kept = load_file(tmp_path / "run" / "state" / "state.safetensors")
     assert all(t.isfinite().all() for t in kept.values())
+    assert not (tmp_path / "run" / "model.safetensors").exists()  # of weights that learned nothing
 
 
 def test_bad_numbers_that_do_not_come_back(tiny, tmp_path, poisoned):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -288,7 +288,7 @@ def without_paths(checkpoint: Checkpoint) -> Checkpoint:
 
     def last(name: str) -> str:
         on_hub = re.fullmatch(r"hf:[\w.-]+(/[\w.-]+)?(:[^:/\\]+)?", name)
-        return name if on_hub else PureWindowsPath(name).name or name  # it knows / and \\ both
+        return name if on_hub else re.split(r"[/\\]", name.rstrip("/\\"))[-1] or name
 
     config = replace(c.config, data=last(c.config.data), root="data", init=last(c.config.init))
     return replace(c, config=config, data=replace(c.data, source=last(c.data.source)))

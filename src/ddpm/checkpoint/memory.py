@@ -40,13 +40,14 @@ def require_memory(
     kept: int = 0,
     passes: int = 1,
     say: bool = False,
+    kept_on_device: bool = False,
 ) -> None:
     """Raise UserError where there is not the memory for a `batch` of images (C, H, W) at a time,
-    each of which makes so many `passes` at once, and for as many finished ones as are `kept`;
-    `say` what is needed where it is much."""
+    each of which makes so many `passes` at once, and for as many others as are `kept`, in the
+    machine's memory or `kept_on_device`; `say` what is needed where it is much."""
     each, (c, h, w) = passes * bytes_per_image(unet, shape), shape
     results, free = 2 * kept * c * h * w, free_memory(device)
-    if torch.device(device).type == "cuda":  # the finished ones are in the machine's own memory
+    if torch.device(device).type == "cuda" and not kept_on_device:
         if (left := free_memory()) < results:
             text = f"{counted(kept, 'image')} of {w}x{h} take {results / 1e9:,.1f} GB of memory"
             raise UserError(f"{text}, and {left / 1e9:,.1f} GB are free: ask for fewer")

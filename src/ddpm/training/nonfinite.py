@@ -169,12 +169,13 @@ class NonFiniteGuard:
     def leave_as_it_was(self, state: TrainState) -> None:
         """Where the run has gone back further, have the later checkpoint be the newest again."""
         if self.logs:
+            self.run.require_held()
             swap_states(self.run)
-            restore_latest(self.run, state)
-            state.save_average(self.run.model)
         for path, text in self.logs.items():
             with atomic_write(path) as beside:
                 beside.write_text(text)
+        if self.logs and self.run.model.exists() and restore_latest(self.run, state, repair=False):
+            state.save_average(self.run.model)
 
     def saved(self, step: int) -> None:
         """Begin to count anew: there is a sound checkpoint of that step."""

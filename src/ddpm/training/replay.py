@@ -62,7 +62,9 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
         loss = build_loss(header.config, diffusion.to(device))
     torch.manual_seed(derive_seed(header.config.seed, STEP, header.step))
     batch, part = header.config.train.batch, slice(header.first, header.first + len(x0))
-    require_memory(header.config.unet, header.data.shape, len(x0), device, kept=4 * batch)  # of ε
+    require_memory(
+        header.config.unet, header.data.shape, len(x0), device, 4 * batch, kept_on_device=True
+    )  # of ε
     if header.config.flip:  # which had its draw before
         torch.rand(batch, 1, 1, 1, device=device)
     y = None if y is None else y.to(device)

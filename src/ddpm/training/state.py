@@ -129,7 +129,7 @@ def load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
     muon = {i for group in groups if "momentum" in group for i in group["params"]}
     moments: dict[int, dict[str, Tensor]] = {}
     for i, parameter in enumerate(parameters) if tensors else ():
-        step = torch.zeros(()) if i in muon else tensors[f"optimizer.{i}.step"].view(())
+        step = torch.zeros(()) if i in muon else tensors[f"optimizer.{i}.step"].view(()).clone()
         moments[i] = {"step": step}
         for name in ("momentum_buffer",) if i in muon else ("exp_avg", "exp_avg_sq"):
             value = tensors[f"optimizer.{i}.{name}"].view(parameter.shape)

@@ -286,7 +286,7 @@ def load_data(
     if not config.labels:
         if data.classes and processes.is_main:
             n = counted(len(data.classes), "class", "classes")
-            logger.info(f"the {n} of these images are not learned: --labels learns them")
+            logger.info(f"classes are not learned, though the images have {n}: labels is false")
         data = data.without_labels()
     if new:
         check_dropping(config, data)
