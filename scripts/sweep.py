@@ -176,6 +176,7 @@ def main(options: Options) -> None:
         "what": options.what, "data": options.data, "features": options.features, "n": options.n,
         "seed": options.seed, "ruler_command": options.ruler,
         "minutes": options.minutes if options.train else None,
+        "version": 2,  # of how a row is made
     }  # fmt: skip
     real = real_images(options)
     with TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ import pytest
 
 from ddpm import UserError
 from ddpm.evaluation.report import (
+    BEFORE,
     Likelihood,
     NearestDistances,
     Protocol,
@@ -87,10 +88,14 @@ def test_what_changes_nothing_is_not_compared():
         ratio(*(changed(sampling={**how, "sampler": "ddim"}) for how in (here, there)))
 
 
-def test_what_a_score_does_not_say_was_as_it_was_before():
-    old = {k: v for k, v in HOW.items() if k not in ("eps_scale", "precision")}
-    new = {**HOW, "eps_scale": 1.0, "precision": "no"}
-    assert ratio(changed(sampling=new), changed(sampling=old)) == 1
-    for name, value in (("eps_scale", 1.01), ("precision", "bf16")):
-        with pytest.raises(UserError, match=f"{name} is {value} here"):
-            ratio(changed(sampling={**new, name: value}), changed(sampling=old))
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("eps_scale", 1.01), ("precision", "bf16"), ("churn", 40.0), ("sigma_min", 0.2),
+     ("guidance_above", 0.5), ("guidance_below", 0.7)],
+)  # fmt: skip
+def test_what_a_score_does_not_say_was_as_it_was_before(name, other):
+    how = {**HOW, "guidance": 2.0, "spacing": "rho"}
+    old = changed(sampling={k: v for k, v in how.items() if k != name})
+    assert ratio(changed(sampling={**how, name: BEFORE[name]}), old) == 1
+    with pytest.raises(UserError, match=f"{name} is {other} here"):
+        ratio(changed(sampling={**how, name: other}), old)

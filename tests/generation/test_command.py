@@ -84,7 +84,7 @@ def test_nothing_is_overwritten_unasked(digits, tmp_path, capsys):
 
 
 def test_images_of_others_are_not_replaced(digits, tmp_path, capsys):
-    theirs = tmp_path / "a" / "cat" / "00001.png"
+    theirs = tmp_path / "a" / "1" / "00001.png"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"a photo")
     assert run(digits, "--n", 2, "--out", tmp_path / "a", "--overwrite") == 1
@@ -92,6 +92,9 @@ def test_images_of_others_are_not_replaced(digits, tmp_path, capsys):
     with pytest.raises(UserError, match="is not one of ours"):
         generate(digits, 2).save(tmp_path / "a")
     assert run(digits, "--n", 1, "--out", tmp_path / "a", "--overwrite") == 0
+    theirs.rename(tmp_path / "a" / "1" / "cat.png")
+    theirs = tmp_path / "a" / "1" / "cat.png"
+    assert run(digits, "--n", 2, "--out", tmp_path / "a", "--overwrite") == 0
     assert theirs.read_bytes() == b"a photo"
 
 

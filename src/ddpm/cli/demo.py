@@ -1,6 +1,7 @@
 """`ddpm demo`: images out of noise, live in the browser."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +45,9 @@ class DemoOptions:
 def demo(options: DemoOptions) -> int:
     if options.static is not None:
         return write_static(options, options.static)
+    for name in options.name:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise UserError(f"--name {name}: give the name alone, such as demo.example.org")
     for name in options.checkpoints:
         find_checkpoint(name)
     if options.runtime is not None or options.overwrite:
@@ -65,8 +69,10 @@ def write_static(options: DemoOptions, folder: str) -> int:
     """Write the page of one network to a folder."""
     if len(options.checkpoints) > 1:
         raise UserError("a page without a server shows one network: name one alone")
-    if options.password is not None:
-        raise UserError("a page without a server has no password: leave --password out")
+    if options.password is not None or options.name:
+        raise UserError(
+            "a page without a server has no password and no names: leave --password and --name out"
+        )
 
     name = options.checkpoints[0] if options.checkpoints else "mnist"
     if not os.path.exists(name):

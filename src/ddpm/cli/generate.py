@@ -74,13 +74,13 @@ def generate(options: GenerateOptions) -> int:
     if options.label and settings.guidance == 0 and not options.guide:
         raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
     check_edit_options(options)
-    out = check_out(options.out, options.overwrite, options.n)
+    out = check_out(options.out, options.overwrite)
 
     from ..checkpoint.checkpoint import load
     from ..core.sampling import State
     from ..generation.generate import generate as generate_images
     from ..generation.generate import times_of
-    from ..generation.output import AnimationRecorder, check_grid, write
+    from ..generation.output import AnimationRecorder, check_folder, check_grid, write
     from ..utils.distributed import join_processes
 
     device = device_for(options.device)
@@ -98,6 +98,8 @@ def generate(options: GenerateOptions) -> int:
         )
     columns = options.n if edit and edit.towards is not None else None
     check_grid(out, options.n, checkpoint.data.shape, columns)
+    if out.is_dir():
+        check_folder(out, options.n, checkpoint.data.classes)
     with steps_bar(options.n, options.batch, steps, processes) as bar:
 
         def on_state(state: State) -> None:
@@ -163,8 +165,8 @@ def read_edit(options: GenerateOptions, data: DataInfo, background: str = "white
     return edit
 
 
-def check_out(name: str | None, overwrite: bool, n: int) -> Path:
-    """Return where n images go: a free file's path, or a folder that is there.
+def check_out(name: str | None, overwrite: bool) -> Path:
+    """Return where the images go: a free file's path, or a folder that is there.
 
     Raises UserError, before the images are made, for what could not be written after.
     """
@@ -174,10 +176,6 @@ def check_out(name: str | None, overwrite: bool, n: int) -> Path:
             raise UserError(f"{path} is a folder: give another --out")
         if is_occupied(path) and not overwrite:
             raise UserError(f"{path} is there already: give another --out, or add --overwrite")
-        if path.is_dir():
-            from ..generation.output import check_folder
-
-            check_folder(path, n)
         require_writable(path)
         return path
     if path.suffix.lower() not in ENDINGS:

@@ -53,10 +53,12 @@ def decode_files(
     """
     notes, several, ranges = [*files.notes], [], []
     headers: Counter[ImageHeader] = Counter()
+    unseen = False  # a header that may be read another time
     read = partial(read_header, background=background)
     with ThreadPoolExecutor(MAX_THREADS) as pool:
         results = in_order(pool, lambda name: files.attempt(read, name), files.names)
         for name, header in zip(files.names, results, strict=True):
+            unseen |= isinstance(header, Passing)
             if isinstance(header, ImageHeader):
                 headers[header._replace(numbers=None)] += 1
                 several += [name] * header.several
@@ -93,7 +95,7 @@ def decode_files(
         raise UserError(f"there are no usable images in {files.where}: {notes[-1]}")
     labels, classes, more = label_images(good, files.labels, files.order)
     shape = (len(good), channels, *size)
-    return Decoded(shape, labels, classes, (*notes, *more), scale, passing)
+    return Decoded(shape, labels, classes, (*notes, *more), scale, passing or unseen)
 
 
 def shared_size(

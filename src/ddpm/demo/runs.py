@@ -3,6 +3,7 @@ its folder."""
 
 import math
 import time
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,7 +89,8 @@ def describe_run(folder: Path, name: str, seen: str = "") -> dict[str, Any]:
     lines = read_metrics(run.metrics)
     state = activity(run, lines)
     grids = sorted(run.samples.glob("[!.]*-ema.png"))
-    of_grids = f"{len(grids)}-{grids[-1].name if grids else ''}"
+    pictures = len([*run.samples.glob("[!.]*.png")])
+    of_grids = f"{pictures}-{grids[-1].name if grids else ''}-{zlib.crc32(name.encode())}"
     version = f"{state} {last_written(run)} {of_grids}"
     if version == seen:
         return {"version": version}

@@ -64,7 +64,8 @@ def card(
         ),
         "The second runs the code in this repository, `pipeline.py` and `unet/`." if trust else "",
         "`model.safetensors` carries a weaker network too, which guides it (autoguidance). The "
-        "samples above are guided so; the second makes images without it." if c.guide else "",
+        "samples above are guided so; the second makes images without it."
+        if c.guide and c.config.sample.guidance != 1 else "",
         "## Data",
         f"{counted(data.count, 'image')} of {source}{classes}; {code(data.preprocessing)}. "
         f"Fingerprint: {code(data.fingerprint or 'unknown')}.",

@@ -51,6 +51,7 @@ from .reference import (
     floor,
     load_reference,
     make_protocol,
+    note_other_classes,
     reference_stats,
 )
 from .report import Protocol, Report, check_comparable, read_report
@@ -219,13 +220,16 @@ def reference_for(
             )
         own = data is None and config.data not in NAMED_SETS and not size
         data = config.data if data is None else data
-        size = size or ((info.height, info.width) if config.size else ())
+        if config.size and not isinstance(data, ImageDataset | np.ndarray | Tensor):
+            size = size or (info.height, info.width)
         root = root or (config.root if subject.trusted else "data")
         channels = 3 if info.channels == 4 else config.channels  # scores are of what is seen
         reference = load_reference(
             data, root=root, size=size, channels=channels, background=config.background,
             classes_from=config.classes_from, **options,
         )  # fmt: skip
+        if options["features"] is None:
+            note_other_classes(reference)
         alike = reference.training.info.channels == info.channels
         if own and alike and reference.training.fingerprint != info.fingerprint:
             logger.info(f"{data} holds other images now than those that this network learned")

@@ -139,15 +139,14 @@ def load_reference(
         extractor=load_feature_extractor(features, shape, device),
     )  # fmt: skip
     check_shape(reference, shape, "the reference's")
-    if features is None:
-        note_other_classes(real, reference.extractor)
     if others is not None:
         check_shape(reference, tuple(others.images.shape[1:]), "the held-out")
     return reference
 
 
-def note_other_classes(images: ImageDataset, extractor: FeatureExtractor) -> None:
-    """Log a note where features were chosen for the images that were learned of other classes."""
+def note_other_classes(reference: Reference) -> None:
+    """Log a note where the features that were chosen for images were learned of other classes."""
+    images, extractor = reference.images, reference.extractor
     known = extractor.classes
     if known and images.classes and not set(images.classes) <= set(known):
         logger.info(

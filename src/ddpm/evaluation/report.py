@@ -12,7 +12,11 @@ from ..utils.files import atomic_write, read_text
 MAX_BYTES = 1_000_000  # of a score's file
 # What was scored, among the entries of Protocol.sampling: two scores may differ in it.
 SUBJECT = ("network", "weights", "guide", "file", "fingerprint", "images_seen")
-BEFORE = {"eps_scale": 1.0, "precision": "no"}  # what a score is of that does not say it
+# What a score is of that does not say it.
+BEFORE = {
+    "eps_scale": 1.0, "precision": "no", "churn": 0.0, "sigma_min": 0.0,
+    "guidance_above": 0.0, "guidance_below": 1.0,
+}  # fmt: skip
 OLD_NAMES = {"as_asked": "class_accuracy", "copies": "memorization"}  # in scores written before
 
 

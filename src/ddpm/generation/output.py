@@ -85,8 +85,9 @@ class Samples:
         labels, and a path without an ending, or with / at its end, a folder of single PNGs, in a
         folder for each class, with a manifest.json of how they were made.
 
-        What `path` names is replaced. Raises UserError for another ending, and for an animation,
-        which must be recorded while images are made.
+        What `path` names is replaced, but in a folder no image of another program's. Raises
+        UserError there, for another ending, and for an animation, which must be recorded while
+        images are made.
         """
         folder = Path(path)
         if not folder.suffix or str(path).endswith("/"):
@@ -179,7 +180,7 @@ def png_text(samples: Samples, i: int | None = None) -> PngInfo:
 def write_folder(folder: Path, samples: Samples) -> None:
     """Write 00000.png and so on, in a folder for each class, and a manifest; delete those that the
     manifest of an earlier series names."""
-    check_folder(folder, len(samples))
+    check_folder(folder, len(samples), samples.classes)
     before, names, files = listed(folder), folder_names(samples.classes), []
     for i, image in enumerate(samples.images):
         of_class = "" if samples.labels is None else names[int(samples.labels[i])]
@@ -210,12 +211,16 @@ def check_grid(path: Path, n: int, shape: tuple[int, ...], columns: int | None =
         )
 
 
-def check_folder(folder: Path, n: int) -> None:
-    """Raise UserError where n images would replace one of another program's in a folder."""
-    for path in (*folder.glob("[0-9]*.png"), *folder.glob("*/[0-9]*.png")):
-        named = OURS.fullmatch(path.relative_to(folder).as_posix())
-        if named and int(path.stem) < n and not is_signed(path):
-            raise UserError(f"{path} is not one of ours: give another --out, a folder of its own")
+def check_folder(folder: Path, n: int, classes: tuple[str, ...]) -> None:
+    """Raise UserError where n images, of any of the classes or of none, would replace a file of
+    another program's in a folder."""
+    for of_class in ("", *folder_names(classes)):
+        for path in (folder / of_class).glob("[0-9]*.png"):
+            ours = OURS.fullmatch(path.name) and int(path.stem) < n
+            if ours and path.is_file() and not is_signed(path):
+                raise UserError(
+                    f"{path} is not one of ours: give another --out, a folder of its own"
+                )
 
 
 def folder_names(classes: tuple[str, ...]) -> list[str]:

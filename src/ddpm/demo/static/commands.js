@@ -11,11 +11,13 @@ const quoted = (text) => /^[\w./-]+$/.test(text) && !text.startsWith('-') ? text
   : `'${text.replaceAll("'", "'\\''")}'`;
 
 /** Return what differs from the network's own settings. */
-function chosen({settings, guided}) {
+function chosen({settings, guided, edit}) {
   const own = model().sample;
   const now = {...own, ...settings, ...(guided ? {} : {guidance: 0})};
   const idle = [...(now.sampler === 'ddim' ? [] : ['eta']),
-    ...(['rho', 'log-snr'].includes(now.spacing) ? [] : ['sigma_min'])];
+    ...(['rho', 'log-snr'].includes(now.spacing) ? [] : ['sigma_min']),
+    ...(now.guidance === 1 ? ['guidance_above', 'guidance_below'] : []),
+    ...(edit && !labelled({settings}) && !model().guided ? ['guidance', 'guidance_above', 'guidance_below'] : [])];
   return SETTINGS.filter((key) => now[key] !== own[key] && !idle.includes(key)).map((key) => [key, now[key]]);
 }
 

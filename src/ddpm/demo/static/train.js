@@ -111,6 +111,7 @@ export function train() {
         facts.textContent = `There is no run in ${limits.folder}/ yet: begin one.`;
         stop.hidden = samples.hidden = true;
         grids = [];
+        version = '';
         loss.draw([]);
         bands.draw([]);
         return;
