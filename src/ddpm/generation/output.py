@@ -218,9 +218,7 @@ def check_folder(folder: Path, n: int, classes: tuple[str, ...]) -> None:
         for path in (folder / of_class).glob("[0-9]*.png"):
             ours = OURS.fullmatch(path.name) and int(path.stem) < n
             if ours and path.is_file() and not is_signed(path):
-                raise UserError(
-                    f"{path} is not one of ours: give another --out, a folder of its own"
-                )
+                raise UserError(f"{path} is not one of ours: give another --out")
 
 
 def folder_names(classes: tuple[str, ...]) -> list[str]:
