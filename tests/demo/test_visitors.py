@@ -428,7 +428,7 @@ def blocks(monkeypatch):
 
     monkeypatch.setattr(page, "CACHE", (1, 1))
     blocks = page.build_page(ModelStore(["mnist"], "cpu"), Training(Path("runs"), False))
-    launch(blocks, str, "127.0.0.1", free_port(), None)
+    launch(blocks, str, "127.0.0.1", free_port(), (), None)
     yield blocks
     blocks.close()
 

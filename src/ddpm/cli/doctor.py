@@ -34,8 +34,8 @@ class DoctorOptions:
     """As in training: what transparent images are laid on."""
     classes_from: Annotated[ClassesFrom, option()] = "auto"
     """As in training: what names the classes of image files."""
-    flip: bool | None = None
-    """As in training: mirror half of the images, or not; by default as the preset does."""
+    flip: bool = False
+    """As in training: mirror half of the images, as some presets do too."""
     sheet: Annotated[str | None, option("PATH")] = None
     """A .png for the images that lose most by cropping."""
     device: Device = None
@@ -62,11 +62,10 @@ def doctor(options: DoctorOptions) -> int:
         config = preset(FIRST)
     elif not options.preset:
         _, config, why = choose_preset(data, device_for(options.device))
-    flip = config.flip if options.flip is None else options.flip
-    config = replace(config, flip=flip)
+    config = replace(config, flip=config.flip or options.flip)
     data = data if config.labels else data.without_labels()
     for line in inspect_images(
-        data, options.data, flip, sheet, options.classes_from, options.background
+        data, options.data, config.flip, sheet, options.classes_from, options.background
     ):
         say(line)
     if why:
