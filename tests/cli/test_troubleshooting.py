@@ -271,7 +271,7 @@ def test_no_number(say, monkeypatch):
 
 
 def test_a_jump(say):
-    say(train("--train.lr", "2", "--train.warmup", "60", "--train.log-every", "5", steps="150"),
+    say(train("--train.lr", "2", "--train.warmup", "60", "--train.log-every", "5", steps="75"),
         "note: the loss has jumped", code=0)  # fmt: skip
 
 

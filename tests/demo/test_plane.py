@@ -117,7 +117,7 @@ def test_shapes_lie_in_the_plane_and_have_classes(name):
 # ---- what choices do -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("points", ["moons", "spirals"])
+@pytest.mark.parametrize("points", ["moons", pytest.param("spirals", marks=pytest.mark.long)])
 def test_samples_lie_on_the_data_and_cover_them(points, networks):
     frame = last(networks, points=points, seconds=8)
     assert frame["distance"] < 6 * frame["fresh"] + 0.01

@@ -103,7 +103,12 @@ def test_no_step_waits_for_the_device(tiny_dropout, times):
             ema.update(net)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "schedule", ["cosine", pytest.param("linear", marks=LONG), pytest.param("sigmoid", marks=LONG)]
+)
 def test_no_float64_in_training_or_sampling(tiny, tmp_path, schedule):
     config = replace(
         tiny,
