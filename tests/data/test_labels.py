@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from ddpm import UserError, load_images, train
+from ddpm.data import listing
+from ddpm.data.decode import read_bytes
 from ddpm.data.inspect import class_notes
 from ddpm.data.labels import class_in_name, index_classes, label_images
 from ddpm.data.splits import choose_split, split_of
@@ -270,6 +272,19 @@ def test_a_table_in_a_split_is_of_that_split(make):
     names = [f"{split}/images/{i}.png" for split in ("train", "test") for i in range(3)]
     table = {"train/metadata.csv": "0.png,cat\n1.png,dog\n2.png,cat\n"}
     assert counts(load_images(make(*names, texts=table))) == {"cat": 2, "dog": 1}
+
+
+def test_a_table_that_cannot_be_read_is_not_passed_over(make, monkeypatch):
+    path, real = make("a.png", "b.png", texts={"labels.csv": "a.png,cat\nb.png,dog\n"}), read_bytes
+
+    def fail(path):
+        if str(path).endswith("labels.csv"):
+            raise OSError(5, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(listing, "read_bytes", fail)
+    with pytest.raises(UserError, match=r"labels\.csv, which says what the classes are, cannot be"):
+        load_images(path)
 
 
 def test_names_in_a_table_may_be_written_otherwise(make):

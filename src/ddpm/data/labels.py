@@ -211,6 +211,11 @@ def read_labels(
                 raise ValueError("it is too large")
             rows = read_json(data) if table.lower().endswith(".json") else read_csv(data)
         except Exception as error:  # text that is damaged in any way
+            if isinstance(error, OSError) and error.errno is not None:  # it may be read again
+                raise UserError(
+                    f"{table}, which says what the classes are, cannot be read "
+                    f"({first_line(error)}): --classes-from folders does without it"
+                ) from None
             notes.append(plain(f"{table} is not used for classes: {first_line(error)}", 300))
             continue
         if rows is None:
