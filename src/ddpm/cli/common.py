@@ -5,9 +5,9 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -33,11 +33,13 @@ from ..config import (
 )
 from ..core.types import SamplerName, Spacing, Variance
 from ..generation.settings import (
+    ACT_WITH,
     check_guidance,
     check_steps,
     class_indices,
     own_settings,
     with_options,
+    without_effect,
 )
 from ..utils.errors import UsageError, UserError, did_you_mean, printable_lines
 from ..utils.files import require_writable
@@ -267,20 +269,19 @@ def sampling_settings(
 
 
 def refuse_idle(
-    settings: SampleConfig, typed: Collection[str], learned_variance: bool, before: str = "--"
+    settings: SampleConfig, typed: set[str], learned_variance: bool, before: str = "--"
 ) -> None:
     """Raise UserError for a setting, of those that were typed, that changes nothing beside the
     others. `before`: what a setting's option begins with."""
-    for name, sampler in (("eta", "ddim"), ("variance", "ddpm")):
-        if name in typed and settings.sampler != sampler:
+    all_of_them = asdict(settings)
+    idle = without_effect(all_of_them)
+    for name, (of, *values) in ACT_WITH.items():
+        nothing = name == "sigma_min" and not settings.sigma_min  # 0 is to leave it out
+        if name in typed & idle and not nothing:
             raise UserError(
-                f"{before}{name} is for {before}sampler {sampler}, and this is {settings.sampler}"
+                f"{before}{name.replace('_', '-')} is for {before}{of} {' and '.join(values)}, and "
+                f"this is {all_of_them[of]}"
             )
-    if "sigma_min" in typed and settings.sigma_min and settings.spacing not in ("rho", "log-snr"):
-        raise UserError(
-            f"{before}sigma-min is for {before}spacing rho and log-snr, and this is "
-            f"{settings.spacing}"
-        )
     if "variance" in typed and learned_variance:
         raise UserError(f"{before}variance has no effect: this network learns its own")
 

@@ -16,7 +16,7 @@ from ..config import DataInfo
 from ..data.load import load_images
 from ..data.sources import is_downloaded
 from ..evaluation.classifiers import CifarNet, DigitNet, cifar_net, digit_net
-from ..generation.generate import cycle_labels, on_device, trajectories
+from ..generation.generate import check_memory, cycle_labels, guide_of, on_device, trajectories
 from ..utils.device import best_device, to_device
 from ..utils.errors import UserError, printable
 from ..utils.images import to_uint8
@@ -141,6 +141,8 @@ class ModelStore:
         steps = min(s.steps, MAX_EXAMPLE_STEPS, checkpoint.diffusion.T)
         settings = replace(s, sampler="ddim", eta=0.0, steps=steps)
         y = cycle_labels(k + 1, (), data)
+        guide = guide_of(checkpoint, settings)
+        check_memory(checkpoint, k + 1, 1, settings, y is not None, guide)
         *_, state = trajectories(checkpoint, k + 1, range(k, k + 1), 0, y, settings)
         return to_uint8(state.x).cpu()[0]
 

@@ -48,10 +48,7 @@ def film(frames: Sequence[Image.Image], kind: str) -> str:
     if w * h * len(frames) > MAX_FILM_PIXELS:
         raise UserError("this film is too large: ask for fewer images or steps")
     file = io.BytesIO()
-    modes = ["RGBA" if frame.mode == "RGBA" else "RGB" for frame in frames]
-    large = [
-        frame.convert(mode).resize((w, h), Image.Resampling.NEAREST)
-        for frame, mode in zip(frames, modes, strict=True)
-    ]
+    shown = (frame if frame.mode == "RGBA" else frame.convert("RGB") for frame in frames)
+    large = [frame.resize((w, h), Image.Resampling.NEAREST) for frame in shown]
     save_animation(large, file, kind)
     return data_uri(file.getvalue(), f"image/{kind}")

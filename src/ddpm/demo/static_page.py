@@ -17,7 +17,7 @@ from ..checkpoint.onnx import require_libraries, write_onnx
 from ..checkpoint.run_dir import is_diffusers
 from ..config import SampleConfig
 from ..core.sampling import timesteps
-from ..generation.generate import trajectories
+from ..generation.generate import check_memory, guide_of, trajectories
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, is_occupied, make_folder, require_writable
 from ..utils.images import to_uint8
@@ -175,6 +175,8 @@ def film(checkpoint: Checkpoint, settings: SampleConfig) -> bytes:
     """Return as a PNG what the page shows while the network is on its way: x_t of each state of the
     image of SEED, and then each x̂_0 but the first state's, row by row."""
     y = torch.tensor([LABEL]) if checkpoint.conditional else None
+    guide = guide_of(checkpoint, settings)
+    check_memory(checkpoint, 1, 1, settings, y is not None, guide)
     states = list(trajectories(checkpoint, 1, range(1), SEED, y, settings))
     x0 = [state.x0 for state in states if state.x0 is not None]
     pictures = to_uint8(torch.cat([*(state.x for state in states), *x0]))

@@ -32,7 +32,7 @@ from ..utils.device import resolve_device, to_device
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError
 from ..utils.files import require_writable
-from ..utils.images import over
+from ..utils.images import seen
 from .classifiers import DigitNet
 from .features import FeatureStats, Progress, extract, feature_file
 from .likelihood import held_out_likelihood
@@ -275,10 +275,8 @@ def check_images(images: ImageDataset, reference: Reference, **options: object) 
 
 def as_seen(samples: Samples, subject: Checkpoint | ImageDataset) -> Samples:
     """Return the samples over the network's background, or white, if they are transparent."""
-    if samples.images.shape[1] != 4:
-        return samples
     background = subject.config.background if isinstance(subject, Checkpoint) else "white"
-    return replace(samples, images=over(samples.images, background))
+    return replace(samples, images=seen(samples.images, background))
 
 
 def seen_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

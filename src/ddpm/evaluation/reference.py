@@ -23,7 +23,7 @@ from ..data.sources import SETS_WITH_TEST
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write, make_folder
-from ..utils.images import over
+from ..utils.images import seen
 from .features import (
     FeatureExtractor,
     FeatureStats,
@@ -110,8 +110,8 @@ def load_reference(
                 what, size, root, split, channels=channels, background=background,
                 classes_from=classes_from,
             )  # fmt: skip
-        if what.images.shape[1] == 4:  # scores are of what is seen
-            what = replace(what, images=over(what.images, background), fingerprint="")
+        if (images := seen(what.images, background)) is not what.images:
+            what = replace(what, images=images, fingerprint="")
         return what if what.fingerprint else with_fingerprint(what)  # the key of the cache
 
     real, others = read(source, split), None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import validated
+from ..generation.settings import without_effect
 from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write, read_text
 
@@ -168,14 +169,6 @@ def ratio(a: Report, b: Report) -> float:
     if b.distance <= 0:
         raise UserError("the other score's distance is 0, so there is no ratio to it")
     return a.distance / b.distance
-
-
-def without_effect(sampling: dict[str, Any]) -> set[str]:
-    """Return which of a sampler's settings change nothing beside the others."""
-    idle = {"eta": sampling.get("sampler") != "ddim", "variance": sampling.get("sampler") != "ddpm"}
-    idle["sigma_min"] = sampling.get("spacing") not in ("rho", "log-snr")
-    idle["guidance_above"] = idle["guidance_below"] = sampling.get("guidance") == 1
-    return {name for name, so in idle.items() if so}
 
 
 def check_comparable(a: Protocol, b: Protocol) -> None:

@@ -121,7 +121,7 @@ def generate(
     )
 
     def make(index: range) -> tuple[Tensor]:
-        for state in batch_trajectory(checkpoint, n, index, seed, y, settings, edit, weaker):
+        for state in trajectories(checkpoint, n, index, seed, y, settings, edit, weaker):
             if on_state:
                 on_state(state)
         return (to_uint8(state.x).cpu(),)
@@ -174,23 +174,9 @@ def trajectories(
     """Yield every state, from noise to images, of one batch: the images at `index`, of n.
 
     `y` has the labels of all n, or is None for no class. The networks run where they are; without a
-    `guide`, the one that the checkpoint carries.
+    `guide`, the one that the checkpoint carries. Memory for them is the caller's to check.
     """
     guide = guide_of(checkpoint, settings, guide)
-    check_memory(checkpoint, n, len(index), settings, y is not None, guide)
-    return batch_trajectory(checkpoint, n, index, seed, y, settings, edit, guide)
-
-
-def batch_trajectory(
-    checkpoint: Checkpoint,
-    n: int,
-    index: range,
-    seed: int,
-    y: Tensor | None,
-    settings: SampleConfig,
-    edit: Edit | None,
-    guide: Checkpoint | None,
-) -> Iterator[State]:
     data, shape = checkpoint.data, checkpoint.data.shape
     check_edit(edit, data)
     device = next(checkpoint.net.parameters()).device

@@ -1,7 +1,7 @@
 """How images are asked for, checked before torch is imported: settings, classes, endings."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -14,6 +14,11 @@ ANIMATIONS = (".gif", ".webp")
 ENDINGS = (".png", ".jpg", ".jpeg", ".npz", *ANIMATIONS)
 MAX_OWN_STEPS = 1000  # that a checkpoint may ask for, if nobody else does
 
+ACT_WITH = {  # settings that act beside some values of another alone
+    "eta": ("sampler", "ddim"), "variance": ("sampler", "ddpm"),
+    "sigma_min": ("spacing", "rho", "log-snr"),
+}  # fmt: skip
+
 Labels: TypeAlias = str | int | Sequence[str | int]
 """One class, or several, by name or number."""
 
@@ -21,6 +26,13 @@ Labels: TypeAlias = str | int | Sequence[str | int]
 def with_options(settings: SampleConfig, **options: object) -> SampleConfig:
     """Return the settings with those options that are not None."""
     return replace(settings, **{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
+
+
+def without_effect(settings: Mapping[str, object]) -> set[str]:
+    """Return which settings of a sampler, of those in a table of all, change nothing beside the
+    others."""
+    idle = {name for name, (of, *values) in ACT_WITH.items() if settings.get(of) not in values}
+    return idle | ({"guidance_above", "guidance_below"} if settings.get("guidance") == 1 else set())
 
 
 def own_settings(settings: SampleConfig) -> SampleConfig:

@@ -32,7 +32,7 @@ from ..generation.generate import (
 )
 from ..utils.errors import UserError
 from ..utils.files import append_line, last_step
-from ..utils.images import over, to_uint8
+from ..utils.images import seen, to_uint8
 from ..utils.random import ImageNoise
 from .log import MetricsLog, format_duration
 from .state import TrainState
@@ -136,7 +136,7 @@ class Scoring:
                 if stop:
                     return None
             made.append(to_uint8(x).cpu())
-        samples = seen(torch.cat(made), config)
+        samples = seen(torch.cat(made), config.background)
         found = extract(self.extractor, samples, "samples")
         return frechet_distance(found.moments.gaussian(), self.learned)
 
@@ -170,13 +170,9 @@ class Scoring:
 
 def as_compared(data: ImageDataset, config: Config) -> ImageDataset:
     """Return the images as samples are compared with them: over the background if transparent."""
-    images = seen(data.images, config)
+    images = seen(data.images, config.background)
     same = images is data.images
     return replace(data, images=images, notes=(), fingerprint=data.fingerprint if same else "")
-
-
-def seen(images: Tensor, config: Config) -> Tensor:
-    return over(images, config.background) if images.shape[1] == 4 else images
 
 
 def features_for(data: ImageDataset) -> str | None:

@@ -40,6 +40,11 @@ def over(images: Tensor, background: str = "white") -> Tensor:
     return (below + (colour - below) * (opaque / 255)).round().to(torch.uint8)
 
 
+def seen(images: Tensor, background: str = "white") -> Tensor:
+    """Return uint8 images (N, C, H, W) as they are seen: over a background if transparent."""
+    return over(images, background) if images.shape[1] == 4 else images
+
+
 def to_pil(image: Tensor) -> Image.Image:
     """Return a uint8 image (C, H, W) as a picture: gray, colour, colour with transparency, or for
     another number of channels than 1, 3 and 4 each channel in gray, side by side."""
