@@ -23,7 +23,7 @@ Labels: TypeAlias = Mapping[str, str | None]
 TABLES = ("dataset.json", "labels.csv", "metadata.csv")  # beside the images or above them
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "image_id", "path", "name", "id")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "y", "breed")
-SURE_COLUMNS = ("label", "labels", "class", "class_name", "category", "breed")
+VAGUE_COLUMNS = ("target", "y")  # of these, which may hold a number of each image
 MAX_NAME = 200  # characters of a class
 FEW_CAPTIONS = 20  # rows, of which each may well be of another class
 MAX_LINE = 10_000  # characters of a table's row
@@ -315,7 +315,7 @@ def read_csv(data: bytes) -> dict[str, str | None]:
             known = class_name(re.sub(r"^(-?\d+)\.0+$", r"\1", text))  # so pandas writes integers
             if found.setdefault(name, known) != known:
                 raise ValueError(f"{name} has several classes in it")
-    sure = not headless and head[label].lower() in SURE_COLUMNS
+    sure = not headless and head[label].lower() in {*LABEL_COLUMNS} - {*VAGUE_COLUMNS}
     if not sure and len(found) > FEW_CAPTIONS and len(set(found.values())) > 0.9 * len(found):
         which = f"its column {label + 1}" if headless else head[label]
         raise ValueError(
