@@ -82,7 +82,8 @@ def test_outputs_are_not_overwritten_unasked(scripted, tmp_path, capsys):
     for option, name in (("--out", "a.json"), ("--memorization", "a.png")):
         assert main([*words, option, str(tmp_path / name)]) == 0
         assert main([*words, option, str(tmp_path / name)]) == 1
-        assert "is there already" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert f"is there already: give another {option}, or add --overwrite" in error
         assert main([*words, option, str(tmp_path / name), "--overwrite"]) == 0
         assert main([*words, option, str(tmp_path / "a.txt")]) == 1
         assert f"end it in .{name[2:]}" in capsys.readouterr().err

@@ -186,7 +186,7 @@ def test_copies_are_found(scripted, tmp_path, held_out):
 def test_options_of_networks_are_refused_for_images(scripted, tmp_path):
     real = ImageDataset.from_array(photos(9))
     for name, value in (("n", 10), ("settings", QUICK), ("likelihood", 2)):
-        with pytest.raises(UserError, match=f"--{name} is for a network"):
+        with pytest.raises(UserError, match=f"^{name} is for a network"):
             evaluate(photos(6), data=real, features=scripted, **{name: value})
     with pytest.raises(UserError, match="which real images are those of array to be compared"):
         evaluate(photos(6), features=scripted)

@@ -1,5 +1,7 @@
 """Real images to compare with: which are held out, which make the floor, what is cached."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,13 @@ def test_references_that_do_not_fit_together_are_refused(options, says, scripted
         options = {"held_out": tmp_path / options["held_out"]}
     with pytest.raises(UserError, match=says):
         load_reference(real, **{"features": scripted, **options})
+
+
+def test_a_folder_with_the_name_of_a_set_is_a_folder(scripted, tmp_path, monkeypatch):
+    """It has no test split, whose images would be these once more."""
+    monkeypatch.chdir(folder_of(photos(8), tmp_path / "mnist").parent)
+    reference = load_reference(Path("mnist"), features=scripted)
+    assert (len(reference.images), reference.held_out) == (8, None)
 
 
 def test_three_images_are_no_reference(scripted, tmp_path):

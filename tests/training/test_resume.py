@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from ddpm import UserError, load, train
 from ddpm.checkpoint.run_dir import RunDir
 from ddpm.config import read_toml
+from pictures import folder_of, photos
 from runs import assert_same, metrics, tensors
 
 
@@ -194,3 +195,16 @@ def test_a_diverged_run_does_not_replace_its_last_good_checkpoint(
     kept = tensors(finished)
     assert good.keys() == kept.keys()
     assert all(torch.equal(t, kept[name]) for name, t in good.items())
+
+
+def test_a_run_of_few_images_is_known_to_be_finished(tiny, tmp_path, monkeypatch):
+    """None of 19 images is held out, so there is no loss on such images to wait for."""
+    few = replace(
+        tiny, data=str(folder_of(photos(19, side=8), tmp_path / "few")), size=(8,),
+        unet=replace(tiny.unet, attention=()), train=replace(tiny.train, batch=4),
+        sample=replace(tiny.sample, guidance=1.0),
+    )  # fmt: skip
+    train(few, tmp_path / "run")
+    monkeypatch.setattr("ddpm.training.preview.sample_grid", lambda *_: pytest.fail("drawn again"))
+    again = train(few, tmp_path / "run", resume=True)
+    assert (again.step, again.finished) == (few.steps, True)

@@ -318,13 +318,13 @@ def require_files(*paths: str | None, what: str = "file") -> None:
             raise UserError(f"there is no {what} at {path}")
 
 
-def check_file(path: Path, overwrite: bool | None = None) -> Path:
+def check_file(path: Path, overwrite: bool | None = None, option: str = "--out") -> Path:
     """Return the path of a file that can be written. Raises UserError where it exists already, and
     is not to be replaced; None: the command has no --overwrite."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the name of a file")
     if path.exists() and not overwrite:
-        advice = "name" if overwrite is None else "--out, or add --overwrite"
+        advice = "name" if overwrite is None else f"{option}, or add --overwrite"
         raise UserError(f"{path} is there already: give another {advice}")
     require_writable(path.parent)
     return path

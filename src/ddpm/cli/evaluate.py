@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..checkpoint.checkpoint import Checkpoint
     from ..evaluation.features import Progress
 
-FOR_NETWORKS = (*(field.name for field in fields(SampleConfig)), "guide")
+FOR_NETWORKS = (*(field.name for field in fields(SampleConfig)), "guide", "n", "likelihood")
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class EvaluateOptions(SamplingOptions):
 def evaluate(options: EvaluateOptions) -> int:
     if options.out and Path(options.out).suffix.lower() != ".json":
         raise UserError(f"--out {options.out}: end it in .json")
-    for path in (options.out, options.memorization):
+    for option, path in (("--out", options.out), ("--memorization", options.memorization)):
         if path:
-            check_file(Path(path), options.overwrite)
+            check_file(Path(path), options.overwrite, option)
     if options.what in PRETRAINED or not os.path.exists(options.what):
         find_checkpoint(options.what)
     for source in (options.data, options.held_out):

@@ -23,7 +23,12 @@ TORCHVISION_SETS = {  # name -> torchvision's class, and its folder under the ro
     "cifar10": ("CIFAR10", "cifar-10-batches-py"),
     "celeba": ("CelebA", "celeba"),
 }
-SETS_WITH_TEST = tuple(TORCHVISION_SETS)  # named sets that have a test split
+
+
+def has_test(source: object) -> bool:
+    """Return whether this names a set that has a test split. A Path is a folder, whatever its name
+    is."""
+    return isinstance(source, str) and source in TORCHVISION_SETS
 DIGITS = tuple("0123456789")
 
 

@@ -83,7 +83,7 @@ def states(
     check_edit(edit, data)
     device = next(net.parameters()).device
     y = labels_of(ask.label, n, data, device)
-    check_memory(checkpoint, n, n, settings, y is not None)
+    check_memory(checkpoint, n, n, settings, y is not None, checkpoint.guide)
     noise = noise_of(ask, n, data, device)
     null = len(data.classes)
     guide = None if checkpoint.guide is None else checkpoint.guide.net

@@ -104,7 +104,14 @@ def evaluate(
     picture = picture_path(memorization)
     with processes.main_process_first():  # it decodes the images, the others find them cached
         subject = load_subject(what)
-        settings = settings_within_memory(subject, settings, n or N, batch, device)
+        weaker = None
+        if isinstance(subject, Checkpoint):  # before other images are read at its size
+            settings = settings or own_settings(subject.config.sample)
+            weaker = guide_of(subject, settings, guide)
+            check_memory(
+                subject, n or N, min(n or N, batch), settings, subject.conditional, weaker,
+                device=device,
+            )  # fmt: skip
         reference = reference_for(
             subject, data, root=root, split=split, held_out=held_out, size=size, features=features,
             device=device,
@@ -112,9 +119,8 @@ def evaluate(
     if isinstance(subject, Checkpoint):
         n = N if n is None else n
         settings = with_precision(settings or subject.config.sample, device)
-        guide = guide_of(subject, settings, guide)
-        check_network(subject, reference, settings, guide, likelihood)
-        how = sampling_protocol(subject, n, seed, settings, guide, reference)
+        check_network(subject, reference, settings, weaker, likelihood)
+        how = sampling_protocol(subject, n, seed, settings, weaker, reference)
     else:
         refused = {"n": n, "settings": settings, "guide": guide, "likelihood": likelihood}
         check_images(subject, reference, **refused)
@@ -126,7 +132,7 @@ def evaluate(
     real = reference_stats(reference, processes, progress)  # what can fail in it does so at once
     if isinstance(subject, Checkpoint):
         samples = make_samples(
-            subject, n, seed, settings, guide, reference, device, batch, processes, progress
+            subject, n, seed, settings, weaker, reference, device, batch, processes, progress
         )
     else:
         samples = Samples(subject.images, subject.labels, subject.classes)
@@ -176,21 +182,6 @@ def load_subject(
     for note in images.notes:
         logger.info("%s: %s", images.source, note)
     return images
-
-
-def settings_within_memory(
-    subject: Checkpoint | ImageDataset,
-    settings: SampleConfig | None,
-    n: int,
-    batch: int,
-    device: torch.device | str,
-) -> SampleConfig | None:
-    """Return how a network is sampled. Raise UserError where memory has no room for its images,
-    before others are read at their size."""
-    if isinstance(subject, Checkpoint):
-        settings = settings or own_settings(subject.config.sample)
-        check_memory(subject, n, min(n, batch), settings, subject.conditional, device=device)
-    return settings
 
 
 def reference_for(
@@ -269,7 +260,7 @@ def check_images(images: ImageDataset, reference: Reference, **options: object) 
     """Raise UserError for images that cannot be scored, and for options of networks."""
     for name, value in options.items():
         if value is not None:
-            raise UserError(f"--{name} is for a network, and {images.source} is images")
+            raise UserError(f"{name} is for a network, and {images.source} is images")
     check_shape(reference, seen_shape(tuple(images.images.shape[1:])), "the samples'")
 
 

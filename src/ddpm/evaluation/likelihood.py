@@ -32,6 +32,7 @@ def held_out_likelihood(
     network knows these, with the variance of the settings, by default the network's own."""
     images, data = reference.unseen, network.data
     assert images is not None
+    n = min(n, len(images))
     diffusion = network.diffusion.to(device)
     variance = (settings or network.config.sample).variance
     net = to_device(copy.deepcopy(network.net), device)  # the caller's stays where it is

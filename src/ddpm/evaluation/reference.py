@@ -19,7 +19,7 @@ from ..data.cache import cache_folder
 from ..data.dataset import ImageDataset, fingerprint
 from ..data.load import load_images
 from ..data.names import HUB_PREFIX
-from ..data.sources import SETS_WITH_TEST
+from ..data.sources import has_test
 from ..utils.distributed import ALONE, Processes
 from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write, make_folder
@@ -98,7 +98,7 @@ def load_reference(
         raise UserError("images in memory are compared at their own size: leave out size")
     if isinstance(held_out, np.ndarray | Tensor):
         held_out = ImageDataset.from_array(held_out)
-    named, hub = str(source) in SETS_WITH_TEST, str(source).startswith(HUB_PREFIX)
+    named, hub = has_test(source), str(source).startswith(HUB_PREFIX)
     if split and not (named or hub):
         raise UserError(f"--split is for named sets, and {source} is not one: leave it out")
     split = split or "train"
@@ -116,9 +116,10 @@ def load_reference(
 
     real, others = read(source, split), None
     if held_out is not None:
-        others = read(held_out, "test" if str(held_out) in SETS_WITH_TEST else "train")
+        others = read(held_out, "test" if has_test(held_out) else "train")
     elif named:
         others = read(source, other_split)
+    of_floor = held_out or f"the {other_split} split of {source}"
     training, unseen = real, others
     if (named or hub) and split == "test":
         training, unseen = read(source, "train"), real
@@ -127,9 +128,9 @@ def load_reference(
             f"{source} has only {counted(len(real), 'image')}: a distance needs thousands"
         )
     if others is not None and len(others) < 2:
-        raise UserError(f"{held_out} has only one image: a floor needs two, and thousands")
+        raise UserError(f"{of_floor} has only one image: a floor needs two, and thousands")
     if others is not None and others.fingerprint == real.fingerprint:
-        raise UserError(f"{held_out} has the same images as {source}, so none is held out")
+        raise UserError(f"{of_floor} has the same images as {source}, so none is held out")
     for images in (real,) if others is None else (real, others):
         for note in images.notes:
             logger.info("%s: %s", images.source, note)

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,7 +61,7 @@ def make_samples(
     n: int,
     seed: int,
     settings: SampleConfig | None,
-    guide: Checkpoint | str | Path | None,
+    guide: Checkpoint | None,
     reference: Reference,
     device: torch.device | str,
     batch: int,

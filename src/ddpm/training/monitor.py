@@ -13,7 +13,7 @@ from .log import MetricsLog
 from .preview import preview, preview_passes, was_previewed
 from .score import Scoring, was_scored
 from .state import TrainState
-from .validation import Validation
+from .validation import Validation, held_out_count
 
 
 class Monitor:
@@ -67,8 +67,8 @@ class Monitor:
             self.scoring(self.state, log, stop)
 
 
-def has_all(run: RunDir, step: int, config: Config) -> bool:
+def has_all(run: RunDir, step: int, config: Config, images: int) -> bool:
     """Return whether all is there that a `last_look` at this step writes. A run may be killed
     before it has come to its end."""
     scored = not config.train.score_minutes or was_scored(run, step)
-    return scored and was_previewed(run, step, config.held_out > 0)
+    return scored and was_previewed(run, step, held_out_count(images, config.held_out) > 0)

@@ -78,10 +78,11 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
+        assert closure is None  # gradients are dropped below, before AdamW could compute them
         for group in self.param_groups:
             if "momentum" in group:
                 self.step_matrices(group)
-        return super().step(closure)  # which leaves out weights that have no gradient
+        return super().step()  # which leaves out weights that have no gradient
 
     def step_matrices(self, group: dict[str, Any]) -> None:
         params = [p for p in group["params"] if p.grad is not None]

@@ -115,8 +115,10 @@ class Scoring:
         log.scored(state.step, distance, SAMPLES)
 
     def network(self, state: TrainState) -> Checkpoint:
-        net, step, seen = cast(UNet, state.ema.model), state.step, state.images_seen
-        return Checkpoint(net, self.diffusion, state.config, state.data, step, seen)
+        net = cast(UNet, state.ema.model)
+        return Checkpoint(
+            net, self.diffusion, state.config, state.data, state.step, state.images_seen
+        )
 
     def distance(self, network: Checkpoint, log: MetricsLog, stop: Sequence[int]) -> float | None:
         """Return the distance of a network's samples; None once told to stop."""

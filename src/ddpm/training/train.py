@@ -147,7 +147,7 @@ def look_first(run: RunDir, config: Config, resume: bool, own: bool, main: bool)
             state = header_of(path, StateHeader)
             same = all(attrgetter(k)(state.config) == attrgetter(k)(config) for k in FIXED)
             spent = config.budget.progress(state.step, state.seconds) >= 1
-            whole = run.model.exists() and has_all(run, state.step, config)
+            whole = run.model.exists() and has_all(run, state.step, config, state.data.count)
             if spent and same and whole and state.config.data == config.data:
                 images = state.step * config.train.batch
                 return Result(run.path, state.step, images, state.seconds, math.nan, True)

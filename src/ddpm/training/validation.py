@@ -27,10 +27,15 @@ RISE = 1.02  # times its lowest, and a loss has risen
 logger = logging.getLogger(__name__)
 
 
+def held_out_count(n: int, most: int) -> int:
+    """Return how many of n images are held out: `most` at most, and one in ONE_IN at most."""
+    return min(most, n // ONE_IN)
+
+
 def split_held_out(n: int, most: int) -> tuple[Tensor, Tensor]:
-    """Return the indices of n images that are learned, and of those that are held out: `most` at
-    most, spread evenly over the set."""
-    k = min(most, n // ONE_IN)
+    """Return the indices of n images that are learned, and of those that are held out, which are
+    spread evenly over the set."""
+    k = held_out_count(n, most)
     held_out = torch.zeros(n, dtype=torch.bool)
     held_out[torch.arange(k) * n // max(k, 1) + n // max(2 * k, 1)] = True
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
