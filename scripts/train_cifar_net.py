@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm import ImageDataset, UserError, load_images, to_float
-from ddpm.data.sources import SETS_WITH_TEST
+from ddpm.data.sources import has_test
 from ddpm.evaluation.classifiers import CifarNet
 from ddpm.utils.device import best_device
 
@@ -48,7 +48,7 @@ def split_data(options: Options) -> tuple[ImageDataset, Tensor, Tensor]:
     data = load_images(options.data, root=options.root)
     if data.classes != CifarNet.CLASSES or data.images.shape[1:] != CifarNet.SHAPE:
         raise UserError(f"{options.data} is not CIFAR-10")
-    if options.data in SETS_WITH_TEST:
+    if has_test(options.data):
         test = load_images(options.data, root=options.root, split="test")
         n = len(data)
         assert data.labels is not None

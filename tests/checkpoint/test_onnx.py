@@ -101,5 +101,5 @@ def test_a_missing_library_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(exporting, "NEEDED", ("onnx_of_nowhere",))
     assert main(["convert", "mnist", str(tmp_path / "x.onnx")]) == 1
     said = capsys.readouterr().err
-    assert "ONNX needs onnx_of_nowhere: pip install 'ddpm-from-scratch[onnx]'" in said
+    assert 'ONNX needs onnx_of_nowhere: pip install "ddpm-from-scratch[onnx]"' in said
     assert not list(tmp_path.iterdir())

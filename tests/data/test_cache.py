@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from ddpm import UserError, load_images
 from ddpm.data import listing
-from ddpm.data.cache import write_cache
+from ddpm.data.cache import cache_path, write_cache
 from ddpm.data.dataset import Source
 
 
@@ -141,3 +141,10 @@ def test_what_could_not_be_read_once_is_read_again(folder, cache, monkeypatch, e
         assert len(fewer) == whole - 2
         assert "2 of 6 images skipped" in fewer.notes[-1]
     assert len(load_images(folder)) == whole
+
+
+@pytest.mark.parametrize("source", ["hf:OWNER/NAME:CONFIG", "hf:NAME", "photos of Zoë?*", "a.zip"])
+def test_the_name_of_a_cached_set_is_a_name_on_any_system(source):
+    name = cache_path(source, 1).name
+    assert not set(name) & set('<>:"/\\|?*')
+    assert name == cache_path(source, 1).name != cache_path(source, 2).name

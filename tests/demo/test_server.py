@@ -81,4 +81,4 @@ def test_without_gradio_a_word():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install 'ddpm-from-scratch[demo]'" in done.stderr
+    assert 'pip install "ddpm-from-scratch[demo]"' in done.stderr

@@ -29,7 +29,8 @@ def test_a_compiled_run_goes_on_uncompiled_and_back(tiny, tmp_path):
     counters.clear()
     for name, config in (("plain", tiny), ("run", compiled)):
         train(config, tmp_path / name)
-    assert counters["stats"]["unique_graphs"] == 1  # though grids are of other batches
+    # The network, though grids are of other batches; and what was tried before it.
+    assert counters["stats"]["unique_graphs"] == 2
     a, b = (load_file(tmp_path / n / "state" / "state.safetensors") for n in ("plain", "run"))
     assert a.keys() == b.keys()  # the names of the weights are those of the plain network
     for name in a:
@@ -37,3 +38,14 @@ def test_a_compiled_run_goes_on_uncompiled_and_back(tiny, tmp_path):
     for steps, config in ((6, tiny), (8, compiled)):
         assert train(replace(config, steps=steps), tmp_path / "run", resume=True).step == steps
     assert load(tmp_path / "run").config.train.compile
+
+
+def test_where_nothing_can_be_compiled_it_trains_without(tiny, tmp_path, monkeypatch, caplog):
+    def without_compiler(*args, **kwargs):
+        raise RuntimeError("backend='inductor' raised:\nInvalidCxxCompiler: no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    caplog.set_level("INFO")
+    asked = replace(tiny, train=replace(tiny.train, compile=True))
+    assert train(asked, tmp_path / "run").finished
+    assert "torch.compile does not work here (InvalidCxxCompiler: no C++ compiler)" in caplog.text

@@ -59,7 +59,7 @@ def require_libraries() -> None:
     """Raise UserError where one of the libraries is missing."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(
-            f"ONNX needs {' and '.join(missing)}: pip install 'ddpm-from-scratch[onnx]'"
+            f'ONNX needs {" and ".join(missing)}: pip install "ddpm-from-scratch[onnx]"'
         )
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -70,6 +71,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     not one, or its header is larger than any of ours."""
     with opened(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if sys.platform == "win32":  # which replaces no file that is mapped
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         return tensors, file.metadata() or {}
 
 

@@ -23,7 +23,7 @@ class ConvertOptions:
     """Write a checkpoint for other programs, or read one of theirs.
 
     What is written: for OUT, a folder that diffusers loads; for OUT.onnx, the network alone as ONNX
-    (pip install 'ddpm-from-scratch[onnx]'). What is read, into OUT.safetensors: a folder of
+    (pip install "ddpm-from-scratch[onnx]"). What is read, into OUT.safetensors: a folder of
     diffusers, and a .pt file of improved-diffusion or pytorch-ddpm. Outputs are equal, to rounding.
     """
 

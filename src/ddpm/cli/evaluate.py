@@ -79,9 +79,9 @@ class EvaluateOptions(SamplingOptions):
 def evaluate(options: EvaluateOptions) -> int:
     if options.out and Path(options.out).suffix.lower() != ".json":
         raise UserError(f"--out {options.out}: end it in .json")
-    for option, path in (("--out", options.out), ("--memorization", options.memorization)):
+    for word, path in (("--out", options.out), ("--memorization", options.memorization)):
         if path:
-            check_file(Path(path), options.overwrite, option)
+            check_file(Path(path), options.overwrite, word)
     if options.what in PRETRAINED or not os.path.exists(options.what):
         find_checkpoint(options.what)
     for source in (options.data, options.held_out):

@@ -1,6 +1,7 @@
 """`ddpm generate`: images out of noise."""
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -171,7 +172,7 @@ def check_out(name: str | None, overwrite: bool) -> Path:
     Raises UserError, before the images are made, for what could not be written after.
     """
     path = Path(name) if name else free_name(Path("generated.png"))
-    if path.is_dir() or not path.suffix or (name or "").endswith("/"):
+    if path.is_dir() or not path.suffix or (name or "").endswith(("/", os.sep)):
         if path.suffix.lower() in ENDINGS:
             raise UserError(f"{path} is a folder: give another --out")
         if is_occupied(path) and not overwrite:

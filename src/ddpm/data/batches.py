@@ -36,8 +36,13 @@ class Batches:
         self.n, self.batch, self.seed, self.flip = len(self.subset), batch, seed, flip
         self.part = part
         self.device = torch.device(device)
-        here = self.device.type == "cpu"  # where the images are already
+        kind = self.device.type
+        here = kind == "cpu"  # where the images are already
         fits = here or data.images.nbytes < free_memory(self.device) / 4
+        if kind == "mps":  # whose indices are of 32 bits in places (pytorch/pytorch issue 149325)
+            fits = fits and data.images.numel() < 2**31
+        # On MPS the copy may read what has been freed (pytorch/pytorch issue 189690).
+        self.non_blocking = kind != "mps"
         storage = self.device if fits else data.images.device
         self.images = data.images.to(storage)
         self.labels = None if data.labels is None else data.labels.to(storage)
@@ -45,12 +50,15 @@ class Batches:
 
     def __call__(self, k: int) -> tuple[Tensor, Tensor | None]:
         index = self.indices(k)[self.part]
-        x0 = to_float(self.images[index].to(self.device, non_blocking=True))
-        y = None if self.labels is None else self.labels[index].to(self.device, non_blocking=True)
+        x0 = to_float(self.to_device(self.images[index]))
+        y = None if self.labels is None else self.to_device(self.labels[index])
         if self.flip:
             mirrored = torch.rand(self.batch, 1, 1, 1, device=self.device) < 0.5
             x0 = torch.where(mirrored[self.part], x0.flip(-1), x0)
         return x0, y
+
+    def to_device(self, batch: Tensor) -> Tensor:
+        return batch.to(self.device, non_blocking=self.non_blocking)
 
     def indices(self, k: int) -> Tensor:
         """Return the indices of the images in batch k, int64 (B,), on the images' device."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def cache_folder() -> Path:
 def cache_path(source: str, *key: object) -> Path:
     """Return where the images of a source are cached, for one key of all that decides them."""
     digest = hashlib.sha256(repr(key).encode()).hexdigest()
-    return cache_folder() / f"{Path(source).stem[:40]}-{digest[:24]}.safetensors"
+    name = re.sub(r"[^\w.-]", "_", Path(source).stem[:40])  # Windows allows no colon in it
+    return cache_folder() / f"{name}-{digest[:24]}.safetensors"
 
 
 def write_cache(

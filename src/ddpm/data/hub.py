@@ -60,7 +60,7 @@ def list_hub(request: Request) -> ImageFiles:
         import datasets
     except ImportError:
         raise UserError(
-            "images from the hub need datasets: pip install 'ddpm-from-scratch[hub]'"
+            'images from the hub need datasets: pip install "ddpm-from-scratch[hub]"'
         ) from None
     name, config = name_of(request)
     try:

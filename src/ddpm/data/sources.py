@@ -29,6 +29,8 @@ def has_test(source: object) -> bool:
     """Return whether this names a set that has a test split. A Path is a folder, whatever its name
     is."""
     return isinstance(source, str) and source in TORCHVISION_SETS
+
+
 DIGITS = tuple("0123456789")
 
 
@@ -91,7 +93,7 @@ def incomplete(request: Request, error: Exception) -> UserError:
     """Return the error for a named set whose files are missing or damaged."""
     other = "FOLDER, of other faces" if request.source == "celeba" else "mnist5k, which needs none"
     if "gdown" in (reason := first_line(error)):
-        reason = "which needs gdown: pip install 'ddpm-from-scratch[celeba]'"
+        reason = 'which needs gdown: pip install "ddpm-from-scratch[celeba]"'
     folder = request.root / TORCHVISION_SETS[request.source][1]
     redo = f"; where {folder} is damaged, delete it and it is downloaded anew" * folder.exists()
     return UserError(

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,6 +26,17 @@ SETS = {
 }  # fmt: skip
 SIDES = (28, 32, 64)  # of photos, as the page sends them
 MIN_PHOTOS = 8
+# How a run is told to save and end. Its process is in a group of its own: Ctrl-C in the server's
+# terminal would be a first signal, and what `close` sends a second, which ends it unsaved.
+STOP: int
+OWN_GROUP: dict[str, Any]
+if sys.platform == "win32":
+    STOP, OWN_GROUP = (
+        signal.CTRL_BREAK_EVENT,
+        {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP},
+    )
+else:
+    STOP, OWN_GROUP = signal.SIGTERM, {"start_new_session": True}
 
 
 class Training:
@@ -68,7 +79,7 @@ class Training:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ddpm", *words],
                 stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-                env={**os.environ, "OMP_NUM_THREADS": threads},
+                env={**os.environ, "OMP_NUM_THREADS": threads}, **OWN_GROUP,
             )  # fmt: skip
             self.out = out
         return printable(out.name)
@@ -79,7 +90,7 @@ class Training:
             if self.out is None or printable(self.out.name) != name or self.process is None:
                 raise UserError("this run was not begun here: stop it where it was, by Ctrl-C")
             if self.process.poll() is None:
-                self.process.send_signal(signal.SIGTERM)
+                self.process.send_signal(STOP)
 
     def begun(self) -> tuple[str, str]:
         """Return the name of the run that was begun here, and what it is doing, while its process
@@ -115,7 +126,7 @@ class Training:
     def close(self) -> None:
         """Have the run save and end, as the server does."""
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(STOP)
 
 
 def save_photos(ask: Start, path: Path) -> Path:

@@ -46,7 +46,8 @@ class ModelStore:
 
     def __init__(self, names: list[str], device: str | None = None):
         self.names = names or list(PRETRAINED)
-        self.device = device or best_device()
+        # Two threads at once on MPS end the process (pytorch/pytorch issue 197805).
+        self.device = device or ("cpu" if best_device() == "mps" else best_device())
         # The caches are keyed by name and time of modification, which `_version` gives.
         self._load = lru_cache(maxsize=MAX_LOADED)(self._read)
         self._make_example = lru_cache(maxsize=MAX_LOADED * NUM_EXAMPLES)(self._read_example)

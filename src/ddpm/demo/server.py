@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -53,7 +54,7 @@ def serve(
     try:
         from .page import build_page, page_html
     except ImportError:
-        raise UserError("the demo needs gradio: pip install 'ddpm-from-scratch[demo]'") from None
+        raise UserError('the demo needs gradio: pip install "ddpm-from-scratch[demo]"') from None
     store = ModelStore(checkpoints, device)
     warm_up(store)
     local = host in LOCAL and not names
@@ -67,6 +68,10 @@ def serve(
     user = f" (user {USER})" if password else ""
     print(f"the demo is at {address}{user}; press Ctrl-C to stop it")
     if block:
+        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # as Ctrl-C: a run that was begun here saves
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
         blocks.block_thread()
     return address
 

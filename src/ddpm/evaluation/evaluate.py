@@ -3,6 +3,8 @@
 import copy
 import logging
 import shlex
+import subprocess
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -207,7 +209,7 @@ def reference_for(
         if data is None and not subject.trusted:
             raise UserError(
                 f"this checkpoint names {config.data} as what it was trained on, which is not "
-                f"opened unasked: to compare with it, say --data {shlex.quote(config.data)}"
+                f"opened unasked: to compare with it, say --data {shell_quoted(config.data)}"
             )
         own = data is None and config.data not in NAMED_SETS and not size
         data = config.data if data is None else data
@@ -262,6 +264,11 @@ def check_images(images: ImageDataset, reference: Reference, **options: object) 
         if value is not None:
             raise UserError(f"{name} is for a network, and {images.source} is images")
     check_shape(reference, seen_shape(tuple(images.images.shape[1:])), "the samples'")
+
+
+def shell_quoted(word: str) -> str:
+    """Return the word as it is typed in the shell of this system."""
+    return subprocess.list2cmdline([word]) if sys.platform == "win32" else shlex.quote(word)
 
 
 def as_seen(samples: Samples, subject: Checkpoint | ImageDataset) -> Samples:

@@ -153,13 +153,19 @@ def require_torch_fidelity() -> None:
     """Raise UserError where torch-fidelity is missing, before anything is downloaded for it."""
     if importlib.util.find_spec("torch_fidelity") is None:
         raise UserError(
-            "Inception features need torch-fidelity: pip install 'ddpm-from-scratch[eval]'"
+            'Inception features need torch-fidelity: pip install "ddpm-from-scratch[eval]"'
         )
 
 
 def inception_weights() -> Path:
     """Return the file in torch's cache, downloaded where it is missing."""
-    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION).expanduser()
+    try:
+        path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION).expanduser()
+    except RuntimeError:
+        raise UserError(
+            "there is no home folder for the Inception network: set TORCH_HOME to a folder that "
+            "can be written, or name its file by --features"
+        ) from None
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,8 @@ def measure_memorization(
     training images beside those of as many real images; write a picture of the nearest to `path`.
     """
     training, device = reference.training, reference.extractor.device
+    if device.type == "mps":  # long rows are multiplied wrongly (pytorch/pytorch issue 195163)
+        device = torch.device("cpu")
     others = training if reference.unseen is None else reference.unseen
     index = subset(others, len(samples))
     images, known, real_images = match_channels(samples, training.images, others.images[index])

@@ -223,15 +223,16 @@ def reference_stats(
             progress=progress,
         )  # fmt: skip
 
-    if not each:
-        stats = compute()
-    elif processes.is_main:
+    if each and processes.is_main:
         make_folder(path.parent)
         with atomic_write(features_of(path)) as beside, feature_file(beside) as file:
-            stats = compute(file)
-    else:
+            moments = compute(file).moments  # and not the map: Windows renames no mapped file
+        stats = FeatureStats(moments, map_features(features_of(path), len(images)))
+    elif each:
         with feature_file() as file:
             stats = compute(file)
+    else:
+        stats = compute()
     if processes.is_main:
         write_moments(path, stats.moments)
     return stats

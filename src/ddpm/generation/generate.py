@@ -242,10 +242,9 @@ def guided_denoiser(
 
 
 def with_precision(settings: SampleConfig, device: torch.device | str) -> SampleConfig:
-    """Return the settings, in float32 where the device has no bfloat16, and on MPS, where images
-    in it were never measured: settings are for many machines."""
-    measured = torch.device(device).type != "mps"
-    if settings.precision == "bf16" and not (measured and has_bfloat16(device)):
+    """Return the settings, in float32 where the device has no bfloat16: settings are for many
+    machines."""
+    if settings.precision == "bf16" and not has_bfloat16(device):
         return replace(settings, precision="no")
     return settings
 

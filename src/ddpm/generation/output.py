@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from .settings import ANIMATIONS, ENDINGS
 
 SIGNATURE = ("Software", "ddpm")  # in each PNG
 MANIFEST, MAX_MANIFEST = "manifest.json", 100_000_000  # bytes
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.I)  # on Windows
 OURS = re.compile(r"(\w[^/\\]*/)?\d{5,}\.png")  # names of images in a folder's manifest
 JPEG = {"quality": 95, "subsampling": 0}
 LARGEST = {".webp": 16_383, ".gif": 65_535, ".jpg": 65_500, ".jpeg": 65_500}  # pixels a side
@@ -90,7 +92,7 @@ class Samples:
         images are made.
         """
         folder = Path(path)
-        if not folder.suffix or str(path).endswith("/"):
+        if not folder.suffix or str(path).endswith(("/", os.sep)):
             folder.mkdir(parents=True, exist_ok=True)
         write(folder, self)
 
@@ -181,7 +183,7 @@ def write_folder(folder: Path, samples: Samples) -> None:
     """Write 00000.png and so on, in a folder for each class, and a manifest; delete those that the
     manifest of an earlier series names."""
     check_folder(folder, len(samples), samples.classes)
-    before, names, files = listed(folder), folder_names(samples.classes), []
+    before, names, files, new = listed(folder), folder_names(samples.classes), [], set()
     for i, image in enumerate(samples.images):
         of_class = "" if samples.labels is None else names[int(samples.labels[i])]
         file = folder / of_class / f"{i:05}.png"
@@ -189,8 +191,9 @@ def write_folder(folder: Path, samples: Samples) -> None:
         with atomic_write(file) as beside:
             to_pil(image).save(beside, pnginfo=png_text(samples, i))
         files.append({"file": file.relative_to(folder).as_posix(), "label": samples.name(i)})
-    for left in {folder / name for name in before} - {folder / str(f["file"]) for f in files}:
-        if left.is_file() and is_signed(left):
+        new.add(file.stat().st_ino)  # where Cat/ and cat/ are one folder, a new file has two names
+    for left in (folder / name for name in before):
+        if left.is_file() and left.stat().st_ino not in new and is_signed(left):
             left.unlink()
             with suppress(OSError):  # of others' files
                 left.parent.rmdir()
@@ -223,9 +226,10 @@ def check_folder(folder: Path, n: int, classes: tuple[str, ...]) -> None:
 
 def folder_names(classes: tuple[str, ...]) -> list[str]:
     """Return a folder's name for each class, by which training knows it again; with its number,
-    where two would have the same."""
+    where two would have the same, or Windows reserves one for a device."""
     names = [re.sub(r"[^\w .+-]|^[ .+-]|[ .]$", "_", name[:100]) or "_" for name in classes]
-    if len({name.casefold() for name in names}) < len(names):
+    alike = len({name.casefold() for name in names}) < len(names)
+    if alike or any(RESERVED.fullmatch(name) for name in names):
         names = [f"{i}-{name}" for i, name in enumerate(names)]
     return names
 

@@ -60,6 +60,10 @@ def cost(config: Config, images: ImageDataset, device: str | None = None, steps:
     most = max(memory)
     if accelerator.device.type == "cuda":
         most = torch.cuda.max_memory_allocated()
+    elif accelerator.device.type == "xpu":
+        most = torch.xpu.max_memory_allocated()
+    elif accelerator.device.type == "mps":
+        most = torch.mps.driver_allocated_memory()
     rate = config.train.batch / statistics.median(seconds[WARM_UP:])
     return Cost(rate, most / 2**20, sum(p.numel() for p in raw.parameters()))
 

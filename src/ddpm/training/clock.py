@@ -16,7 +16,8 @@ GUIDE_AT = 0.08  # of the budget: the early weights that are kept for autoguidan
 EARLY = 0.5  # of the budget, until which weights are early
 PREVIEW_SHARE = 0.1  # of the time at most goes to previews
 SCORE_SHARE = 0.25  # and to scores, which are asked for
-HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+# A terminal that is closed: Windows says so by SIGBREAK.
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", getattr(signal, "SIGBREAK", None))
 
 
 class Due(NamedTuple):
@@ -163,7 +164,7 @@ class Clock:
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Give a list that stays empty until Ctrl-C, SIGTERM or SIGHUP, of a terminal that is closed,
+    """Give a list that stays empty until Ctrl-C, SIGTERM, or SIGHUP of a terminal that is closed
     asks to stop; a second Ctrl-C stops at once, and so does a second SIGTERM, but for a launcher's.
     Outside of the main thread no signal is caught, and under nohup no SIGHUP."""
     asked: list[int] = []

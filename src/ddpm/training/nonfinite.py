@@ -42,6 +42,7 @@ class BatchHeader:
     first: Whole
     data: DataInfo
     config: Config
+    device: str = ""  # its kind, whose random numbers they were
 
 
 class NonFiniteGuard:
@@ -132,7 +133,8 @@ class NonFiniteGuard:
         torch.manual_seed(derive_seed(state.config.seed, STEP, step))
         rank = self.processes.rank if self.processes.world_size > 1 else None
         first = self.batches.part.start or 0
-        header = BatchHeader(VERSION, step, first, state.data, state.config)
+        device = next(state.net.parameters()).device.type
+        header = BatchHeader(VERSION, step, first, state.data, state.config, device)
         save_batch(self.run.bad_batch(step, rank), *self.batches(step), state.net, header)
 
     def rollback(self, state: TrainState) -> None:

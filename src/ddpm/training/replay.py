@@ -1,5 +1,6 @@
 """A step that was skipped, taken again: where is the first number that is not finite?"""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from .step import draw_inputs
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # of train.precision
 MAX_PARTS = 1024  # of a batch, each of which was one process's
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,12 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
     x0, y = tensors.get("x0"), tensors.get("y")
     if x0 is None or not fits(x0, y, header):
         raise UserError(f"{path} is damaged: its images do not fit its own config")
-    x0 = x0.to(device)
+    x0, kind = x0.to(device), torch.device(device).type
+    if header.device not in ("", kind):
+        logger.info(
+            "this step was taken on %s, and %s has other random numbers: times and noise are not "
+            "those it had", header.device, kind,
+        )  # fmt: skip
     to_device(net, device)
     with fitting(str(path)):
         loss = build_loss(header.config, diffusion.to(device))
@@ -82,10 +90,10 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
 
     for name, module in net.named_modules():
         look(name or "the network", module)
-    kind = DTYPES.get(header.config.train.precision)
+    dtype = DTYPES.get(header.config.train.precision)
 
     def forward(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        with torch.autocast(x.device.type, kind, enabled=kind is not None):
+        with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
             return net(x, t, y, a).float()
 
     mean = loss(forward, x0, t, eps, y).mean()

@@ -95,9 +95,7 @@ class TrainState:
 
     def save_average(self, path: Path, score: Score | None = None) -> None:
         """Write the averaged weights as a checkpoint, for use."""
-        save(
-            path, self.ema.model, self.config, self.data, self.step, self.images_seen, score=score
-        )
+        save(path, self.ema.model, self.config, self.data, self.step, self.images_seen, score=score)
 
     def restore(self, path: Path, tensors: Mapping[str, Tensor], header: StateHeader) -> None:
         """Set everything to what `save` wrote into the file at `path`.

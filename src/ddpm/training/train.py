@@ -28,7 +28,7 @@ from ..data.inspect import inspection_notes
 from ..data.listing import holds_files
 from ..data.load import load_images
 from ..generation.settings import check_guidance
-from ..utils.device import has_bfloat16, resolve_device, to_device
+from ..utils.device import compile_failure, has_bfloat16, resolve_device, to_device
 from ..utils.distributed import PATIENCE, Processes
 from ..utils.errors import UserError, counted
 from ..utils.random import INIT, STEP, derive_seed
@@ -88,6 +88,7 @@ def train(
     if ended := look_first(run, config, resume, own=images is not None, main=main):
         return ended
     config, data = load_data(config, images, processes, new=not (config.init or resume))
+    config = with_compiler(config, accelerator.device)
     learned, held_out = split_held_out(len(data), config.held_out)
     batches = training_batches(config, data, learned, part, accelerator.device)
     net, diffusion, state = initial_state(config, data.info, accelerator, run, resume)
@@ -229,14 +230,22 @@ def check_config(config: Config) -> Config:
 
 
 def with_precision(config: Config, device: str) -> Config:
-    """Return the config, in float32 where the device has no bfloat16, or for fp16 is a CPU: a
-    preset is for many machines."""
-    precision, on_cpu = config.train.precision, torch.device(device).type == "cpu"
-    if precision == "no" or (has_bfloat16(device) if precision == "bf16" else not on_cpu):
+    """Return the config, in float32 where the device has no bfloat16, or for fp16 is neither CUDA
+    nor XPU: a preset is for many machines."""
+    precision, scales = config.train.precision, torch.device(device).type in ("cuda", "xpu")
+    if precision == "no" or (has_bfloat16(device) if precision == "bf16" else scales):
         return config
     name = "bfloat16" if precision == "bf16" else "training in float16"
     logger.info(f"no {name} on this device: training in float32, slower")
     return replace(config, train=replace(config.train, precision="no"))
+
+
+def with_compiler(config: Config, device: torch.device) -> Config:
+    """Return the config, uncompiled where the device has no compiler that works."""
+    if not config.train.compile or not (failure := compile_failure(device)):
+        return config
+    logger.info("torch.compile does not work here (%s): training without it, slower", failure)
+    return replace(config, train=replace(config.train, compile=False))
 
 
 def make_accelerator(config: Config, device: str | None) -> Accelerator:

@@ -1,6 +1,7 @@
 """Devices: which to use, what they can do, and how a network is laid out on them."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -26,16 +27,20 @@ def check_device(device: str) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"there is no device {device!r} here (cpu, cuda or mps): {first_line(error)}"
+            f"there is no device {device!r} here (cpu, cuda, cuda:1, mps or xpu): "
+            f"{first_line(error)}"
         ) from None
 
 
 def has_bfloat16(device: torch.device | str) -> bool:
     """Return whether the device has bfloat16 in hardware. Elsewhere it is emulated, and slower than
-    float32."""
+    float32. Of Apple's GPUs some have it; on MPS it was never measured, so the answer is no."""
     kind = torch.device(device).type
+    if kind == "mps":
+        return False
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
         get_capabilities = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.11
         capabilities: Mapping[str, Any] = get_capabilities()
@@ -43,10 +48,27 @@ def has_bfloat16(device: torch.device | str) -> bool:
     return True
 
 
+def compile_failure(device: torch.device | str) -> str:
+    """Return why torch.compile is of no use on the device, tried with a trivial function: it may
+    lack a C++ compiler or Triton. "" where it works."""
+    if torch.device(device).type == "mps":  # pytorch/pytorch issues 170360 and 191976
+        return "on MPS what is compiled has given wrong results"
+    try:
+        torch.compile(lambda x: 2 * x + 1)(torch.ones(2, device=device))
+    except Exception as error:  # of many kinds
+        lines = [line for line in str(error).split("\n") if line and not line.endswith("raised:")]
+        return lines[0] if lines else type(error).__name__
+    return ""
+
+
 def resolve_device(device: torch.device | str | None) -> str:
     """Return the device, or for None this machine's best. Raises UserError where there is none
     such."""
     name = str(device or best_device())
+    if (
+        name == "cuda" and "LOCAL_RANK" in os.environ
+    ):  # else all processes would use memory of GPU 0
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     check_device(name)
     return name
 

@@ -5,6 +5,8 @@ import json
 import os
 import secrets
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain, count
@@ -53,7 +55,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         sync_file(beside)
         with suppress(OSError):  # a disk without permissions
             beside.chmod(mode)  # a library may have made a private one
-        os.replace(beside, path)
+        rename(beside, path)
         sync_folder(path.parent)
     except OSError as error:
         if error.filename in (None, str(beside)):  # the name that a person knows is told
@@ -62,6 +64,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what went wrong before is told
             beside.unlink(missing_ok=True)
+
+
+def rename(path: Path, name: Path) -> None:
+    """Give a file another name, in place of what had it. Windows refuses that while a virus scanner
+    or a reader has either open, so that it is tried for two seconds."""
+    for pause in (*[0.05] * 40, None) if sys.platform == "win32" else (None,):
+        try:
+            os.replace(path, name)
+            return
+        except PermissionError:
+            if pause is None:
+                raise
+            time.sleep(pause)
 
 
 def make_folder(folder: Path) -> None:
