@@ -107,13 +107,8 @@ def evaluate(
     with processes.main_process_first():  # it decodes the images, the others find them cached
         subject = load_subject(what)
         weaker = None
-        if isinstance(subject, Checkpoint):  # before other images are read at its size
-            settings = settings or own_settings(subject.config.sample)
-            weaker = guide_of(subject, settings, guide)
-            check_memory(
-                subject, n or N, min(n or N, batch), settings, subject.conditional, weaker,
-                device=device,
-            )  # fmt: skip
+        if isinstance(subject, Checkpoint):
+            settings, weaker = sampling_of(subject, settings, guide, n or N, batch, device)
         reference = reference_for(
             subject, data, root=root, split=split, held_out=held_out, size=size, features=features,
             device=device,
@@ -184,6 +179,22 @@ def load_subject(
     for note in images.notes:
         logger.info("%s: %s", images.source, note)
     return images
+
+
+def sampling_of(
+    network: Checkpoint,
+    settings: SampleConfig | None,
+    guide: Checkpoint | str | Path | None,
+    n: int,
+    batch: int,
+    device: torch.device | str,
+) -> tuple[SampleConfig, Checkpoint | None]:
+    """Return how a network is sampled, and what guides it. Raise UserError where memory has no room
+    for its images, before others are read at their size."""
+    settings = settings or own_settings(network.config.sample)
+    guide = guide_of(network, settings, guide)
+    check_memory(network, n, min(n, batch), settings, network.conditional, guide, device=device)
+    return settings, guide
 
 
 def reference_for(
