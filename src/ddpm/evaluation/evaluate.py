@@ -119,8 +119,7 @@ def evaluate(
         check_network(subject, reference, settings, weaker, likelihood)
         how = sampling_protocol(subject, n, seed, settings, weaker, reference)
     else:
-        refused = {"n": n, "settings": settings, "guide": guide, "likelihood": likelihood}
-        check_images(subject, reference, **refused)
+        check_images(subject, reference, n=n, settings=settings, guide=guide, likelihood=likelihood)
         n, how = len(subject), {"file": subject.source, "fingerprint": subject.fingerprint[:16]}
     protocol = make_protocol(reference, n, how)
     if against is not None:
