@@ -1,6 +1,5 @@
 """A run that is killed at any moment ends with the same weights, once it is resumed."""
 
-import multiprocessing
 import os
 import platform
 import random
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from runs import assert_same, go_on, tensors
 
 
@@ -19,17 +19,16 @@ from runs import assert_same, go_on, tensors
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.long)])
 def test_killed_many_times_it_ends_with_the_same_weights(kills, tiny_dropout, tmp_path):
     """At moments drawn at random: while it reads, steps, writes, renames or draws."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ddpm.training.train", "torch._dynamo"])  # what each needs
     config = replace(tiny_dropout, steps=12)
     config = replace(config, train=replace(config.train, save_minutes=1e-6))  # at every step
 
-    def process_for(path):
-        process = context.Process(target=go_on, args=(config, path))
+    def process_for(path, config=config):
+        process = forked.context.Process(target=go_on, args=(config, path))
         process.start()
         return process
 
-    process_for(tmp_path / "warm").join()  # the server has loaded what it will fork
+    once = replace(config, steps=1)
+    process_for(tmp_path / "warm", once).join()  # the server has loaded what it will fork
     began = time.monotonic()
     process_for(tmp_path / "whole").join()
     takes = time.monotonic() - began

@@ -15,41 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import forked
 from ddpm import load, train
 from ddpm.cli.main import main
 from ddpm.config import Config, TrainConfig, UNetConfig, write_toml
 
-PROGRAM = """
-import logging
-import sys
-from pathlib import Path
-from ddpm import load, train
-from ddpm.config import read_toml
-from ddpm.utils.errors import UserError
-logging.basicConfig(level="INFO", format="note: %(message)s")
-try:
-    train(read_toml(Path(sys.argv[1])), sys.argv[2], device="cpu", resume="resume" in sys.argv)
-except UserError as error:
-    sys.exit(str(error))
-"""
-
-SLOW = """
-import os
-import time
-import torch
-honest = torch.optim.AdamW.step
-def slow(*args, **options):
-    time.sleep(0.5)
-    done = honest(*args, **options)
-    if os.environ["RANK"] == "0":
-        open("steps", "a").write("x")
-    return done
-torch.optim.AdamW.step = slow
-"""
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked from another")
 
 
 def launched(n, *words):
-    """What n processes do, as torchrun starts them."""
+    """What n processes of ddpm do, as torchrun starts them."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}",
         *words,
@@ -58,22 +33,20 @@ def launched(n, *words):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
 
-def together(n, config, run, tmp_path, *words):
+def together(n, config, run, tmp_path):
     """Train with n processes."""
-    (tmp_path / "program.py").write_text(PROGRAM)
     write_toml(config, tmp_path / "wanted.toml")
-    return launched(
-        n, str(tmp_path / "program.py"), str(tmp_path / "wanted.toml"), str(run), *words
-    )
+    return forked.run(n, forked.trained, tmp_path / "wanted.toml", run, folder=tmp_path)
 
 
-def command(n, capsys, *words):
+def command(n, capsys, folder, *words):
     """What a command of ddpm by n processes prints, which succeeds."""
+    words = [*map(str, words), "--device", "cpu"]
     if n == 1:
         capsys.readouterr()
-        assert main([*map(str, words), "--device", "cpu"]) == 0
+        assert main(words) == 0
         return capsys.readouterr().out
-    done = launched(n, "-m", "--", "ddpm", *map(str, words), "--device", "cpu")
+    done = forked.run(n, main, words, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -139,11 +112,13 @@ def test_the_same_images_and_scores_as_of_one_process(several, alone, tmp_path, 
     outputs = []
     for n in (1, several):
         images, score = tmp_path / f"{n}.npz", tmp_path / f"{n}.json"
-        told = command(n, capsys, "generate", alone, "--n", 22, "--batch", 4, "--out", images)
+        told = command(
+            n, capsys, tmp_path, "generate", alone, "--n", 22, "--batch", 4, "--out", images
+        )
         assert told.count("22 images") == 1
         told = command(
-            n, capsys, "evaluate", alone, "--data", "mnist5k", "--n", 22, "--batch", 4, "--out",
-            score, "--held-out", tmp_path / "1.npz", "--likelihood", 6,
+            n, capsys, tmp_path, "evaluate", alone, "--data", "mnist5k", "--n", 22, "--batch", 4,
+            "--out", score, "--held-out", tmp_path / "1.npz", "--likelihood", 6,
         )  # fmt: skip
         assert told.count("bits/dim") == 1
         outputs.append((np.load(images)["arr_0"], json.loads(score.read_text())))
@@ -165,37 +140,27 @@ WORDS = [
 ]  # fmt: skip
 
 
-def children(pid):
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.long)])
 def test_a_signal_to_any_process_stops_all_within_a_step(rank, tmp_path):
     """Though no line of the log is due for long: each step is, as the optimizer stands in the way,
     half a second."""
-    (tmp_path / "program.py").write_text(SLOW + PROGRAM)
     write_toml(Config(steps=10_000, held_out=0, train=TrainConfig(batch=4, log_every=10_000),
                       unet=UNetConfig(channels=8, mults=(1,), blocks=1, attention=(), groups=4)),
                tmp_path / "wanted.toml")  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    process = subprocess.Popen(
-        [*command, "program.py", "wanted.toml", "run"],
-        cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    ranks = forked.start(2, forked.trained_slowly, Path("wanted.toml"), "run", folder=tmp_path)
     steps, deadline = tmp_path / "steps", time.monotonic() + 120
     try:
         while not (steps.exists() and len(steps.read_text()) >= 3):
-            assert process.poll() is None, process.stderr.read()
+            assert all(process.is_alive() for process in ranks)
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        os.kill(children(process.pid)[rank], signal.SIGTERM)
+        os.kill(ranks[rank].pid, signal.SIGTERM)
         taken = len(steps.read_text())
-        _, error = process.communicate(timeout=60)
+        done = forked.ended(ranks, tmp_path)
     finally:
-        process.terminate()
-    assert error.count("stopping: saving after this step") >= 1
+        for process in ranks:
+            process.kill()
+    assert done.stderr.count("stopping: saving after this step") == 1
     saved = load(tmp_path / "run").step
     assert saved == len(steps.read_text()), "a step was lost, or taken after all had agreed"
     assert taken <= saved <= taken + 1

@@ -54,7 +54,9 @@ if TYPE_CHECKING:
 
 Device = Annotated[
     str | None,
-    option("DEVICE", help="cpu, cuda or mps. By default the best that this machine has."),
+    option(
+        "DEVICE", help="cpu, cuda, cuda:1, mps or xpu. By default the best that this machine has."
+    ),
 ]
 Overwrite = Annotated[FlagCreatePairsOff[bool], option(help="Replace a file that exists already.")]
 Root = Annotated[str, option("FOLDER", help="Where the named sets lie, or are downloaded to.")]
