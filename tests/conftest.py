@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers, small tensors: threads slow them down
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from ddpm.config import Config, SampleConfig, TrainConfig, UNetConfig
 
@@ -18,11 +19,28 @@ FIRST = (
     "test_train.py", "test_static_page.py", "test_written_files.py", "test_beginnings.py",
     "test_diffusers.py", "test_score.py", "test_plane.py", "test_onnx.py", "test_notebooks.py",
 )  # fmt: skip
+# Files that share what takes seconds to import or to fork from: one worker has all of a line.
+TOGETHER = (
+    ("test_troubleshooting.py", "test_kills.py", "test_processes.py"),
+    ("test_visitors.py", "test_server.py", "test_middleware.py", "test_runs.py", "test_models.py"),
+    ("test_onnx.py", "test_static_page.py"),
+    ("test_diffusers.py", "test_against_diffusers.py", "test_samplers_against_diffusers.py"),
+)  # fmt: skip
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: FIRST.index(n) if (n := item.path.name) in FIRST else len(FIRST))
+
+
+class FilesTogether(LoadFileScheduling):
+    def _split_scope(self, nodeid):
+        name = Path(nodeid.split("::")[0]).name
+        return next((names[0] for names in TOGETHER if name in names), super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return FilesTogether(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -91,8 +109,8 @@ def known_cost(monkeypatch):
     monkeypatch.setattr("ddpm.training.benchmark.cost", lambda *_: Cost(100.0, 500.0, 1_000_000))
 
 
-@pytest.fixture
-def scripted(tmp_path):
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory):
     """A TorchScript feature network: means of patches, as floats."""
     import torch
 
@@ -100,5 +118,6 @@ def scripted(tmp_path):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.avg_pool2d(x.float(), 8)
 
-    torch.jit.script(Patches()).save(tmp_path / "patches.pt")
-    return str(tmp_path / "patches.pt")
+    path = str(tmp_path_factory.mktemp("features") / "patches.pt")
+    torch.jit.script(Patches()).save(path)
+    return path

@@ -23,7 +23,7 @@ def test_it_runs_and_shows_its_pictures(name):
     for cell in cells:
         cell.outputs = []
     (long,) = [cell for cell in cells if training in cell.source]
-    long.source = long.source.replace(training, "seconds = 1")
+    long.source = long.source.replace(training, "seconds = 0.2")
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     shown = [any(kind in o.get("data", {}) for o in cell.outputs) for cell in cells]
     assert shown.count(True) == pictures

@@ -17,8 +17,9 @@ from ddpm.checkpoint.diffusers import WEIGHTS, read_config, read_diffusers, writ
 from ddpm.cli.main import main
 from ddpm.config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig
 from ddpm.generation.generate import denoise_trajectory
+from lazy import optional
 
-diffusers = pytest.importorskip("diffusers")
+diffusers = optional("diffusers")
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,10 @@ from ddpm.config import preset, read_toml
 from pictures import photos
 from runs import assert_same, tensors
 
-STILL = ["--train.lr", "1e-12", "--train.warmup", "0", "--steps", "1", "--device", "cpu"]
+STILL = [
+    "--train.lr", "1e-12", "--train.warmup", "0", "--steps", "1", "--held-out", "8",
+    "--device", "cpu",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,11 @@ def test_ctrl_c_while_modules_are_read_is_no_traceback():
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("generate --n 3000 --batch 3000 --steps 1 --out a.png", "ddpm: making 3,000 images of"),
+        pytest.param(  # test_troubleshooting.py bounds this process so
+            "generate --n 3000 --batch 3000 --steps 1 --out a.png",
+            "ddpm: making 3,000 images of",
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             "train first-run --steps 1 --train.batch 4000 --out run",
             "ddpm: out of memory (",

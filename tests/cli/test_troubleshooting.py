@@ -127,6 +127,7 @@ def test_memory_that_runs_out(say):
         say(train("--train.batch", "99999"), "ddpm: out of memory")
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+    assert not Path("a.png").exists()
 
 
 def test_what_a_system_refuses(say, tmp_path, monkeypatch):

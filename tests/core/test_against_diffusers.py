@@ -8,8 +8,9 @@ from ddpm.checkpoint.checkpoint import build_net
 from ddpm.config import DataInfo
 from ddpm.core.layers import ResBlock
 from ddpm.core.schedule import zero_terminal_snr
+from lazy import optional
 
-diffusers = pytest.importorskip("diffusers")
+diffusers = optional("diffusers")
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -5,8 +5,9 @@ import torch
 
 from ddpm import Diffusion, Schedule, edm, flow, invert, linear, sample, timesteps
 from ddpm.core.sampling import SAMPLERS
+from lazy import optional
 
-diffusers = pytest.importorskip("diffusers")
+diffusers = optional("diffusers")
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 LINEAR = {

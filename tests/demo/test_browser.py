@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lazy import optional
 from pictures import open_data_uri
 from servers import serving
 
-pytest.importorskip("gradio", reason="the demo needs gradio")
+optional("gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
 
 from ddpm import train  # noqa: E402
@@ -251,8 +252,17 @@ def test_a_slider_that_is_dragged_changes_the_address_less_often_than_safari_for
             history.replaceState = (...all) => { window.changes += 1; change(...all); };
         }"""
     )
-    for steps in range(2, 62):
-        set_number(page, "Steps, as a number", steps)
+    number = view(page).get_by_label("Steps, as a number")
+    number.evaluate(  # in a second and a half, so that what is asserted tells
+        """async (input) => {
+            for (let steps = 2; steps < 62; steps++) {
+                input.value = steps;
+                for (const type of ['input', 'change'])
+                    input.dispatchEvent(new Event(type, {bubbles: true}));
+                await new Promise((resolve) => setTimeout(resolve, 25));
+            }
+        }"""
+    )
     finished(page, 61)
     assert page.evaluate("window.changes - 20 * (performance.now() - window.began) / 10000") <= 21
     page.wait_for_function("decodeURIComponent(location.hash).includes('\"steps\":61')")
@@ -707,14 +717,6 @@ def test_eight_visitors_are_told_and_served(browser, address):
         visitor.close()
 
 
-def test_a_closed_page_stops_its_work(browser, address, page):
-    leaving = visit(browser, address, "#n=64&settings=" + '{"steps":1000,"sampler":"ddpm"}')
-    leaving.wait_for_function("/^step/.test(document.querySelector('.caption').textContent)")
-    leaving.close()
-    set_number(page, "Steps, as a number", 4)
-    finished(page, 4)
-
-
 def test_a_checkpoint_that_vanishes_is_named_and_the_demo_lives_on(page, folder):
     finished(page)
     (folder / "vanishing.safetensors").rename(folder / "gone")
@@ -723,13 +725,3 @@ def test_a_checkpoint_that_vanishes_is_named_and_the_demo_lives_on(page, folder)
     (folder / "gone").rename(folder / "vanishing.safetensors")
     pick(page, "Network", "Digits")
     finished(page)
-
-
-def test_nothing_can_be_left_on_the_server(page, address):
-    sent = page.request.post(
-        address + "gradio_api/upload",
-        multipart={"files": {"name": "x.png", "mimeType": "image/png", "buffer": b"x" * 100}},
-    )
-    assert sent.status >= 400
-    link = page.request.get(address + "gradio_api/deep_link?session_hash=x")
-    assert link.status == 404

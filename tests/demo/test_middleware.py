@@ -2,15 +2,11 @@
 
 import asyncio
 
-import pytest
-
-pytest.importorskip("gradio", reason="the demo needs gradio")
-
-from fastapi import FastAPI
-from starlette.middleware import Middleware
-
-from ddpm.demo.middleware import MAX_REQUEST, RequestFilter
 from ddpm.demo.uploads import MAX_BYTES
+from lazy import Module, optional
+
+optional("gradio")
+filtering = Module("ddpm.demo.middleware")
 
 JOIN = "/gradio_api/queue/join"
 
@@ -41,13 +37,16 @@ def posted(app, path, chunks):
 
 
 def test_large_requests_are_refused_as_they_come():
-    app = FastAPI(middleware=[Middleware(RequestFilter)])
+    from fastapi import FastAPI
+    from starlette.middleware import Middleware
+
+    app = FastAPI(middleware=[Middleware(filtering.RequestFilter)])
 
     @app.post("/{path:path}")
     async def take(path: str, body: list[int]) -> int:
         return len(body)
 
     assert posted(app, JOIN, [b"[1,", b"2]"]) == (200, 2)
-    assert posted(app, JOIN, [b" " * 10**6] * 100) == (413, MAX_REQUEST // 10**6 + 1)
+    assert posted(app, JOIN, [b" " * 10**6] * 100) == (413, filtering.MAX_REQUEST // 10**6 + 1)
     assert posted(app, "/gradio_api/deep_link", [b"[1]"]) == (404, 0)
-    assert MAX_REQUEST > MAX_BYTES * 4 / 3 + 10**6
+    assert filtering.MAX_REQUEST > MAX_BYTES * 4 / 3 + 10**6

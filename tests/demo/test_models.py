@@ -14,9 +14,11 @@ from ddpm.demo import equations
 from ddpm.demo import models as models_module
 from ddpm.demo.asks import Picture
 from ddpm.demo.models import MAX_EXAMPLE_STEPS, ModelStore
-from ddpm.demo.page import described
 from ddpm.utils.images import to_float
+from lazy import Module
 from pictures import data_uri
+
+page = Module("ddpm.demo.page")
 
 
 def test_a_checkpoint_that_vanishes_or_changes(tmp_path):
@@ -30,8 +32,8 @@ def test_a_checkpoint_that_vanishes_or_changes(tmp_path):
     with pytest.raises(UserError, match="no longer there"):
         _ = store[str(path)]
     with pytest.raises(UserError, match="no longer there"):
-        described(store)
-    assert [m["name"] for m in described(both)] == ["mnist"]  # the page stands
+        page.described(store)
+    assert [m["name"] for m in page.described(both)] == ["mnist"]  # the page stands
     shutil.copy(WEIGHTS_FOLDER / "mnist.safetensors", path)
     assert store[str(path)] is not first
     with pytest.raises(UserError, match="there is no model"):

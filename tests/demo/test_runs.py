@@ -12,8 +12,10 @@ from ddpm.checkpoint.run_dir import RunDir
 from ddpm.config import Config, write_toml
 from ddpm.demo import asks, runs
 from ddpm.demo.launch import Training, save_photos
-from ddpm.demo.page import Demo, list_runs, watch_run
+from lazy import Module
 from pictures import data_uri
+
+page = Module("ddpm.demo.page")
 
 
 @pytest.fixture
@@ -164,10 +166,10 @@ def test_a_run_that_fails_says_why(tmp_path):
     training = Training(tmp_path / "runs", allowed=True)
     training.sets = lambda: {"nowhere": ""}
     name = training.start(asks.Start(minutes=1, data="nowhere"))
-    demo = Demo(None, training, None)
-    assert name in {run["name"] for run in list_runs(demo, {}, "")["runs"]}
+    demo = page.Demo(None, training, None)
+    assert name in {run["name"] for run in page.list_runs(demo, {}, "")["runs"]}
     training.process.wait(60)
     assert "nowhere" in training.status(name)["failed"]
-    assert list_runs(demo, {}, "")["runs"] == [{"name": name, "state": "stopped"}]
+    assert page.list_runs(demo, {}, "")["runs"] == [{"name": name, "state": "stopped"}]
     with pytest.raises(UserError, match=r"the run has failed: .*nowhere"):
-        watch_run(demo, {"name": name}, "")
+        page.watch_run(demo, {"name": name}, "")

@@ -8,17 +8,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import count, pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
-pytest.importorskip("gradio", reason="the demo needs gradio")
-
-import httpx
-import psutil
-
-from ddpm.demo.middleware import RequestFilter
-from ddpm.demo.queue import GRACE, MAX_WAITING
+from ddpm.cli.main import main
 from ddpm.demo.turns import Turns
+from lazy import Module, optional
 from servers import free_port, serving
+
+optional("gradio")
+httpx, queue = Module("httpx"), Module("ddpm.demo.queue")
+filtering = Module("ddpm.demo.middleware")
 
 TROUBLESHOOTING = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text("utf-8")
 HEAVY = {"n": 64, "steps": 1000}
@@ -132,7 +132,7 @@ def test_many_requests_of_one_visitor(client, button, soon, n):
     with listener(client, session):
         answers = [join(client, button, session, **HEAVY) for _ in range(n)]
         refused = [answer for answer in answers if answer.status_code != 200]
-        assert MAX_WAITING - 1 <= n - len(refused) <= MAX_WAITING + 1
+        assert queue.MAX_WAITING - 1 <= n - len(refused) <= queue.MAX_WAITING + 1
         assert all(map(is_explained, refused))
         assert served(client, button) < soon
 
@@ -157,7 +157,7 @@ def test_memory_after_many_generations(demo, client, button):
 def test_three_who_ask_for_all_they_can_and_listen(client, button, soon):
     greedy = [next(names) for _ in range(3)]
     for session in greedy:
-        for _ in range(MAX_WAITING):
+        for _ in range(queue.MAX_WAITING):
             join(client, button, session, **HEAVY)
     with listener(client, greedy[0]), listener(client, greedy[1]), listener(client, greedy[2]) as t:
         until(lambda: any(m["msg"] == "process_generating" for m in t))
@@ -194,16 +194,14 @@ def test_a_walk_that_nobody_listens_to_ends(demo, client, button):
     with listener(client, session) as told:
         until(lambda: any(m["msg"] == "process_generating" for m in told))
         until(lambda: not is_idle(demo[1]))
-    until(lambda: is_idle(demo[1]), 40)
-    join(client, button, next(names), **HEAVY)  # and here nobody ever did
-    time.sleep(1)
+        join(client, button, next(names), **HEAVY)  # to which nobody ever does
     until(lambda: is_idle(demo[1]), 40)
 
 
 def test_who_asks_again_and_again_is_always_heard(client, button):
     """Between two questions nobody listens, at whatever moment that is looked at."""
     session, begun = next(names), time.monotonic()
-    while time.monotonic() - begun < GRACE + 2:
+    while time.monotonic() - begun < queue.GRACE + 2:
         event = join(client, button, session, n=1, steps=1).json()["event_id"]
         time.sleep(0.5)
         told = [m["msg"] for m in messages(client, session) if m.get("event_id") == event]
@@ -445,11 +443,41 @@ def test_what_gradio_caches_is_deleted(blocks, tmp_path):
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("locked"), "mnist", "--password", "open sesame") as (
-        address,
-        *_,
-    ):
-        yield address
+    """`ddpm demo` with a password, in this process; also where a proxy that is not there is set for
+    everything."""
+    import gradio
+
+    port, served = free_port(), []
+    runs = str(tmp_path_factory.mktemp("locked"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.setenv(name, "")
+        patch.setattr(gradio.Blocks, "block_thread", lambda blocks: served.append(blocks))
+        patch.setattr("ddpm.demo.server.signal.signal", lambda *_: None)  # this process's stay
+        words = ["demo", "mnist", "--password", "open sesame", "--port", str(port), "--runs", runs]
+        assert main([*words, "--device", "cpu"]) == 0
+    yield f"http://127.0.0.1:{port}"
+    served[0].close()
+
+
+def test_a_password_keeps_others_out(locked):
+    with httpx.Client(base_url=locked, trust_env=False) as client:
+        page = client.get("/")
+        assert "images out of static" not in page.text
+        asks = {"data": [], "fn_index": 0, "session_hash": "x"}
+        for ask in (
+            client.get("/config"),
+            client.post("/gradio_api/queue/join", json=asks),
+            client.get("/gradio_api/queue/data?session_hash=x"),
+            client.post("/gradio_api/run/predict", json=asks),
+            client.post("/login", data={"username": "ddpm", "password": "wrong"}),
+        ):
+            assert ask.status_code >= 400, ask.url
+        right = {"username": "ddpm", "password": "open sesame"}
+        assert client.post("/login", data=right).status_code == 200
+        assert client.get("/config").status_code == 200
 
 
 def all_paths(router):
@@ -522,7 +550,7 @@ def test_who_guesses_keeps_no_other_address_out(locked):
 
 
 def test_each_wrong_password_costs_more_and_few_are_remembered():
-    gate = RequestFilter(None)
+    gate = filtering.RequestFilter(None)
     seconds = [gate.note_guess("192.0.2.1", True) for _ in range(12)]
     assert seconds == [1, 1, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
     assert gate.note_guess("192.0.2.1", False) == 0

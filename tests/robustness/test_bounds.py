@@ -163,7 +163,7 @@ def test_no_file_takes_ten_seconds(tmp_path):
 
 def test_a_picture_of_the_largest_phone_camera(tmp_path):
     """200 megapixels: decoded at an eighth of its size, of which there is enough."""
-    image = Image.linear_gradient("L").resize((16_320, 12_240))
+    image = Image.linear_gradient("L").resize((16_320, 12_240), Image.Resampling.NEAREST)
     (tmp_path / "set").mkdir()
     image.save(tmp_path / "set" / "phone.jpg", quality=60)
     del image

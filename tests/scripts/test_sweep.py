@@ -58,14 +58,14 @@ def digits(tmp_path):
 
 def test_networks_are_trained_and_scored_once(sweep, digits, tmp_path, capsys):
     options = sweep.Options(
-        "first-run", train=("unet.channels=8 unet.blocks=1,2",), minutes=0.001, n=10,
+        "first-run", train=("unet.channels=8 sample.steps=1 unet.blocks=1,2",), minutes=0.001, n=10,
         data=digits, features="digit-net",
         sample=("steps=1 guidance=0,1",), out=tmp_path, device="cpu",
         ruler=f"{sys.executable} -c 'print(\"kid=0.25\")'",
     )  # fmt: skip
     sweep.main(options)
     printed = capsys.readouterr().out
-    assert "| unet.channels=8 unet.blocks=1 | steps=1 guidance=0 |" in printed
+    assert "| unet.channels=8 sample.steps=1 unet.blocks=1 | steps=1 guidance=0 |" in printed
     assert printed.count("| 0.25 |") == 4
     scores = (tmp_path / "scores.jsonl").read_text()
     assert all(json.loads(line)["distance"] > 0 for line in scores.splitlines())

@@ -1,6 +1,7 @@
 """A run that was stopped goes on as if it had not been, and only as the same run."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def metrics_lines(run):
     [
         pytest.param(signal.SIGINT, "adamw", marks=pytest.mark.long),
         pytest.param(signal.SIGKILL, "adamw", marks=pytest.mark.long),
-        (signal.SIGTERM, "muon"),
+        pytest.param(signal.SIGTERM, "muon", marks=pytest.mark.long),
     ],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(how, optimizer, tiny_dropout, tmp_path):
@@ -72,6 +73,28 @@ def test_a_stopped_run_goes_on_bit_for_bit(how, optimizer, tiny_dropout, tmp_pat
     assert (result.step, result.finished) == (40, True)
     assert_same(tensors(tmp_path / "whole"), tensors(run))
     assert [line["step"] for line in metrics(run)] == list(range(1, 41))
+
+
+def test_a_run_that_a_signal_stops_goes_on_bit_for_bit(tiny_dropout, tmp_path, monkeypatch):
+    """The signal comes in the middle of a run, to this process."""
+    config = replace(tiny_dropout, steps=12, train=replace(tiny_dropout.train, optimizer="muon"))
+    train(config, tmp_path / "whole")
+    module, steps = sys.modules["ddpm.training.train"], []
+    honest = module.train_step
+
+    def stopped(*args):
+        steps.append(1)
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return honest(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "train_step", stopped)
+        result = train(config, tmp_path / "run")
+    assert (result.step, result.finished) == (5, False)
+    assert train(config, tmp_path / "run", resume=True).finished
+    assert_same(tensors(tmp_path / "whole"), tensors(tmp_path / "run"))
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [*range(1, 13)]
 
 
 def test_a_finished_run_can_be_given_more(tiny, finished):

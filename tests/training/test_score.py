@@ -97,9 +97,10 @@ def test_images_that_are_held_out_are_no_part_of_what_is_compared_with(scored, d
     assert report.distance == pytest.approx(best(tmp_path / "run").score.distance, rel=1e-5)
 
 
-def test_scores_do_not_disturb_the_training(tiny_dropout, scored, tmp_path):
-    train(tiny_dropout, tmp_path / "plain", device="cpu")
-    train(replace(tiny_dropout, train=scored.train), tmp_path / "scored", device="cpu")
+def test_scores_do_not_disturb_the_training(tiny_dropout, scored, digits, tmp_path):
+    train(tiny_dropout, tmp_path / "plain", images=digits, device="cpu")
+    config = replace(tiny_dropout, train=scored.train)
+    train(config, tmp_path / "scored", images=digits, device="cpu")
     assert len(scores(tmp_path / "scored")) > 2
     assert_same(tensors(tmp_path / "plain"), tensors(tmp_path / "scored"))
     run = RunDir(tmp_path / "plain")
@@ -188,12 +189,12 @@ def test_a_damaged_best_is_replaced(scored, digits, run):
     assert best(run.path).step > 4
 
 
-def test_a_run_that_was_killed_in_its_last_score_makes_it(scored, tmp_path):
+def test_a_run_that_was_killed_in_its_last_score_makes_it(scored, digits, tmp_path):
     run = RunDir(tmp_path / "run")
-    train(scored, run.path, device="cpu")
+    train(scored, run.path, images=digits, device="cpu")
     lines = run.scores.read_text().splitlines(keepends=True)
     run.scores.write_text("".join(lines[:-1]) + lines[-1][:-9])
-    train(scored, run.path, device="cpu", resume=True)
+    train(scored, run.path, images=digits, device="cpu", resume=True)
     again = run.scores.read_text().splitlines(keepends=True)
     assert json.loads(again[-1])["distance"] == json.loads(lines[-1])["distance"]
     assert again[:-1] == lines[:-1]

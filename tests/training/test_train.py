@@ -34,7 +34,7 @@ def test_a_run_leaves_everything(tiny, tmp_path):
 
 
 def test_a_guide_is_the_average_early_in_the_run(tiny, tmp_path):
-    config = replace(tiny, steps=25, train=replace(tiny.train, save_minutes=1e-6))
+    config = replace(tiny, steps=25)
     train(config, tmp_path / "run")
     guide = load(RunDir(tmp_path / "run").guide)
     assert (guide.step, guide.weights, guide.config) == (2, "ema", config)  # 8 % of 25 steps

@@ -28,12 +28,19 @@ PROCESSES = {
 }
 
 
-@pytest.fixture(params=PROCESSES)
-def config(tiny, request):
+@pytest.fixture
+def config(tiny, process):
     sample = SampleConfig(steps=3, spacing="rho", guidance=2.0)
-    return replace(tiny, diffusion=PROCESSES[request.param], sample=sample)
+    return replace(tiny, diffusion=PROCESSES[process], sample=sample)
 
 
+@pytest.mark.parametrize(
+    "process",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if " by " in name or ", " in name else [])
+        for name in PROCESSES
+    ],
+)
 def test_it_trains_resumes_bit_for_bit_and_is_shown(config, tmp_path):
     train(replace(config, steps=4), tmp_path / "whole")
     train(replace(config, steps=2), tmp_path / "run")
@@ -54,6 +61,7 @@ def test_it_trains_resumes_bit_for_bit_and_is_shown(config, tmp_path):
     assert last["step"] == 3
 
 
+@pytest.mark.parametrize("process", PROCESSES)
 def test_it_is_bounded(config):
     """The bound of a network that sees nothing but what it is given, at every time."""
     diffusion = build_diffusion(config)
