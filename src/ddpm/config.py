@@ -210,7 +210,8 @@ class Config:
     """mnist5k, mnist, fashion-mnist, cifar10, celeba; a folder, zip or npz of images; or
     hf:OWNER/NAME, from the Hugging Face hub."""
     size: Annotated[tuple[Width, ...], option("N [N]")] = ()
-    """Crop and resize images to this: one number, or height and width. Empty: as they are."""
+    """Crop and resize images to this: one number, or height and width. By default files of one size
+    up to 128 keep it and others become 64x64; arrays keep theirs."""
     minutes: Annotated[Minutes | None, option("TIME", "-m")] = None
     """Budget: minutes of this machine, or 30s, 1.5h."""
     steps: Annotated[Count | None, option("N")] = None

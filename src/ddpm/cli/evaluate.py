@@ -36,8 +36,8 @@ FOR_NETWORKS = (*(field.name for field in fields(SampleConfig)), "guide", "n", "
 class EvaluateOptions(SamplingOptions):
     """Score images: the Fréchet distance between their features and those of real images.
 
-    The features are those of a bundled classifier for digits, and for all other images those of the
-    Inception network of published scores: the distance is then the FID, and KID, Inception score,
+    The features of gray images of 28x28, whatever they show, are those of a bundled classifier of
+    digits, and of all other images those of the Inception network of published scores: the distance is then the FID, and KID, Inception score,
     precision and recall are given too. Every score has its protocol, how it was made, and its
     floor, the distance of as many other real images. A distance falls with the number of images:
     compare only distances of the same number.
@@ -54,7 +54,8 @@ class EvaluateOptions(SamplingOptions):
     root: Annotated[str | None, option("FOLDER")] = None
     """Where the named sets lie, or are downloaded to: by default as in training, or data."""
     split: Annotated[Literal["train", "test"] | None, option()] = None
-    """Part of a named set to compare with, by default train. The other part makes the floor."""
+    """Part of a named set to compare with, by default train. The other part makes the floor. Of a
+    set on the hub, the part."""
     held_out: Annotated[str | None, option("DATA")] = None
     """Other real images, for the floor; of a named set, its test split. By default the other part
     of a named set, or else some of the real images against the rest of them."""

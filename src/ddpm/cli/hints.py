@@ -16,7 +16,7 @@ ELSEWHERE = {
     "epochs num-epochs max-epochs num-train-epochs": "there are no epochs: give --minutes, --steps "
     "or --images, which counts an image each time it is seen",
     "num-workers workers dataloader-num-workers": "no workers are needed: images are decoded once, "
-    "and kept in memory",
+    "into a cache on disk",
     "gpu gpus cuda num-gpus": "a GPU is used where there is one; choose by --device cuda:1, and "
     "start several by accelerate launch",
     "cpu no-cuda": "give --device cpu",

@@ -73,7 +73,7 @@ def write_page(
     require_writable(folder)
     command = {
         "name": shown_name(name), "guided": checkpoint.guide is not None,
-        "precision": checkpoint.config.sample.precision,
+        "precision": checkpoint.config.sample.precision, "churn": checkpoint.config.sample.churn,
     }  # fmt: skip
     checkpoint = without_guide(without_paths(checkpoint))
     settings = page_settings(checkpoint.config.sample)
@@ -112,8 +112,8 @@ def page_files(
 ) -> dict[str, bytes]:
     """Return the bytes of every file of the page by its path; that of the page itself is last.
 
-    `command`: what the network is called in a command, whether it is guided by another there, and
-    in what precision it computes.
+    `command`: what the network is called in a command, whether it is guided by another there, in
+    what precision it computes, and its churn.
     """
     wasm, network = Packed(WASM, packed(runtime.wasm)), Packed(NETWORK, packed(onnx(checkpoint)))
     about = describe(checkpoint, settings) | {

@@ -81,7 +81,7 @@ class NonFiniteGuard:
         if skipped:
             self.note(
                 f"{len(skipped)} of {counted(len(losses), 'step')} up to {state.step:,} were "
-                f"skipped, as their loss or gradient is not finite; their batches are in bad/"
+                f"skipped, as their loss or gradient is not finite; the first of their batches are in bad/"
             )
         for step in skipped[: min(MAX_BATCHES_AT_ONCE, MAX_BATCHES - self.dumped)]:
             self.dump_batch(state, step)

@@ -179,6 +179,7 @@ function tell() {
   if (classes.length) words.push(`--guidance ${label === null ? 0 : guidance}`);
   else if (model.guided) words.push('--guidance 1');  // the page has no room for the guide
   if (model.precision !== 'no') words.push('--precision no');  // the page computes in float32
+  if (model.churn) words.push('--churn 0');  // the page samples without
   find('command').textContent = [...words, `--steps ${steps} --seed ${seed}`].join(' ');
 }
 
