@@ -78,25 +78,25 @@ class UNetConfig:
     channels: Width = 128
     """Width of the first level."""
     mults: Annotated[tuple[Few, ...], Field(max_length=16)] = (1, 2, 2, 2)
-    """Width of each level, in multiples of `channels`; each is half the size of the one before."""
+    """Width of each level, as a multiple of `channels`; each level halves the resolution."""
     blocks: Few = 2
-    """Residual blocks a level."""
+    """Residual blocks for each level."""
     attention: Annotated[tuple[Width, ...], Field(max_length=16)] = (2,)
-    """Reductions with self-attention: 2 is at half the image's size."""
+    """Downsampling factors with self-attention: 2 is half of the image's resolution."""
     heads: Width = 1
     """Attention heads."""
     groups: Width = 32
     """Groups of the group norms."""
     patch: Few = 1
-    """Fold patches of this many pixels a side into channels: faster, a little coarser."""
+    """Fold patches of this side into channels (pixel unshuffle): faster, a little coarser."""
     fine: Annotated[int, Field(ge=0, le=8192)] = 0
-    """Width of a stage at full resolution, beside the folded pixels; 0 for none."""
+    """Channels of an extra branch at full resolution, beside folded pixels; 0 for none."""
     dropout: Below1 = 0.0
     """Dropout in the residual blocks."""
     film: bool = True
     """Scale and shift by the embedding (adaptive group norm); off: add it, as DDPM does."""
     conventions: Conventions = "ddpm"
-    """Whose padding, epsilon of norms and frequencies of times: for weights trained elsewhere."""
+    """Whose padding, norm epsilon and timestep frequencies to follow, for imported weights."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ class DiffusionConfig:
     __pydantic_config__ = STRICT
 
     schedule: ScheduleName = "cosine"
-    """The noise schedule. With edm goes the target F, and with flow u."""
+    """Noise schedule. Use the target F with edm, and u with flow."""
     T: Steps = 1000
-    """Steps of the forward process."""
+    """Timesteps of the forward process."""
     target: Target = "v"
     """What the network predicts."""
     weight: Weight = "simple"
@@ -114,15 +114,15 @@ class DiffusionConfig:
     gamma: Positive = 5.0
     """γ of min-snr."""
     min_weight: NonNegative = 0.0
-    """Least weight of errors of x_0 under min-snr, for v and x0: 0.5 keeps the noisiest times."""
+    """Lower bound on min-snr's weight of errors of x_0: 0.5 keeps the noisiest times."""
     time_sampling: TimeSampling = "uniform"
-    """How training draws its times."""
+    """How training samples its timesteps."""
     zero_snr: bool = False
-    """Leave nothing of the image at time T (zero terminal SNR); for the targets v, x0 and u."""
+    """Rescale to zero terminal SNR, so that x_T is pure noise; for the targets v, x0 and u."""
     sigma_data: Positive = 0.5
-    """Standard deviation of the images, which F is scaled by."""
+    """Standard deviation of the data (EDM's σ_data), for the target F."""
     learned_variance: bool = False
-    """Learn the variance of DDPM's steps too, beside what the network predicts."""
+    """Also learn the variance of the reverse steps (Improved DDPM)."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,13 @@ class TrainConfig:
     __pydantic_config__ = STRICT
 
     batch: Count = 128
-    """Images a step, all accumulated parts together."""
+    """Images per optimizer step, over all processes and accumulated parts."""
     accumulate: Count = 1
-    """Parts that a batch is cut into, to save memory."""
+    """Gradient accumulation: split each batch into this many parts, to save memory."""
     lr: Positive = 2e-4
-    """Highest learning rate."""
+    """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw; or muon for the inner kernels of the network, and adamw for the rest."""
+    """adamw; or muon for the hidden convolutions, and adamw for the rest."""
     momentum: Below1 = 0.95
     """Muon's momentum."""
     betas: tuple[Below1, Below1] = (0.9, 0.999)
@@ -144,23 +144,23 @@ class TrainConfig:
     weight_decay: NonNegative = 0.0
     """AdamW's weight decay."""
     warmup: Whole = 0
-    """Steps over which the learning rate rises from 0."""
+    """Steps over which the learning rate rises from 0 to `lr`."""
     decay: Share = 0.0
-    """Last share of the budget over which the learning rate falls."""
+    """Last share of the budget, over which the learning rate falls linearly."""
     final_lr: Share = 0.0
     """Learning rate at the end of `decay`, as a share of `lr`."""
     grad_clip: Positive = 1.0
-    """Largest norm of the gradient."""
+    """Clip the gradient to this norm."""
     ema: Below1 = 0.9999
-    """Decay of the moving average of the weights, after its warm-up."""
+    """Decay of the exponential moving average (EMA) of the weights, after its warm-up."""
     augment: Share = 0.0
-    """Mirror half, and move them about in five more ways, each at this rate, say 0.12."""
+    """Probability of each geometric augmentation (EDM, App. F.2), such as 0.12; 0 for none."""
     label_drop: Share = 0.1
-    """Share of labels hidden in training, for guidance."""
+    """Probability of dropping the label, for classifier-free guidance."""
     precision: Literal["no", "fp16", "bf16"] = "no"
     """Mixed precision; no is plain float32, and so is bf16 where the device has none."""
     compile: bool = False
-    """Compile the network: on a GPU that takes minutes at first, and then it is faster."""
+    """Use torch.compile: the first step takes minutes on a GPU, later ones are faster."""
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
     save_minutes: Minutes = 5.0
@@ -168,8 +168,7 @@ class TrainConfig:
     sample_minutes: Minutes = 10.0
     """Minutes between grids of samples."""
     score_minutes: Annotated[NonNegative, READ_MINUTES, option(None, "--score-every")] = 0.0
-    """Minutes between scores of 500 samples; 0 for none. They may take a quarter of the time, and
-    the weights with the best one are kept too, in best.safetensors."""
+    """Minutes between scores of 500 samples, whose best is in best.safetensors; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -177,23 +176,23 @@ class SampleConfig:
     __pydantic_config__ = STRICT
 
     sampler: SamplerName = "ddim"
-    """Method of the steps from noise to images."""
+    """Sampling method."""
     steps: Count = 50
-    """Steps from noise to an image."""
+    """Sampling steps."""
     spacing: Spacing = "even"
     """Spacing of the steps over time."""
     sigma_min: NonNegative = 0.0
-    """Noise (σ) from which the last step leads to an image, by the spacings rho and log-snr."""
+    """Smallest σ before the last step, which leads to x_0; for the spacings rho and log-snr."""
     eta: Share = 0.0
-    """Noise that DDIM adds in each step: 0 none, 1 as much as DDPM."""
+    """Noise that ddim adds in each step: 0 none, 1 as much as ddpm."""
     variance: Variance = "beta-tilde"
-    """Variance of the noise that DDPM adds."""
+    """Variance of the noise that ddpm adds."""
     eps_scale: EpsScale = 1.0
-    """Divide the noise that is predicted by this: 1.01 leaves more contrast and texture."""
+    """Divide the predicted noise by this (epsilon scaling): 1.01 keeps contrast and texture."""
     churn: NonNegative = 0.0
-    """Noise added back before each step (EDM's S_churn); not where an image is painted into."""
+    """Noise added back before each step (EDM's S_churn); not in inpainting."""
     guidance: NonNegative = 1.0
-    """Strength of guidance, by the network without a class or by a guide: 1 is none."""
+    """Guidance scale, classifier-free or by a guide (autoguidance): 1 is none."""
     guidance_above: Share = 0.0
     """Guide only at times above this share of T: below, it costs time and helps little."""
     guidance_below: Share = 1.0
@@ -210,8 +209,8 @@ class Config:
     """mnist5k, mnist, fashion-mnist, cifar10, celeba; a folder, zip or npz of images; or
     hf:OWNER/NAME, from the Hugging Face hub."""
     size: Annotated[tuple[Width, ...], option("N [N]")] = ()
-    """Crop and resize images to this: one number, or height and width. By default files of one size
-    up to 128 keep it and others become 64x64; arrays keep theirs."""
+    """Crop and resize to this: one number, or height and width. By default arrays, and files of one
+    size up to 128, keep theirs; other files become 64x64."""
     minutes: Annotated[Minutes | None, option("TIME", "-m")] = None
     """Budget: minutes of this machine, or 30s, 1.5h."""
     steps: Annotated[Count | None, option("N")] = None
@@ -221,24 +220,24 @@ class Config:
     flip: bool = False
     """Mirror half of the images, left to right. Never for digits."""
     init: Annotated[str, option("WEIGHTS")] = ""
-    """Begin from weights, with their network: a run's, a file's, bundled ones or diffusers'."""
+    """Start from the weights and the network of a run, a file, bundled weights or diffusers."""
     seed: Annotated[Seed, option("N", "-s")] = 0
     """Seed of everything random in the run."""
     root: Annotated[str, option("FOLDER")] = "data"
     """Folder of the named data sets; they are downloaded to it."""
     channels: Annotated[Literal[1, 3, 4] | None, option()] = None
-    """1 learns gray, 3 colour, 4 transparency too. By default as the images are, on background."""
+    """1 gray, 3 colour, 4 with transparency. By default those of the images, on the background."""
     background: Annotated[str, option("COLOUR")] = "white"
-    """What transparent images are laid on: a name, or #rrggbb."""
+    """Background of transparent images: the name of a colour, or #rrggbb."""
     labels: bool = True
     """Learn the classes, where the data have them."""
     classes_from: Annotated[ClassesFrom, option()] = "auto"
-    """What names the classes of image files: auto is a table beside them (dataset.json, labels.csv)
-    or else their folders; names is the beginning of a file's name, cat of cat_001.png."""
+    """Where classes of image files come from: auto is a table beside them (dataset.json,
+    labels.csv) or else folders; names is the start of a file's name, cat of cat_001.png."""
     held_out: Whole = 256
-    """Images to keep from training, one in 20 at most, for the loss in held-out.jsonl."""
+    """Images held out of training, one in 20 at most, for the loss in held-out.jsonl."""
     track: Annotated[Literal["tensorboard", "wandb", "mlflow"] | None, option()] = None
-    """Send curves and grids there too; its package has to be installed."""
+    """Send curves, scores and grids there too; its package has to be installed."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -246,7 +245,7 @@ class Config:
 
     @property
     def budget(self) -> "Budget":
-        """Raises UserError where there is not exactly one budget."""
+        """Raise UserError where there is not exactly one budget."""
         return Budget(self.steps, self.images, self.minutes, self.train.batch)
 
 
@@ -311,7 +310,7 @@ T = TypeVar("T")
 def validated(kind: type[T], value: Any, where: str = "") -> T:
     """Return `value`, nested tables, as a dataclass of that kind.
 
-    Raises UserError for an unknown name or an invalid value; its text begins with `where`.
+    Raise UserError for an unknown name or an invalid value; its text begins with `where`.
     """
     try:
         return TypeAdapter(kind).validate_python(value)
@@ -320,7 +319,7 @@ def validated(kind: type[T], value: Any, where: str = "") -> T:
 
 
 def checked(options: T) -> T:
-    """Return a dataclass, its types and ranges checked. Raises UserError for an invalid value."""
+    """Return a dataclass, its types and ranges checked. Raise UserError for an invalid value."""
     return validated(type(options), asdict(options))  # type: ignore[call-overload]
 
 
@@ -372,7 +371,7 @@ def renamed(table: Any) -> Any:
 
 
 def read_toml(path: Path) -> Config:
-    """Return the Config in a file such as a run's. Raises UserError for none, or an invalid one."""
+    """Return the Config in a file such as a run's. Raise UserError for none, or an invalid one."""
     try:
         table = tomllib.loads(read_text(path, MAX_BYTES))
     except FileNotFoundError:
@@ -403,10 +402,10 @@ def presets() -> list[str]:
 
 
 def preset(name: str) -> Config:
-    """Return the preset of that name. Raises UserError where there is none."""
+    """Return the preset of that name. Raise UserError where there is none."""
     if name not in presets():
         if os.path.exists(name) or name in NAMED_SETS:
-            raise UserError(f"{name} is no preset: images are given by --data {name}")
+            raise UserError(f"{name} is not a preset: images are given by --data {name}")
         there_are = f"there is no preset {name!r}; there are {', '.join(presets())}"
         raise UserError(there_are + did_you_mean(name, presets()))
     return validated(Config, preset_table(name), f"preset {name}")

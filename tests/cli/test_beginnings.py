@@ -173,7 +173,7 @@ def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     (tmp_path / "cut.safetensors").write_bytes(b"\x10")
     for name, says in (
-        ("a.pt", "it is no file of PyTorch's"),
+        ("a.pt", "it is not a PyTorch file"),
         ("folder", "there is no checkpoint at"),
         ("cut.safetensors", "not a whole safetensors file"),
     ):

@@ -134,7 +134,7 @@ def test_train_generate_and_resume(tmp_path, monkeypatch, capsys):
     assert load("runs/first-run").config.unet.channels == 8
     assert main(["train", "--out", "runs/first-run", "--resume"]) == 0
     out = capsys.readouterr().out
-    assert "had come to the end of its budget" in out
+    assert "has used its budget" in out
     assert out.rstrip().endswith("such as --steps 8")
     assert main(["generate", "runs/first-run", "--n", "2", "--out", "a.png"]) == 0
     assert "a.png" in capsys.readouterr().out
@@ -180,7 +180,7 @@ def here(tmp_path, monkeypatch):
     [
         (["--data", "nowhere"], "there is no data at nowhere"),
         (["--data", "empty"], "there are no images in empty: it is empty"),
-        (["--data", "texts"], "there are no images in texts: its only file is no image"),
+        (["--data", "texts"], "there are no images in texts: its only file is not an image"),
         (["--data", "dots"], "1x1 pixels are too few"),
         (["--data", "bad.zip"], "bad.zip is not a folder, a zip or an npz"),
         (["--data", "mnist", "--root", "file/x"], "mnist is not whole in file/x"),
@@ -204,7 +204,7 @@ def here(tmp_path, monkeypatch):
         (["--out", "file/run"], "cannot write to file/run"),
         (["--out", "/proc/run"], "cannot write to /proc/run"),
         (["--resume"], "--resume needs the folder"),
-        (["--resume", "--out", "empty"], "there is no run to go on with in empty"),
+        (["--resume", "--out", "empty"], "there is no run to resume in empty"),
         (["--device", "cuda:77"], "there is no device 'cuda:77'"),
         (["--size", "2", "3", "4"], "size is one number, or height and width"),
         (["--data", "a.npz", "--size", "4"], "too small"),

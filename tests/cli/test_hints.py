@@ -48,7 +48,7 @@ def test_whole_numbers_as_people_write_them(text, value):
     "text", ["", "many", "1.5", "1,00", "1e-3", "1k5", "k", "nan", "1/2", "9" * 5000, "1e9999"]
 )
 def test_what_is_no_whole_number(text):
-    with pytest.raises(UsageError, match="is no whole number"):
+    with pytest.raises(UsageError, match="is not a whole number"):
         read_whole(text)
 
 
@@ -65,13 +65,13 @@ def test_times_as_people_write_them(text, minutes):
 
 @pytest.mark.parametrize("text", ["", "soon", "1x", "5ms", "h", "1h30", "1:30", "-1h"])
 def test_what_is_no_time(text):
-    with pytest.raises(UsageError, match="is no time: write 90, 90m"):
+    with pytest.raises(UsageError, match="is not a time: write 90, 90m"):
         read_minutes(text)
 
 
 def test_what_is_no_number():
     assert read_number("1e-3") == 0.001
-    with pytest.raises(UsageError, match=r"'1,5' is no number: write 0.5"):
+    with pytest.raises(UsageError, match=r"'1,5' is not a number: write 0.5"):
         read_number("1,5")
 
 
@@ -86,13 +86,13 @@ def test_options_take_such_numbers():
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("train --minutes 1x", "--minutes: '1x' is no time: write 90, 90m, 1.5h or 30s"),
-        ("train --minutes=1x", "--minutes: '1x' is no time"),
-        ("train -m soon", "-m: 'soon' is no time"),
-        ("train --steps many", "--steps: 'many' is no whole number: write 1000, 1e3 or 100k"),
-        ("train --size big", "--size: 'big' is no whole number"),
-        ("train --train.lr high", "--train.lr: 'high' is no number"),
-        ("train --data many --steps few", "--steps: 'few' is no whole number"),
+        ("train --minutes 1x", "--minutes: '1x' is not a time: write 90, 90m, 1.5h or 30s"),
+        ("train --minutes=1x", "--minutes: '1x' is not a time"),
+        ("train -m soon", "-m: 'soon' is not a time"),
+        ("train --steps many", "--steps: 'many' is not a whole number: write 1000, 1e3 or 100k"),
+        ("train --size big", "--size: 'big' is not a whole number"),
+        ("train --train.lr high", "--train.lr: 'high' is not a number"),
+        ("train --data many --steps few", "--steps: 'few' is not a whole number"),
         ("generate --sampler dpm+", "--sampler: 'dpm+' is none of ddpm, ddim, "),
         ("evaluate --split tset", "'tset' is none of train, test; did you mean test?"),
         ("doctor x --channels 2", "--channels: '2' is none of 1, 3, 4"),
@@ -238,7 +238,7 @@ EARLY = [
     ("train --init nowhere", "there is no checkpoint at nowhere"),
     ("train --train.lr 0", "train.lr should be greater than 0"),
     ("train nonsense", "there is no preset 'nonsense'"),
-    ("train --resume --out nowhere", "there is no run to go on with in nowhere"),
+    ("train --resume --out nowhere", "there is no run to resume in nowhere"),
     ("train --resume", "--resume needs the folder of the run"),
     ("doctor nowhere", "there is no data at nowhere"),
     ("convert nowhere x", "there is no checkpoint at nowhere"),

@@ -50,15 +50,18 @@ ERRORS = [
     (OSError(errno.ENOTDIR, "Not a directory", "a"), "a cannot be read or written: Not a dir"),
     (OSError(errno.EIO, "Input/output error"), "cannot be read or written: Input/output error"),
     (OSError(errno.ESTALE, "Stale file handle", 3), "3 cannot be read or written: Stale"),
-    (OSError("in words alone"), "something unforeseen: OSError: in words alone"),
+    (OSError("in words alone"), "an unexpected error: OSError: in words alone"),
     (UnicodeEncodeError("ascii", "é", 0, 1, "not in range"), "does not fit the encoding"),
     (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), "does not fit the encoding"),
-    (RecursionError("maximum recursion depth exceeded"), "something unforeseen: RecursionError"),
-    (KeyError("getpwuid(): uid not found: 1234"), "unforeseen: KeyError: 'getpwuid(): uid not"),
+    (RecursionError("maximum recursion depth exceeded"), "an unexpected error: RecursionError"),
+    (
+        KeyError("getpwuid(): uid not found: 1234"),
+        "unexpected error: KeyError: 'getpwuid(): uid not",
+    ),
     (RuntimeError("Could not determine home directory."), "Could not determine home directory"),
-    (ImportError("libcudart.so: cannot open"), "something unforeseen: ImportError: libcudart"),
-    (AssertionError(), "something unforeseen: AssertionError;"),
-    (ValueError("\x1b[2J\n" * 9999), r"something unforeseen: ValueError: \x1b[2J"),
+    (ImportError("libcudart.so: cannot open"), "an unexpected error: ImportError: libcudart"),
+    (AssertionError(), "an unexpected error: AssertionError;"),
+    (ValueError("\x1b[2J\n" * 9999), r"an unexpected error: ValueError: \x1b[2J"),
 ]
 
 
@@ -84,7 +87,7 @@ def test_debug_anywhere_adds_the_traceback(place, monkeypatch, capfd):
     text = capfd.readouterr().err
     assert "Traceback" in text
     assert "in command" in text
-    assert "ddpm: something unforeseen: ValueError: why;" in text
+    assert "ddpm: an unexpected error: ValueError: why;" in text
     assert main(["train", "nonsense", "--debug"]) == 1
     assert "UserError" in capfd.readouterr().err
 
@@ -181,7 +184,7 @@ def test_paths_that_a_file_system_refuses(words, path, tmp_path, monkeypatch, ca
     *notes, text = capfd.readouterr().err.splitlines()
     assert text.startswith("ddpm: ")
     assert all(line.startswith("note: ") for line in notes)  # on the images, read before
-    assert "unforeseen" not in text
+    assert "unexpected error" not in text
 
 
 def test_without_a_home_no_folder_named_so_is_made(tmp_path, monkeypatch, capfd):

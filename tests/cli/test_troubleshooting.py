@@ -135,7 +135,7 @@ def test_what_a_system_refuses(say, tmp_path, monkeypatch):
     for error, sentence in [
         (PermissionError(13, "Permission denied", "a.png"), "ddpm: … may not be written or read"),
         (UnicodeEncodeError("ascii", "é", 0, 1, "not in range"), "ddpm: a name or a text"),
-        (KeyError("uid not found"), "ddpm: something unforeseen"),
+        (KeyError("uid not found"), "ddpm: an unexpected error"),
     ]:
 
         def fail(options, error=error):
@@ -162,7 +162,7 @@ def test_what_the_doctor_would_say(say, tmp_path):
 def test_going_on(say, tmp_path):
     say(train(), code=0)
     say(train(), "ddpm: … is in use")
-    say(train("--resume", out="none"), "ddpm: there is no run to go on with")
+    say(train("--resume", out="none"), "ddpm: there is no run to resume in")
     say(train("--resume", "--unet.channels", "12"), "ddpm: this run cannot go on with another")
     folder_of(photos(40, channels=1, side=28), tmp_path / "others" / "0")
     say(["train", "--out", "run", "--resume", "--data", "others", "--steps", "4"],
@@ -181,7 +181,7 @@ def test_going_on(say, tmp_path):
 
 def test_a_folder_that_is_not_a_run_as_yet(say, tmp_path):
     (tmp_path / "run" / "state").mkdir(parents=True)
-    say(train("--resume"), "note: nothing was learned in", code=0)
+    say(train("--resume"), "note: … has no checkpoint yet", code=0)
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "diary.txt").write_text("mine")
     say(train(out="papers"), "ddpm: … is in use: give another --out")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddpm import Diffusion, autoguided, drop_labels, guided, linear
-from ddpm.core.guidance import in_interval
+from ddpm.core.guidance import guidance_interval
 
 NULL = 10
 
@@ -95,7 +95,9 @@ def test_guidance_in_an_interval_begins_above_its_low_end_and_includes_its_high_
     diffusion, x = Diffusion(linear(100)), torch.ones(2, 1, 2, 2)
     strong, plain = diffusion.denoiser(guided(net, 3.0, NULL)), diffusion.denoiser(net)
     seen = []
-    denoise = in_interval(lambda x, t: seen.append(t) or strong(x, t), plain, low=20.0, high=70.0)
+    denoise = guidance_interval(
+        lambda x, t: seen.append(t) or strong(x, t), plain, low=20.0, high=70.0
+    )
     for t in range(1, 101):
         denoise(x, t)
     assert seen == list(range(21, 71))

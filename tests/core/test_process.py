@@ -9,7 +9,7 @@ import torch
 
 from ddpm import Diffusion, Loss, Schedule, linear
 from ddpm.core.process import Process
-from ddpm.core.schedule import SCHEDULES, edm, flow, from_pair
+from ddpm.core.schedule import SCHEDULES, edm, flow, from_a_s
 
 PAIRS = [(0, 1), (0, 40), (1, 2), (20, 50), (49, 50), (30, 99)]
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -181,9 +181,9 @@ def test_straight_paths_have_the_velocity_for_their_slope(draws):
 
 
 @pytest.mark.parametrize("T", [1, 2, 50])
-def test_from_pair_is_of_the_pair(T):
+def test_from_a_s_is_of_both(T):
     angle = torch.linspace(0, math.pi / 2, T + 1).double()
-    schedule = from_pair(3 * angle.cos(), 3 * angle.sin())
+    schedule = from_a_s(3 * angle.cos(), 3 * angle.sin())
     torch.testing.assert_close(schedule.scale, torch.full((T + 1,), 3.0))
     torch.testing.assert_close(schedule.alpha_bar, angle.cos().square().float(), rtol=0, atol=1e-6)
     assert linear(T).scale is None

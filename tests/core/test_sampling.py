@@ -140,7 +140,7 @@ def doubled_edm(T=200):
 def test_heun_with_churn_is_edms_algorithm_2(amount, generator):
     """Written as in the paper, in x = x_0 + σ ε; t̂ is the nearest time of the schedule."""
     diffusion, sigma = doubled_edm()
-    churn = Churn(amount, low=0.05, high=50.0, noise=1.003)
+    churn = Churn(amount, s_tmin=0.05, s_tmax=50.0, s_noise=1.003)
     times = timesteps(diffusion.schedule, 18, "rho")
     normals = torch.randn(100, 4, generator=generator, dtype=torch.float64)
     best = mixture(diffusion, means=(-0.8, 0.5), weights=(0.3, 0.7), std=0.1)
@@ -183,14 +183,14 @@ def test_samples_with_churn_have_the_right_law(name, schedule):
 def test_churn_is_between_its_bounds_and_none_where_no_higher_time_is():
     diffusion, sigma = doubled_edm()
     times = timesteps(diffusion.schedule, 20, "rho")
-    raised = Churn(1e9, low=1.0, high=10.0).raised(diffusion.schedule, times)
+    raised = Churn(1e9, s_tmin=1.0, s_tmax=10.0).t_hat(diffusion.schedule, times)
     assert set(raised) == {t for t in times if 1 <= sigma[t] <= 10}
     for t, up in raised.items():
         assert (sigma[up] / sigma[t]).item() == pytest.approx(2**0.5, rel=0.02)
-    everywhere = Churn(1e9).raised(diffusion.schedule, times)
+    everywhere = Churn(1e9).t_hat(diffusion.schedule, times)
     assert everywhere[200] == 200
     ended = zero_terminal_snr(linear())
-    assert 1000 not in Churn(1e9).raised(ended, timesteps(ended, 20))
+    assert 1000 not in Churn(1e9).t_hat(ended, timesteps(ended, 20))
 
 
 def test_the_two_variances_of_the_paper_enclose_the_truth():

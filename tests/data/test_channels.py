@@ -74,7 +74,7 @@ def test_transparent_images_are_laid_on_the_background(tmp_path):
         image = load_images(folder, background=colour).images[0]
         assert (image[:, :, -1].int() - torch.tensor(rgb)[:, None]).abs().max() <= 1
         assert image[:, 0, 0].tolist() == [0, 0, 255]
-    with pytest.raises(UserError, match="'plaid' is no colour: give a name, such as white"):
+    with pytest.raises(UserError, match="'plaid' is not a colour: give a name, such as white"):
         load_images(folder, background="plaid")
     gray = saved(tmp_path / "gray", Image.new("LA", (16, 16), (0, 0)))
     assert load_images(gray).images.shape[1] == 1

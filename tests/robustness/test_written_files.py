@@ -115,7 +115,7 @@ def test_files_that_may_not_grow_leave_nothing(kind, write, capsys):
             assert code == 1
             text = capsys.readouterr().err
             assert re.search(r"(out/|decoded images).*(File too large|os error 27)", text), text
-            assert "unforeseen" not in text
+            assert "unexpected error" not in text
             for path, about in written(out).items():  # of several files some may be whole
                 assert kind in ("folder", "diffusers")
                 assert about.st_size in sizes, path

@@ -94,7 +94,7 @@ def build(config: Config, data: DataInfo, augment_dim: int = 0) -> tuple[UNet, D
     """Return the network and the diffusion that a config describes, for data of this shape.
 
     `augment_dim`: the size of the labels of augmentation, which is in training alone.
-    Raises UserError where its settings do not fit together.
+    Raise UserError where its settings do not fit together.
     """
     with fitting():
         return build_net(config, data, augment_dim), build_diffusion(config)
@@ -156,7 +156,7 @@ def load(path: str | Path) -> Checkpoint:
     """Return the checkpoint at `path`, with its network on the CPU.
 
     `path` is a file, a run's folder, or the name of bundled weights as a str ("mnist"; a folder of
-    that name is "./mnist"). Raises UserError where there is none, or it is damaged, of another
+    that name is "./mnist"). Raise UserError where there is none, or it is damaged, of another
     program, or from a newer version.
     """
     bundled, path = path in PRETRAINED, find_checkpoint(path)
@@ -172,7 +172,7 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def restored(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> Checkpoint:
-    """Return the network of the file at `path` that a header describes, for use. Raises UserError
+    """Return the network of the file at `path` that a header describes, for use. Raise UserError
     where the weights are not those of it, or no numbers."""
     net, diffusion = rebuild(path, header.config, header.data, tensors)
     require_finite(path, net.state_dict())
@@ -203,7 +203,7 @@ def rebuild(
     path: Path, config: Config, data: DataInfo, tensors: Mapping[str, Tensor], augment_dim: int = 0
 ) -> tuple[UNet, Diffusion]:
     """Return the network with the weights of the file at `path`, and the diffusion, as `build`
-    does. Raises UserError where the weights are not those that the config describes."""
+    does. Raise UserError where the weights are not those that the config describes."""
     with fitting(str(path)):
         diffusion = build_diffusion(config)
     u = config.unet
@@ -224,7 +224,7 @@ def load_initial(net: UNet, data: DataInfo, path: str, config: Config | None = N
 
     A note says what is new: the embedding of the classes where these are others, the layers that
     meet the image where it has other channels or patches, a stage at full resolution, and the
-    process that the weights were trained for. Raises UserError where the networks differ in
+    process that the weights were trained for. Raise UserError where the networks differ in
     anything else.
     """
     from .foreign import load_any

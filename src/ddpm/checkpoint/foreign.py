@@ -231,7 +231,7 @@ def unet_settings(tensors: Mapping[str, Tensor], layout: Layout, heads: int) -> 
     if not all(levels) or len({len(level) for level in levels}) > 1:
         raise LookupError("its levels have different numbers of blocks")
     if any(width % channels for level in levels for width in level):
-        raise LookupError("its widths are no multiples of the first")
+        raise LookupError("its widths are not multiples of the first")
     return {
         "channels": channels, "mults": [level[0] // channels for level in levels],
         "blocks": len(levels[0]), "attention": sorted(attention), "heads": heads,
@@ -252,7 +252,7 @@ def read_pickle(path: Path) -> Any:
     if is_whole(path):
         raise unread(path, "it is a safetensors file: end its name in .safetensors")
     if not zipped and start[:1] != b"\x80":
-        raise unread(path, "it is no file of PyTorch's")
+        raise unread(path, "it is not a PyTorch file")
     try:
         with warnings.catch_warnings(action="ignore"):  # on what the file may be
             return torch.load(path, "cpu", weights_only=True, mmap=zipped)

@@ -57,7 +57,7 @@ class Header:
 def parse_header(path: Path, metadata: Mapping[str, str], kind: type[T]) -> tuple[T, str | None]:
     """Return the header among a file's metadata, a dataclass of this kind, and the checksum.
 
-    Raises UserError where it is damaged, of another program or kind, or from a newer version.
+    Raise UserError where it is damaged, of another program or kind, or from a newer version.
     """
     try:
         header = json.loads(metadata.get("ddpm", ""))
@@ -75,7 +75,7 @@ def parse_header(path: Path, metadata: Mapping[str, str], kind: type[T]) -> tupl
 
 def header_of(path: Path, kind: type[T]) -> T:
     """Return what the file at `path` says of itself, a dataclass of this kind; its tensors are not
-    read. Raises UserError as `parse_header` does, and where it is no whole safetensors file."""
+    read. Raise UserError as `parse_header` does, and where it is no whole safetensors file."""
     with opened(path) as file:
         metadata = file.metadata() or {}
     return parse_header(path, metadata, kind)[0]
@@ -83,7 +83,7 @@ def header_of(path: Path, kind: type[T]) -> T:
 
 @contextmanager
 def opened(path: Path, framework: str = "np") -> Iterator[Any]:
-    """Open a safetensors file. Raises UserError where it is not one, or its header is larger than
+    """Open a safetensors file. Raise UserError where it is not one, or its header is larger than
     any of ours."""
     try:
         check_header_length(path)

@@ -149,7 +149,7 @@ def from_layout(
     tensors: Mapping[str, Tensor], c: UNetConfig, layout: Layout, later: float = 1
 ) -> dict[str, Tensor]:
     """Return the weights of a U-Net of a library under our names, for a network that at our time
-    t gets t − `later` there. Raises LookupError where one is missing."""
+    t gets t − `later` there. Raise LookupError where one is missing."""
     out = {}
     for ours, *theirs in modules(c, layout):
         for part in ("weight", "bias"):

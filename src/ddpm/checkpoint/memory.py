@@ -1,5 +1,5 @@
-"""The memory that a network takes to make images, summed before it is spent: a checkpoint may name
-any size of images, whatever its weights are."""
+"""Estimate the memory that sampling takes, and refuse what does not fit: a checkpoint may name any
+size of images, whatever its weights are."""
 
 import logging
 

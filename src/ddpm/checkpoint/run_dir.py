@@ -95,7 +95,7 @@ class RunDir:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep every other process from training in this folder, until the block or the process
-        ends, and remove what killed ones left half-written. Raises UserError where another one is.
+        ends, and remove what killed ones left half-written. Raise UserError where another one is.
 
         On a disk that has no locks, as some on a network, it keeps nobody out, and removes nothing.
         """
@@ -204,7 +204,7 @@ def check_trainable(path: str | Path, resume: bool, config: Config | None = None
     """
     run = inspect_run(path)
     if resume and (run.kind == "other" and not run.learned or not is_occupied(run.dir.path)):
-        raise UserError(f"there is no run to go on with in {path}")
+        raise UserError(f"there is no run to resume in {path}")
     begun = run.kind == "begun" and (config is None or has_settings(run.dir, config))
     if not resume and run.kind != "nothing" and not begun:
         resumable = "go on with it by --resume, or " if run.is_run else ""
@@ -237,7 +237,7 @@ def is_diffusers(path: Path) -> bool:
 def find_checkpoint(name: str | Path) -> Path:
     """Return the file of weights that a path, or the name of bundled weights as a str, means.
 
-    Raises UserError where there is none, or it is of another program.
+    Raise UserError where there is none, or it is of another program.
     """
     path = WEIGHTS_FOLDER / f"{name}.safetensors" if name in PRETRAINED else Path(name)
     if path.is_dir():

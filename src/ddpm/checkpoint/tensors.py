@@ -30,7 +30,7 @@ T = TypeVar("T")
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Any) -> None:
     """Write a safetensors file with the header, a dataclass; whole or not at all.
 
-    Raises OSError where the disk is full, UserError for a header that could not be read again.
+    Raise OSError where the disk is full, UserError for a header that could not be read again.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One key alone: of several, safetensors writes the order at random.
@@ -57,7 +57,7 @@ def as_os_error(path: Path) -> Iterator[None]:
 def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
     """Return the tensors and the header of a file of ours, a dataclass of this kind.
 
-    Raises UserError where it is damaged, of another program or kind, or from a newer version.
+    Raise UserError where it is damaged, of another program or kind, or from a newer version.
     """
     tensors, metadata = read_tensors(path)
     header, sha256 = parse_header(path, metadata, kind)
@@ -67,7 +67,7 @@ def load_tensors(path: Path, kind: type[T]) -> tuple[dict[str, Tensor], T]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of any safetensors file. Raises UserError where it is
+    """Return the tensors and the metadata of any safetensors file. Raise UserError where it is
     not one, or its header is larger than any of ours."""
     with opened(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

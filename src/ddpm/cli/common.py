@@ -65,29 +65,27 @@ Size = Annotated[tuple[Width, ...], option("N [N]")]
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What generating and scoring have in common."""
+    """What generating and scoring have in common. Of what is None the checkpoint's own is taken."""
 
     steps: Annotated[Count | None, option("N")] = None
-    """Steps from noise to an image. This and all down to --precision: by default as the checkpoint
-    says."""
+    """Sampling steps. The defaults of this and of all down to --precision are the checkpoint's."""
     sampler: Annotated[SamplerName | None, option()] = None
-    """Method of the steps from noise to images."""
+    """Sampling method."""
     spacing: Annotated[Spacing | None, option()] = None
     """Spacing of the steps over time."""
     sigma_min: Annotated[NonNegative | None, option("X")] = None
-    """Noise from which the last step leads to an image, by the spacings rho and log-snr."""
+    """Smallest σ before the last step, which leads to x_0; for the spacings rho and log-snr."""
     eta: Annotated[Share | None, option("X")] = None
     """Noise that ddim adds in each step: 0 none, 1 as much as ddpm."""
     eps_scale: Annotated[EpsScale | None, option("X")] = None
-    """Divide the noise that is predicted by this: 1.01 leaves more contrast and texture."""
+    """Divide the predicted noise by this (epsilon scaling): 1.01 keeps contrast and texture."""
     churn: Annotated[NonNegative | None, option("X")] = None
-    """Noise that is added back before each step, whatever the sampler, but not with --mask: EDM's
-    S_churn."""
+    """Noise added back before each step (EDM's S_churn), with any sampler; not with --mask."""
     variance: Annotated[Variance | None, option()] = None
     """Variance of the noise that ddpm adds."""
     guidance: Annotated[NonNegative | None, option("X")] = None
-    """How strongly to insist on the class, or to go past the guide: 1 is plain; 0, where there is
-    no guide, asks for no class."""
+    """Guidance scale, classifier-free or by a guide: 1 is none; 0, where there is no guide, samples
+    without a class."""
     guidance_above: Annotated[Share | None, option("X")] = None
     """Guide only at times above this share of T."""
     guidance_below: Annotated[Share | None, option("X")] = None
@@ -95,12 +93,12 @@ class SamplingOptions:
     precision: Annotated[Literal["no", "bf16"] | None, option()] = None
     """Mixed precision: bf16 is faster where the device has it, and images differ by some levels."""
     guide: Annotated[str | None, option("WEIGHTS")] = None
-    """A weaker version of the network, such as an early checkpoint: guide away from its errors, by
-    --guidance, and not from images without a class. The weights of celeba64 carry their own."""
+    """Autoguidance: a weaker version of the network, such as an early checkpoint, whose errors are
+    led away from, in place of classifier-free guidance. The weights of celeba64 carry their own."""
     seed: Annotated[Seed, option("N", "-s")] = 0
-    """Another seed, other images."""
+    """Random seed: each gives other images."""
     batch: Count = 64
-    """Images at a time."""
+    """Batch size."""
     device: Device = None
 
 
@@ -150,7 +148,7 @@ def one_of(choices: Mapping[str, Any], word: str) -> Any:
 def parse(kind: Any, argv: Sequence[str], prog: str, **more: Any) -> Any:
     """Return the options in `argv`, their types and ranges checked.
 
-    tyro itself prints and ends for --help. Raises UsageError for what cannot be understood, and
+    tyro itself prints and ends for --help. Raise UsageError for what cannot be understood, and
     UserError for an unfit value.
     """
     said = StringIO()
@@ -244,7 +242,7 @@ def notes_shown() -> Iterator[None]:
 def sampling_settings(
     name: str, options: SamplingOptions, labels: Sequence[str] = ()
 ) -> SampleConfig:
-    """Return how to sample from a checkpoint. Raises UserError, before torch is imported, for what
+    """Return how to sample from a checkpoint. Raise UserError, before torch is imported, for what
     is missing and what it cannot be asked for."""
     header = header_of(find_checkpoint(name), Header)
     if options.guide:
@@ -263,7 +261,7 @@ def sampling_settings(
         settings.guidance == 1 or not guidable
     ):
         name = min(bounds).replace("_", "-")
-        raise UserError(f"--{name} has no effect: there is no guidance to be kept to some times")
+        raise UserError(f"--{name} has no effect: guidance is off")
     check_steps(settings, header.config.diffusion.T)
     check_guidance(settings, guide=bool(options.guide or header.guide))
     class_indices(labels, header.data.classes)
@@ -297,7 +295,7 @@ def note_of_average(checkpoint: "Checkpoint") -> None:
 
 
 def device_for(name: str | None) -> str:
-    """Return the device of that name, or the best. Raises UserError where there is none such."""
+    """Return the device of that name, or the best. Raise UserError where there is none such."""
     from ..utils.device import resolve_device
 
     return resolve_device(name)
@@ -321,7 +319,7 @@ def require_files(*paths: str | None, what: str = "file") -> None:
 
 
 def check_file(path: Path, overwrite: bool | None = None, option: str = "--out") -> Path:
-    """Return the path of a file that can be written. Raises UserError where it exists already, and
+    """Return the path of a file that can be written. Raise UserError where it exists already, and
     is not to be replaced; None: the command has no --overwrite."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the name of a file")

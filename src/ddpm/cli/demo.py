@@ -17,7 +17,7 @@ from .common import Device, Overwrite, say
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Open the demo: images out of noise, live in the browser."""
+    """Open the demo: watch images come out of noise, live in the browser."""
 
     checkpoints: Annotated[Positional[tuple[str, ...]], option("[CHECKPOINT ...]")] = ()
     """Runs' folders, .safetensors files or names of bundled weights: all of the latter, if none is
@@ -25,16 +25,16 @@ class DemoOptions:
     host: Annotated[str, option("ADDRESS")] = "127.0.0.1"
     """Who can reach it: 127.0.0.1 is this machine alone, 0.0.0.0 everyone on the network."""
     port: Annotated[int, Field(ge=1, le=65535), option("N", "-p")] = 7860
-    """Where it listens."""
+    """The port it listens on."""
     name: Annotated[UseAppendAction[tuple[str, ...]], option("NAME")] = ()
-    """A name that a proxy before it has for it, such as demo.example.org; may be repeated."""
+    """Host name that a reverse proxy serves it by, such as demo.example.org; may be repeated."""
     password: Annotated[str | None, option("TEXT")] = None
-    """Ask visitors for it; the user is ddpm."""
+    """Ask visitors for this password; the user is ddpm."""
     runs: Annotated[str, option("FOLDER")] = "runs"
     """The folder of runs that can be looked at while they train, or the folder of one of them."""
     static: Annotated[str | None, option("DIR")] = None
-    """Write a page to this folder, new or empty, and serve nothing: one network, mnist if none is
-    named, runs in the visitor's browser, so any web host can show it. Needs the extra onnx."""
+    """Write a static page to this folder, new or empty, and serve nothing: one network, mnist by
+    default, runs in the visitor's browser, so any web host can show it. Needs the extra onnx."""
     runtime: Annotated[str | None, option("PATH")] = None
     """For --static: the npm package onnxruntime-web, unpacked or as .tgz. By default npm fetches
     it."""

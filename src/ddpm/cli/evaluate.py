@@ -37,10 +37,10 @@ class EvaluateOptions(SamplingOptions):
     """Score images: the Fréchet distance between their features and those of real images.
 
     The features of gray images of 28x28, whatever they show, are those of a bundled classifier of
-    digits, and of all other images those of the Inception network of published scores: the distance is then the FID, and KID, Inception score,
-    precision and recall are given too. Every score has its protocol, how it was made, and its
-    floor, the distance of as many other real images. A distance falls with the number of images:
-    compare only distances of the same number.
+    digits, and of all others those of the Inception network of published scores: the distance is
+    then the FID, and KID, Inception score, precision and recall are given too. Every score has its
+    protocol, how it was made, and its floor, the distance of as many other real images. A distance
+    falls with the number of images: compare only distances of the same number.
     """
 
     what: Annotated[Positional[str], option("[WHAT]")] = "mnist"

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GenerateOptions(SamplingOptions):
-    """Generate images out of noise, from a run or from weights that come with the package.
+    """Generate images from noise, with a run's weights or with bundled ones.
 
     Image number i follows from the checkpoint, its label, these settings, the seed and i.
     """
@@ -44,36 +44,36 @@ class GenerateOptions(SamplingOptions):
     n: Annotated[Count, option("N", "-n")] = 16
     """How many images."""
     out: Annotated[str | None, option("PATH", "-o")] = None
-    """x.png or x.jpg: a grid. x.gif or x.webp: how they came out of the noise. x.npz: an array,
-    with labels. x, without an ending: a folder of single PNGs by class, and a manifest.json of how
-    they were made. By default generated.png, numbered."""
+    """x.png or x.jpg: a grid. x.gif or x.webp: an animation of the sampling. x.npz: an array, with
+    labels. x, without an ending: a folder of single PNGs by class, and a manifest.json of how they
+    were made. By default generated.png, numbered."""
     overwrite: Overwrite = False
     label: Annotated[UseAppendAction[tuple[str, ...]], option("CLASS", "-l")] = ()
     """A class, by name or number; may be repeated. Without it, all classes in turn. A name that
     begins with a dash is given as --label=-NAME."""
     towards: Annotated[Seed | None, option("SEED")] = None
-    """Another seed: the images lie between the first of --seed and the first of this one."""
+    """Another seed: interpolate between the first image of --seed and the first of this one."""
     image: Annotated[str | None, option("PATH")] = None
     """An image of yours, cropped and resized: make variations of it. With it, and with --towards, a
-    class is asked only if you give a --label."""
+    class is used only if you give a --label."""
     strength: Annotated[float | None, Field(gt=0, le=1), option("X")] = None
     """How far a variation goes: 1 leaves nothing of the image. By default 0.6."""
     invert: FlagCreatePairsOff[bool] = False
-    """Vary --image from the noise that DDIM finds in it. By --sampler ddim --eta 0 that
-    leads back to the image, with --guidance 1 where there is a guide, and with --label to the like
-    of it in another class. --strength is then 1 by default."""
+    """Vary --image from the noise that DDIM inversion finds in it. --sampler ddim --eta 0, with
+    --guidance 1 where there is a guide, leads back to the image; a --label re-generates it as
+    another class. --strength is then 1 by default."""
     mask: Annotated[str | None, option("PATH")] = None
     """A picture, white where --image is to be painted anew, and black or transparent where it is
     kept."""
     rounds: Annotated[Few | None, option("N")] = None
-    """How often each step of painting is repeated: more, and new and old fit better. By default
-    5."""
+    """How often each inpainting step is repeated (RePaint's resampling): more blends better. By
+    default 5."""
 
 
 def generate(options: GenerateOptions) -> int:
     settings = sampling_settings(options.checkpoint, options, options.label)
     if options.label and settings.guidance == 0 and not options.guide:
-        raise UserError("guidance 0 asks for no class: leave out --label, or --guidance 0")
+        raise UserError("guidance 0 uses no class: leave out --label, or --guidance 0")
     check_edit_options(options)
     out = check_out(options.out, options.overwrite)
 
@@ -169,7 +169,7 @@ def read_edit(options: GenerateOptions, data: DataInfo, background: str = "white
 def check_out(name: str | None, overwrite: bool) -> Path:
     """Return where the images go: a free file's path, or a folder that is there.
 
-    Raises UserError, before the images are made, for what could not be written after.
+    Raise UserError, before the images are made, for what could not be written after.
     """
     path = Path(name) if name else free_name(Path("generated.png"))
     if path.is_dir() or not path.suffix or (name or "").endswith(("/", os.sep)):

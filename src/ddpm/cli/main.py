@@ -42,13 +42,13 @@ COMMANDS: dict[str, tuple[type, Any]] = {
 ABOUT = """Denoising diffusion from scratch.
 
 examples:
-  ddpm generate --n 64 --out digits.png    digits at once, from weights that come along
+  ddpm generate --n 64 --out digits.png    digits at once, from bundled weights
   ddpm train                               digits of your own in minutes on two CPU cores
   ddpm train --data FOLDER --minutes 60    your own images; sub-folders are classes
   ddpm generate runs/first-run             a grid from that run
 
 `ddpm COMMAND --help` lists the options of a command; `ddpm --version` its version; --debug, with
-any command, shows where in the code an error arose."""
+any command, shows the traceback of an error."""
 DEBUG, ALL = "--debug", "--help-all"
 SHOWN = (  # of training's options: what its help explains at first
     "preset", "out", "resume", "data", "size", "minutes", "steps", "images", "flip", "init",

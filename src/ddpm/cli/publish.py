@@ -107,7 +107,7 @@ def check_name(name: str) -> None:
     except HFValidationError as error:
         raise UserError(f"the hub allows no such name: {first_line(error)}") from None
     if name.count("/") != 1:
-        raise UserError(f"{name} is no OWNER/NAME of the hub")
+        raise UserError(f"{name} is not an OWNER/NAME of the hub")
 
 
 def check_login() -> None:

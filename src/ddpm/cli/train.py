@@ -46,11 +46,11 @@ class TrainOptions:
                f"of a run. If none is named, {FIRST}, or for --data what suits the images."),
     ] = None  # fmt: skip
     file: Annotated[str | None, arg(name="config", metavar="FILE", help_behavior_hint="")] = None
-    """Or the config.toml that they begin with: a run's is that run again."""
+    """Start from the settings in this config.toml: a run's repeats that run."""
     out: Annotated[str | None, option("FOLDER", "-o")] = None
     """Folder of the run. By default runs/PRESET, with a number where that is taken."""
     resume: Annotated[FlagCreatePairsOff[bool], option()] = False
-    """Go on with the run in --out, with the settings it has."""
+    """Resume the run in --out, with its own settings."""
     device: Device = None
 
 
@@ -65,7 +65,7 @@ def first_settings(argv: Sequence[str]) -> Config:
 
 
 def settings_named(name: str) -> Config:
-    """Return the settings of a preset, of a run's folder, or in a .toml file. Raises UserError
+    """Return the settings of a preset, of a run's folder, or in a .toml file. Raise UserError
     where there is none such."""
     config = RunDir(Path(name)).config
     if name in presets():
@@ -77,7 +77,7 @@ def settings_named(name: str) -> Config:
 
 def settings_of_weights(name: str) -> Config:
     """Return what the checkpoint of that name says of its settings: one of ours is told without
-    torch. Raises UserError where there is none."""
+    torch. Raise UserError where there is none."""
     try:
         return header_of(find_checkpoint(name), Header).config
     except UserError:
@@ -221,7 +221,7 @@ def train(options: TrainOptions) -> int:
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
         return 0 if result.finished else 130
     if result.finished and math.isnan(result.loss):  # no step was taken
-        say(f"{out} had come to the end of its budget: to go on, {larger(options.config)}")
+        say(f"{out} has used its budget: to go on, {larger(options.config)}")
         return 0
     minutes = result.seconds / 60
     seen = counted(result.images_seen, "image")

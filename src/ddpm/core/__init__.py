@@ -1,1 +1,1 @@
-"""The mathematics: each equation of the papers once. Needs torch and nothing else of ours."""
+"""The mathematics: each equation of the papers once. Imports torch and itself alone."""

@@ -1,4 +1,4 @@
-"""The forward process, its posterior, and what a network's output says: the paper's whiteboard.
+"""The forward process, its posterior, and the network's predictions: the paper's whiteboard.
 
 A reverse step takes a pair of times s < t, and with α_{t|s} = ᾱ_t / ᾱ_s the paper's formulas
 hold for every stride. There is no second array for "the step before", and no special last step.
@@ -36,7 +36,7 @@ class Diffusion:
 
     `clip`: predictions of x_0 are held within [−clip, clip]; None for data without a range.
     `sigma_data`: the data's standard deviation, for F. `learned_variance`: the network has twice as
-    many channels for output, the second half of them `var_values`. Raises ValueError for ε and F
+    many channels for output, the second half of them `var_values`. Raise ValueError for ε and F
     where ᾱ_T is 0: there x_T is ε, and tells nothing of x_0.
     """
 
@@ -95,9 +95,7 @@ class Diffusion:
 
         `t` is 1 … T: at t = 0 there is no noise to predict.
         """
-        out, var_values = self.output(net, x_t, t, y), None
-        if self.learned_variance:
-            out, var_values = out.chunk(2, dim=1)
+        out, var_values = self.output(net, x_t, t, y)
         alpha_bar = self.schedule.at(t, x_t.ndim)
         signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         if self.target == "eps":
@@ -124,7 +122,7 @@ class Diffusion:
         return Prediction(x0, (x_t - signal * x0) / noise, var_values)
 
     def target_of(self, x0: Tensor, eps: Tensor, t: Time) -> Tensor:
-        """What the network is to say of x_t: ε, x_0,
+        """The training target at x_t: ε, x_0,
         v = √ᾱ_t ε − √(1−ᾱ_t) x_0             [Salimans and Ho 2022, App. D],
         u = ε − x_0, the flow's velocity       [Lipman et al. 2023, Ex. II; Liu et al. 2023, Eq. 1]
         or F = (x_0 − c_skip x) / c_out,  x = x_0 + σ ε                     [EDM, Eq. 8]
@@ -137,17 +135,27 @@ class Diffusion:
         v = signal * eps - noise * x0
         return {"eps": eps, "x0": x0, "v": v, "u": eps - x0}[self.target]
 
-    def output(self, net: Net, x_t: Tensor, t: Time, y: Tensor | None = None) -> Tensor:
-        """net(x_t, t, y); with the x_t of its own process, a_t x_0 + s_t ε, where that is another
-        than DDPM's; for the target F net(c_in x, c_noise, y), x = x_t/√ᾱ_t   [EDM, Eq. 7]
+    def output(
+        self, net: Net, x_t: Tensor, t: Time, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """net(x_t, t, y); of a process with a `scale`, net(scale_t x_t, t, y); for the target F
+        net(c_in x, c_noise, y), x = x_t/√ᾱ_t   [EDM, Eq. 7]
+
+        Returned with `var_values`, the second half of the channels, or None where no variance is
+        learned.
         """
         t = self._times(t, x_t)
         if self.target == "F":
             _, _, c_in, c_noise = self.preconditioning(t, x_t.ndim)
-            return net(c_in * x_t / self.schedule.at(t, x_t.ndim).sqrt(), c_noise.flatten(), y)
-        if self.schedule.scale is not None:
-            x_t = self.schedule.scale[t].view(-1, *[1] * (x_t.ndim - 1)) * x_t
-        return net(x_t, t, y)
+            out = net(c_in * x_t / self.schedule.at(t, x_t.ndim).sqrt(), c_noise.flatten(), y)
+        elif self.schedule.scale is not None:
+            out = net(self.schedule.scale[t].view(-1, *[1] * (x_t.ndim - 1)) * x_t, t, y)
+        else:
+            out = net(x_t, t, y)
+        if not self.learned_variance:
+            return out, None
+        out, var_values = out.chunk(2, dim=1)
+        return out, var_values
 
     def preconditioning(self, t: Time, ndim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """c_skip = σ_d²/(σ² + σ_d²),  c_out = σ σ_d/√(σ² + σ_d²),  c_in = 1/√(σ² + σ_d²),
@@ -155,7 +163,7 @@ class Diffusion:
 
         σ_d is `sigma_data`; where it is 1, F is −v.
         """
-        sigma, d = self.schedule.snr(t, ndim) ** -0.5, self.sigma_data
+        sigma, d = self.schedule.sigma(t, ndim), self.sigma_data
         norm = (sigma**2 + d**2).sqrt()
         return (d / norm) ** 2, sigma * d / norm, 1 / norm, sigma.log() / 4
 

@@ -1,4 +1,4 @@
-"""From images to images: between two of them, near one, and into the gaps of one.
+"""Image editing: interpolation, variations, DDIM inversion and inpainting.
 
 Variations need nothing new: `sample` begins at q_sample(x0, t, eps) instead of at noise
 [SDEdit, Meng et al. 2022, Algorithm 1].
@@ -34,8 +34,8 @@ def slerp(a: Tensor, b: Tensor, u: Tensor) -> Tensor:
 def invert(diffusion: Diffusion, denoise: Denoiser, x0: Tensor, times: list[int]) -> Tensor:
     """x_t/√ᾱ_t = x_s/√ᾱ_s + (σ_t − σ_s) ε̂(x_s),  σ = √((1 − ᾱ)/ᾱ)   [DDIM, Eq. 13]
 
-    The noise, at times[0], that DDIM makes `x0` of: its own steps, upwards. `times` falls to 0,
-    where ε̂ is that at time 1.
+    The latent at times[0] from which deterministic DDIM reconstructs `x0`: DDIM's steps in reverse.
+    `times` decreases to 0; for the step from there, ε̂ is taken at time 1.
     """
     x = x0
     for s, t in pairwise(times[::-1]):

@@ -1,4 +1,4 @@
-"""Guidance: by the same network without the class, or by a weaker one; at all times or some.
+"""Guidance: classifier-free, or by a weaker network (autoguidance); at all times or in an interval.
 
 For classifier-free guidance one network knows the class and the absence of one.
 """
@@ -43,10 +43,10 @@ def guided(net: Net, scale: float, null: int) -> Net:
 def autoguided(net: Net, guide: Net, scale: float) -> Net:
     """D_w(x, c) = D_0(x, c) + w (D_1(x, c) − D_0(x, c))   [Karras et al. 2024, Eq. 3]
 
-    `net` is D_1 and `guide` D_0, a weaker version of it: an early snapshot, or a smaller network,
-    for the same target. Its errors are those of `net`, but larger; to go from it past `net` undoes
-    them. It needs no classes, and makes images of a class no more alike. Scale w = 1 is `net`
-    alone; any other takes two evaluations a step.
+    `net` is D_1 and `guide` D_0, a weaker version of it for the same target: an early snapshot, or
+    a smaller network. It makes the same errors, but larger, so that extrapolating past `net`
+    reduces them. It needs no classes, and costs no diversity. Scale w = 1 is `net` alone; any other
+    takes two evaluations a step.
     """
 
     def guided_net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -82,10 +82,10 @@ def with_guidance(
     else:
         strong, plain = autoguided(net, guide, scale), net
     low, high = (share * diffusion.T for share in interval)
-    return in_interval(diffusion.denoiser(strong, y), diffusion.denoiser(plain, y), low, high)
+    return guidance_interval(diffusion.denoiser(strong, y), diffusion.denoiser(plain, y), low, high)
 
 
-def in_interval(strong: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:
+def guidance_interval(strong: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:
     """D_w(x_t) if low < t ≤ high, else D(x_t)   [Kynkäänniemi et al. 2024, Sec. 3.1]
 
     `strong` is the guided denoiser D_w and `plain` is D. At higher times guidance makes images of

@@ -126,10 +126,11 @@ class Attention(nn.Module):
 class Down(nn.Module):
     """A convolution of stride 2: H → ⌈H/2⌉, W → ⌈W/2⌉, for odd sizes too.
 
-    An even side is padded at its end, as TensorFlow does; with `both_ends`, as PyTorch does.
+    An even side is padded at its end, as TensorFlow does; with `symmetric_padding`, at both, as
+    PyTorch does.
     """
 
-    both_ends = False
+    symmetric_padding = False
 
     def __init__(self, channels: int):
         super().__init__()
@@ -137,12 +138,12 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[-2:]
-        left, top = (1, 1) if self.both_ends else (W % 2, H % 2)
+        left, top = (1, 1) if self.symmetric_padding else (W % 2, H % 2)
         return self.conv(F.pad(x, (left, 1, top, 1)))
 
 
 class Up(nn.Module):
-    """Each pixel becomes 2x2 of its kind, cropped to `size`; then a convolution."""
+    """Nearest-neighbour upsampling by 2, cropped to `size`; then a 3x3 convolution."""
 
     def __init__(self, channels: int):
         super().__init__()

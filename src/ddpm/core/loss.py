@@ -1,6 +1,6 @@
 """What the network learns: the error of its target, its weight over time, and how times are drawn.
 
-All three belong to training alone: what is sampled knows a Diffusion and no Loss.
+All three are for training alone; sampling needs the Diffusion, and no Loss.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from .diffusion import Diffusion
 from .likelihood import bits_per_dim, discretized_log_likelihood, normal_kl
 from .types import Net, TimeSampling, Weight
 
-P_MEAN, P_STD, LAMBDA = -1.2, 1.2, 0.001  # EDM, Table 1; Improved DDPM, Sec. 3.1
+P_MEAN, P_STD, VLB_WEIGHT = -1.2, 1.2, 0.001  # EDM, Table 1; Improved DDPM, Sec. 3.1
 
 
 @dataclass(frozen=True, eq=False)
 class Loss:
     """The loss of a network that predicts the diffusion's target.
 
-    `gamma`: the γ of min-SNR, and `min_weight` the least weight beside it. Raises ValueError for a
+    `gamma`: the γ of min-SNR, and `min_weight` the least weight beside it. Raise ValueError for a
     learned variance whose times are not drawn evenly, which L_vlb asks for, and for min-SNR without
     a `min_weight` where SNR(T) is 0: time T, at which sampling begins, would never be learned.
     """
@@ -49,17 +49,15 @@ class Loss:
         mean takes no gradient of L_vlb [Improved DDPM, Eq. 16].
         """
         diffusion, x_t = self.diffusion, self.diffusion.q_sample(x0, t, eps)
-        out, var_values = diffusion.output(net, x_t, t, y), None
-        if diffusion.learned_variance:
-            out, var_values = out.chunk(2, dim=1)
+        out, var_values = diffusion.output(net, x_t, t, y)
         loss = (out - diffusion.target_of(x0, eps, t)).square().flatten(1).mean(1)
         loss = loss if self.time_sampling == "by-weight" else self.weight_at(t) * loss
         if var_values is not None:
             fixed = torch.cat([out.detach(), var_values], dim=1)
-            loss = loss + LAMBDA * diffusion.T * self.bound(x0, x_t, t, fixed)
+            loss = loss + VLB_WEIGHT * diffusion.T * self.vlb_term(x0, x_t, t, fixed)
         return loss
 
-    def bound(self, x0: Tensor, x_t: Tensor, t: Tensor, out: Tensor) -> Tensor:
+    def vlb_term(self, x0: Tensor, x_t: Tensor, t: Tensor, out: Tensor) -> Tensor:
         """L_{t−1}, and L_0 where t is 1, of a network's output, (B,) in bits/dim  [DDPM, Eq. 5]"""
         pred = self.diffusion.predict(lambda *_: out, x_t, t)
         p, q = (self.diffusion.q_posterior(x, x_t, t - 1, t) for x in (pred.x0, x0))
@@ -113,7 +111,7 @@ class Loss:
         else:
             z = torch.randn(n, generator=generator, device=device)
             if self.time_sampling == "log-normal":
-                sigma, wanted = self.diffusion.schedule.snr(times) ** -0.5, P_MEAN + P_STD * z
+                sigma, wanted = self.diffusion.schedule.sigma(times), P_MEAN + P_STD * z
                 return torch.searchsorted(sigma, wanted.exp()).clamp(max=T - 1) + 1
             share = z.sigmoid()
         return (T * share).ceil().long().clamp(1, T)

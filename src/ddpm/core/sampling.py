@@ -19,7 +19,7 @@ from .types import Denoiser, Noise, Prediction, SamplerName, Spacing, Variance
 
 
 class State(NamedTuple):
-    """A point on the way: x at time t, and the x̂_0 that led to it (None for the first noise)."""
+    """A point of the trajectory: x at time t, and the x̂_0 that led to it (None for the noise)."""
 
     t: int
     x: Tensor
@@ -87,12 +87,12 @@ def dpmpp_step(
     schedule = diffusion.schedule
     if s == 0:
         return pred.x0
-    lam_s, lam_t = schedule.snr(s).log() / 2, schedule.snr(t).log() / 2
+    lam_s, lam_t = schedule.half_log_snr(s), schedule.half_log_snr(t)
     h = lam_s - lam_t
     D = pred.x0
     if previous is not None:
         p, pred_p = previous
-        r = (lam_t - schedule.snr(p).log() / 2) / h
+        r = (lam_t - schedule.half_log_snr(p)) / h
         D = pred.x0 + (pred.x0 - pred_p.x0) / (2 * r)
     a_s, a_t = schedule.at(s), schedule.at(t)
     kept = torch.exp(-eta * h) if eta else 1.0  # h is infinite where the SNR at t is zero
@@ -108,17 +108,22 @@ def heun_step(
     [EDM, Karras et al. 2022, Algorithm 1]
 
     ε̂ is the slope dx̄/dσ, and x_s′ the Euler step, x̄_t + (σ_s − σ_t) ε̂(x_t), which is DDIM's. At
-    s = 0 that is all; every other step evaluates the network again, at x_s′. EDM begins at σ = 80;
-    a step from above that, where a cosine schedule begins at thousands, is Euler's: the mean of two
-    slopes says nothing of so long a way. (It is evaluated too, so that no device is waited for.)
+    s = 0 the Euler step is returned; every other step evaluates the network again, at x_s′. A step
+    from above EDM's σ_max = 80, where a cosine schedule begins at thousands, is Euler's too: it is
+    too long for the mean of two slopes. (The network is evaluated, to spare a device a wait.)
     """
     euler = ddim_step(diffusion, x_t, pred, s, t, noise)
     if s == 0:
         return euler
     assert denoise is not None
     slope = (pred.eps + denoise(euler, s).eps) / 2
-    a_s, a_t = diffusion.schedule.at(s), diffusion.schedule.at(t)
-    sigma_s, sigma_t = ((1 - a_s) / a_s).sqrt(), ((1 - a_t) / a_t).sqrt()
+    schedule = diffusion.schedule
+    a_s, a_t, sigma_s, sigma_t = (
+        schedule.at(s),
+        schedule.at(t),
+        schedule.sigma(s),
+        schedule.sigma(t),
+    )
     x_s = a_s.sqrt() * (x_t / a_t.sqrt() + (sigma_s - sigma_t) * slope)
     return torch.where(sigma_t > SIGMA_MAX, euler, x_s)
 
@@ -134,11 +139,11 @@ def timesteps(
     log-snr    λ_τ falls evenly from τ_1 to τ_S = T,  λ = ½ log SNR   [DPM-Solver, Sec. 3.3]
     rho        σ_τ^{1/ρ} rises evenly from τ_1 to τ_S = T,  σ = 1/√SNR,  ρ = 7  [EDM, Eq. 5]
 
-    The last two begin where σ ≥ `sigma_min`, EDM's σ_min: at τ_1 = 1, if that is 0. From there the
-    last step leads to x̂_0, past the little noise below. They rise to the last time with an SNR
-    above zero, and rho, of more than 3 steps, to EDM's σ_max = 80 where σ_T is over twice that, as
-    a cosine schedule ends at thousands; from T one step leads there. Times are whole and differ.
-    1 ≤ steps ≤ T, else ValueError.
+    For the last two, τ_1 is the first time with σ ≥ `sigma_min` (EDM's σ_min), 1 if that is 0; the
+    last step leads from there to x̂_0. They end at the last time with an SNR above zero; rho, of
+    more than 3 steps, at EDM's σ_max = 80 if σ_T is over twice that, as a cosine schedule's is, and
+    one more step leads there from T. Times are distinct integers. Raise ValueError unless
+    1 ≤ steps ≤ T.
     """
     T = schedule.T
     if not 1 <= steps <= T:
@@ -167,9 +172,9 @@ def eps_scaled(diffusion: Diffusion, denoise: Denoiser, scale: float) -> Denoise
     """x̂_0 = (x_t − √(1−ᾱ_t) ε̂/λ) / √ᾱ_t,  clipped, and the ε̂ of that x̂_0
     [Ning et al. 2024, Epsilon Scaling, with the same λ at all times]
 
-    A network is trained on noised images, and samples from what it has made itself, where it takes
-    too much for noise: contrast and texture are lost. `scale` is λ; a little above 1, such as 1.01,
-    leaves them. 1 is `denoise` as it is, and so is any λ above σ = 80, EDM's σ_max.
+    A network is trained on noised images, but samples from its own outputs, of which it takes too
+    much for noise (exposure bias): contrast and texture are lost. `scale` is λ; a little above 1,
+    such as 1.01, it keeps them. 1 changes nothing, nor does any λ above σ = 80, EDM's σ_max.
     """
     if scale == 1:
         return denoise
@@ -187,20 +192,22 @@ class Churn(NamedTuple):
     """σ_t̂ = (1 + γ) σ_t,  γ = min(S_churn/S, √2 − 1) if S_tmin ≤ σ_t ≤ S_tmax, else 0
     [EDM, Algorithm 2: S_churn, S_tmin, S_tmax and S_noise]
 
-    Before each step, whatever it is, noise is added up to t̂, the time whose σ is nearest, and the
-    step is one from there. With Heun's it is EDM's stochastic sampler.
+    Before each step, of any sampler, noise takes x from t to t̂, the time whose σ is nearest; the
+    step then starts at t̂. With Heun's steps this is EDM's stochastic sampler.
     """
 
-    amount: float
-    low: float = 0.0
-    high: float = math.inf
-    noise: float = 1.0
+    s_churn: float
+    s_tmin: float = 0.0
+    s_tmax: float = math.inf
+    s_noise: float = 1.0
 
-    def raised(self, schedule: Schedule, times: list[int]) -> dict[int, int]:
+    def t_hat(self, schedule: Schedule, times: list[int]) -> dict[int, int]:
         """t̂ for each t that has one."""
-        sigma = schedule.snr(torch.arange(schedule.T + 1)).cpu() ** -0.5
-        gamma = min(self.amount / (len(times) - 1), math.sqrt(2) - 1)
-        inside = [t for t in times if self.low <= sigma[t] <= self.high and sigma[t].isfinite()]
+        sigma = schedule.sigma(torch.arange(schedule.T + 1)).cpu()
+        gamma = min(self.s_churn / (len(times) - 1), math.sqrt(2) - 1)
+        inside = [
+            t for t in times if self.s_tmin <= sigma[t] <= self.s_tmax and sigma[t].isfinite()
+        ]
         return {t: int((sigma - (1 + gamma) * sigma[t]).abs().argmin()) for t in inside}
 
 
@@ -212,15 +219,15 @@ def sample(
     """x_T ~ N(0, I);  x_s = step(x_t) for each pair t > s of `times`   [DDPM, Algorithm 2]
 
     Yields every State, the noise first and the images last, so that a progress bar, an animation
-    or a demo is a loop over it. `times` falls to 0, as `timesteps` makes it. `start`: the x at
-    times[0], where it is not to be noise. `churn`: go back to more noise before each step.
+    or a demo is a loop over it. `times` decreases to 0, as `timesteps` gives it. `start`: the x at
+    times[0], in place of noise. `churn`: add noise before each step.
     """
     x = noise() if start is None else start
     yield State(times[0], x, None)
-    raised, previous = churn.raised(diffusion.schedule, times) if churn else {}, None
+    t_hat, previous = churn.t_hat(diffusion.schedule, times) if churn else {}, None
     for t, s in pairwise(times):
-        if churn and (up := raised.get(t, t)) > t:
-            x, t, previous = diffusion.q_sample(x, up, churn.noise * noise(), t), up, None
+        if churn and (up := t_hat.get(t, t)) > t:
+            x, t, previous = diffusion.q_sample(x, up, churn.s_noise * noise(), t), up, None
         pred = denoise(x, t)
         x = step(diffusion, x, pred, s, t, noise, previous, denoise)
         previous = (t, pred)
@@ -238,6 +245,6 @@ SAMPLERS: dict[SamplerName, Step] = {
 
 
 def named_step(name: SamplerName, eta: float = 0.0, variance: Variance = "beta-tilde") -> Step:
-    """The step called so in SAMPLERS, with the option that is its own."""
+    """SAMPLERS[name] with its own option: `variance` of ddpm, `eta` of ddim."""
     own: dict[str, dict[str, Any]] = {"ddpm": {"variance": variance}, "ddim": {"eta": eta}}
     return partial(SAMPLERS[name], **own.get(name, {}))

@@ -20,7 +20,7 @@ class Schedule:
     """ᾱ_t = ∏_{i=1…t} α_i,  α_i = 1 − β_i,  1 = ᾱ_0 > ᾱ_1 > … > ᾱ_T ≥ 0   [DDPM, Sec. 2]
 
     Time 0 is clean data and time T is noise: nothing but noise, where ᾱ_T is 0. `alpha_bar` has
-    shape (T + 1,). Raises ValueError where it does not fall strictly from 1 to 0 or above.
+    shape (T + 1,). Raise ValueError where it does not fall strictly from 1 to 0 or above.
     `scale`: a second array for other processes, whose network sees scale_t x_t; None for 1.
     """
 
@@ -56,6 +56,15 @@ class Schedule:
         """
         alpha_bar = self.at(t, ndim)
         return alpha_bar / (1 - alpha_bar)
+
+    def sigma(self, t: Time, ndim: int = 1) -> Tensor:
+        """σ_t = √((1 − ᾱ_t) / ᾱ_t) = 1/√SNR(t), the noise level of x_t/√ᾱ_t   [EDM, Eq. 1]"""
+        alpha_bar = self.at(t, ndim)
+        return ((1 - alpha_bar) / alpha_bar).sqrt()
+
+    def half_log_snr(self, t: Time, ndim: int = 1) -> Tensor:
+        """λ_t = ½ log SNR(t)   [DPM-Solver, Lu et al. 2022, Sec. 2.1]"""
+        return self.snr(t, ndim).log() / 2
 
     def to(self, device: torch.device | str) -> "Schedule":
         scale = None if self.scale is None else self.scale.to(device)
@@ -118,21 +127,24 @@ def from_function(f: Callable[[float], float], T: int) -> Schedule:
     return from_betas([1 - f(t / T) / f((t - 1) / T) for t in range(1, T + 1)])
 
 
-def edm(T: int = 1000, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Schedule:
+def edm(
+    T: int = 1000, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> Schedule:
     """x_t = x_0 + σ_t ε,  σ_t^{1/ρ} rises evenly from σ_min at 1 to σ_max at T   [EDM, Eq. 5]"""
-    last, rise = high ** (1 / rho), (high ** (1 / rho) - low ** (1 / rho)) / max(T - 1, 1)
+    first, last = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    rise = (last - first) / max(T - 1, 1)
     sigma = torch.tensor([(last - rise * (T - t)) ** rho for t in range(T + 1)]).double()
     sigma[0] = 0
-    return from_pair(torch.ones_like(sigma), sigma)
+    return from_a_s(torch.ones_like(sigma), sigma)
 
 
 def flow(T: int = 1000) -> Schedule:
     """x_t = (1 − τ) x_0 + τ ε,  τ = t/T   [Liu et al. 2023, Eq. 1; Lipman et al. 2023, Ex. II]"""
     tau = torch.arange(T + 1, dtype=torch.float64) / T
-    return from_pair(1 - tau, tau)
+    return from_a_s(1 - tau, tau)
 
 
-def from_pair(a: Tensor, s: Tensor) -> Schedule:
+def from_a_s(a: Tensor, s: Tensor) -> Schedule:
     """x_t = a_t x_0 + s_t ε, of shape (T + 1,) each:  ᾱ = a²/(a² + s²),  scale = √(a² + s²)"""
     square = a**2 + s**2
     return Schedule((a**2 / square).float(), square.sqrt().float())
@@ -148,6 +160,6 @@ SCHEDULES: dict[ScheduleName, Callable[[int], Schedule]] = {
 
 
 def named_schedule(name: ScheduleName, T: int, zero_snr: bool = False) -> Schedule:
-    """The schedule called so in SCHEDULES; `zero_snr`: with zero terminal SNR."""
+    """SCHEDULES[name](T); with `zero_snr`, rescaled to zero terminal SNR."""
     schedule = SCHEDULES[name](T)
     return zero_terminal_snr(schedule) if zero_snr else schedule

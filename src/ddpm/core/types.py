@@ -22,8 +22,9 @@ Conventions = Literal["ddpm", "improved-diffusion"]
 
 
 class Prediction(NamedTuple):
-    """What a network's output says of x_t: the clean image in it and the noise in it; and, where
-    it learned the variance of the step back, which that is, from −1, for β̃, to 1, for β."""
+    """What the network predicts at x_t: x̂_0 and ε̂, of shape (B, C, H, W) each; and `var_values`, v
+    in [−1, 1], which interpolates the log-variance of the reverse step from β̃ (−1) to β (1)
+    [Improved DDPM, Eq. 15]: None where the variance is not learned."""
 
     x0: Tensor
     eps: Tensor

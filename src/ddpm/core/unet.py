@@ -34,13 +34,13 @@ class Block(nn.Module):
 
 
 class Fine(nn.Module):
-    """A thin stage at the images' full resolution, beside a U-Net that works on folded pixels.
+    """An extra branch at full resolution, around a U-Net that works on folded pixels.
 
     Folded pixels leave each patch no more than `channels` numbers to carry the noise of all of its
-    pixels; what is fine passes here instead. On the way down, `down` gives features of x_t and what
-    they add to the folded ones; on the way up, `up` gives what they and the U-Net's last features
-    add to its output. Both sums begin as zero, so that it can be put on a trained network. Groups
-    of its norms are of as many channels as those of the first level.
+    pixels; fine detail passes here instead. `down` encodes x_t, and adds to the folded features;
+    `up` decodes that with the U-Net's last features, and adds to its output. Both are zero at
+    initialisation, so that the branch can be added to a trained network. Its norms have as many
+    channels to a group as those of the first level.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class UNet(nn.Module):
             if isinstance(module, nn.GroupNorm):
                 module.eps = 1e-5
             elif isinstance(module, Down):
-                module.both_ends = True
+                module.symmetric_padding = True
 
     def forward(
         self, x: Tensor, t: Tensor, y: Tensor | None = None, a: Tensor | None = None

@@ -64,7 +64,7 @@ def array_images(array: StoredArray, size: tuple[int, int] | None = None) -> Arr
     """Return the images of an array, cropped and resized to `size` (height, width) where it is
     given.
 
-    bool and numbers in RANGES are understood, in one of LAYOUTS. Raises UserError for others.
+    bool and numbers in RANGES are understood, in one of LAYOUTS. Raise UserError for others.
     """
     (n, c, h, w), axis = find_layout(array)
     row = c * h * w
@@ -90,7 +90,7 @@ def find_layout(array: StoredArray) -> tuple[tuple[int, int, int, int], int | No
     """Return the shape (N, C, H, W) that an array's images will have, and which axis has their
     channels; None: none has.
 
-    Channels are few and sides long, so that none can be taken for the other. Raises UserError for
+    Channels are few and sides long, so that none can be taken for the other. Raise UserError for
     other arrays.
     """
     shape = array.shape
@@ -107,7 +107,7 @@ def find_layout(array: StoredArray) -> tuple[tuple[int, int, int, int], int | No
 
 
 def array_scale(array: StoredArray) -> tuple[Scale | None, list[str]]:
-    """Return the scale of an array's numbers, None for uint8, and notes on it. Raises UserError
+    """Return the scale of an array's numbers, None for uint8, and notes on it. Raise UserError
     where they fit no usual range."""
     if array.dtype == np.uint8:
         return None, []

@@ -26,7 +26,7 @@ from .values import Scale
 
 
 def cache_folder() -> Path:
-    """Return the folder for all that is cached: DDPM_CACHE, or the user's own for caches. Raises
+    """Return the folder for all that is cached: DDPM_CACHE, or the user's own for caches. Raise
     UserError for a user without a home folder."""
     try:
         folder = os.environ.get("DDPM_CACHE") or platformdirs.user_cache_dir("ddpm", False)
@@ -51,7 +51,7 @@ def write_cache(
     """Decode a source into the cache, bring the images to so many channels, and return them as they
     lie there.
 
-    Raises UserError where the cache cannot be written.
+    Raise UserError where the cache cannot be written.
     """
     pixels = path.with_suffix(".images")
     try:
@@ -106,7 +106,7 @@ def read_cache(path: Path) -> ImageDataset | None:
 
 def map_images(path: Path, shape: tuple[int, ...]) -> Tensor:
     """Return the images in a file, uint8 of that shape, read from disk as they are used; writing
-    to them changes a copy. Raises ValueError where the file is too short."""
+    to them changes a copy. Raise ValueError where the file is too short."""
     return torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
 
 

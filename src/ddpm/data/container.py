@@ -51,7 +51,7 @@ Part = tuple[int, int, Literal["needed", "added", "image"]]
 def open_container(data: bytes) -> Container:
     """Return what is to be decoded; the file as it is where this is another format.
 
-    Raises ValueError for a file that would take much time or memory for what it is.
+    Raise ValueError for a file that would take much time or memory for what it is.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return stripped("JPEG", data, jpeg_parts)
@@ -254,7 +254,7 @@ def check_tiff(data: bytes) -> Container:
     """Return a TIFF whose decoder looks neither at its orientation nor for other tables, nor beyond
     the end of the file: these tags become texts.
 
-    Raises ValueError where the tags of its first image would take much memory.
+    Raise ValueError where the tags of its first image would take much memory.
     """
     pages = list(directories(data))
     order = "<" if data[:1] == b"I" else ">"

@@ -76,7 +76,7 @@ class ImageDataset:
                  `classes` their own names; −1 is no class
         classes  names of the classes
 
-        Raises UserError for arrays of another type or shape, and for labels that do not fit.
+        Raise UserError for arrays of another type or shape, and for labels that do not fit.
         """
         found = array_images(in_memory(as_numpy(images)))
         x = torch.empty(found.shape, dtype=torch.uint8)

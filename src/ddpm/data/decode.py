@@ -82,7 +82,7 @@ def open_image(data: bytes, size: tuple[int, int] | None = None) -> OpenImage:
 
     A JPEG that is larger than twice `size` (height, width) will be decoded at a half, a quarter or
     an eighth. Other formats are refused, whatever the file is called: for PostScript, Pillow would
-    start a program. Raises ValueError for what would take too much time.
+    start a program. Raise ValueError for what would take too much time.
     """
     container = open_container(data)
     image = open_by_pillow(container)
@@ -109,7 +109,7 @@ def open_image(data: bytes, size: tuple[int, int] | None = None) -> OpenImage:
 
 
 def open_by_pillow(container: Container) -> ImageFile:
-    """Return the image in a file, not decoded. Raises UnidentifiedImageError for other formats."""
+    """Return the image in a file, not decoded. Raise UnidentifiedImageError for other formats."""
     kind, file = container.format, io.BytesIO(container.data)
     if kind == "WEBP":  # whose decoder takes memory for all pixels when it is opened
         check_size(webp_size(container.data))
@@ -124,7 +124,7 @@ def open_by_pillow(container: Container) -> ImageFile:
 
 
 def check_size(size: tuple[int, int]) -> int:
-    """Return the number of pixels. Raises ValueError for too few or too many."""
+    """Return the number of pixels. Raise ValueError for too few or too many."""
     w, h = size
     if w * h > MAX_PIXELS:
         raise ValueError(f"{w}x{h} pixels are too many")
@@ -270,7 +270,7 @@ def decode_to_fit(
 def read_image(path: Path, info: DataInfo, background: str = "white") -> Tensor:
     """Return an image file as the data of a network: uint8 (C, H, W), cropped and resized.
 
-    Raises UserError where the file is missing or is not an image.
+    Raise UserError where the file is missing or is not an image.
     """
     return read_file(path, lambda data: image_to_tensor(data, info, background))
 
@@ -296,13 +296,13 @@ def read_mask(path: Path, info: DataInfo) -> Tensor:
 
 
 def aspect(path: Path) -> float:
-    """Return width / height of an image file. Raises UserError as `read_image` does."""
+    """Return width / height of an image file. Raise UserError as `read_image` does."""
     height, width = read_file(path, lambda data: open_image(data).upright_size)
     return width / height
 
 
 def read_file(path: Path, use: Callable[[bytes], T]) -> T:
-    """Return what `use` makes of an image file. Raises UserError where it is missing or is not an
+    """Return what `use` makes of an image file. Raise UserError where it is missing or is not an
     image."""
     try:
         return use(read_bytes(path))
@@ -317,7 +317,7 @@ def read_file(path: Path, use: Callable[[bytes], T]) -> T:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Return the bytes of a file. Raises ValueError for more than MAX_BYTES, or without an end."""
+    """Return the bytes of a file. Raise ValueError for more than MAX_BYTES, or without an end."""
     with open(path, "rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:

@@ -48,7 +48,7 @@ def decode_files(
 
     They are brought to `size` (height, width), or without one to the size they share, if it is
     small or is to be kept. They are written as they are decoded: no more than CHUNK are in memory.
-    Transparent ones are laid on the background, unless four `channels` are asked for. Raises
+    Transparent ones are laid on the background, unless four `channels` are asked for. Raise
     UserError where none is usable.
     """
     notes, several, ranges = [*files.notes], [], []

@@ -49,7 +49,7 @@ def inspect_images(
     """Return lines on the images that were read from `path`: on their files, where it is a folder
     or a zip, on what will be learned, and on what was noted while they were read.
 
-    `sheet` is the PNG file to write a contact sheet to. Raises UserError where there are no files
+    `sheet` is the PNG file to write a contact sheet to. Raise UserError where there are no files
     to show on it.
     """
     named = isinstance(path, str) and path in NAMED_SETS

@@ -88,7 +88,7 @@ def index_classes(
 
 def class_name(value: Any) -> str | None:
     """Return the name of a class; None for None, −1, "" and NaN, which mean that there is none.
-    Raises ValueError for what is neither number nor text."""
+    Raise ValueError for what is neither number nor text."""
     if value is not None and not isinstance(value, bool | int | float | str):
         raise ValueError("its labels are neither numbers nor names")
     if isinstance(value, float) and value.is_integer():
@@ -106,7 +106,7 @@ def index_labels(
     labels   integers or names of shape (n,) or (n, 1), or one-hot, (n, classes); −1 is no class
     classes  names of the integers, from 0 on; without them, integers and names name themselves
 
-    Raises UserError for others.
+    Raise UserError for others.
     """
     if labels is None:
         return None, (), []
@@ -261,7 +261,7 @@ def read_json(data: bytes) -> dict[str, str | None] | None:
     """Return the labels of a dataset.json of StyleGAN or EDM, by file; None where it has none.
 
     It is {"labels": [[file, label], …]}, where a label is a number, a name or one-hot, or
-    {"labels": null}. Raises an exception of any kind where it is something else.
+    {"labels": null}. Raise an exception of any kind where it is something else.
     """
     if sum(map(data.count, (b"[", b"{", b","))) > 3 * MAX_TABLE_ROWS:
         raise ValueError("it is too large")
@@ -287,7 +287,7 @@ def read_csv(data: bytes) -> dict[str, str | None]:
     """Return the labels in a CSV file, by file.
 
     Its first row may name the columns, as FILE_COLUMNS and LABEL_COLUMNS do. Otherwise it has two,
-    of files and of labels. Raises ValueError where that is unclear, or a file has several classes.
+    of files and of labels. Raise ValueError where that is unclear, or a file has several classes.
     """
     if data.count(b"\n") > MAX_TABLE_ROWS:
         raise ValueError("it is too large")

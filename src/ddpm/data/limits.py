@@ -39,7 +39,7 @@ class MemoryPool:
 
     @contextmanager
     def reserve(self, n: int) -> Iterator[None]:
-        """Reserve n, waiting until so much is available. Raises ValueError for more than all."""
+        """Reserve n, waiting until so much is available. Raise ValueError for more than all."""
         if n > self.total:
             raise ValueError(f"takes {n / 1e6:,.0f} MB of memory, of {self.total / 1e6:,.0f} MB")
         with self.changed:
@@ -70,7 +70,7 @@ def check_archive(infos: Sequence[zipfile.ZipInfo], size: int) -> None:
 
 
 def check_entry(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """Return the entry of an archive. Raises ValueError where unpacking it could exhaust memory:
+    """Return the entry of an archive. Raise ValueError where unpacking it could exhaust memory:
     of the compression methods, Deflate alone can be unpacked in part."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("is packed in another way than Deflate: pack it again with Deflate")

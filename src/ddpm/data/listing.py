@@ -142,7 +142,7 @@ def holds_files(path: Path) -> bool:
 
 def list_files(path: Path, split: str = "train", classes_from: ClassesFrom = "auto") -> ImageFiles:
     """Return the image files of a folder or a zip, of one split where it has splits, and their
-    classes. Raises UserError where there are none."""
+    classes. Raise UserError where there are none."""
     listing = list_folder(path) if os.path.isdir(path) else list_zip(path)
     readable, notes = known(), list(listing.notes)
     broken = [name for name in listing.faults if ending(name) in readable]
@@ -170,7 +170,7 @@ def list_files(path: Path, split: str = "train", classes_from: ClassesFrom = "au
 def why_none(listing: Listing, notes: Sequence[str]) -> str:
     """Return why there are no images."""
     n = len(listing.names)
-    few = ("it is empty", "its only file is no image")
+    few = ("it is empty", "its only file is not an image")
     what = few[n] if n < len(few) else f"none of its {n:,} files is an image"
     hidden = f", but for {counted(len(listing.hidden), 'hidden file')}" if listing.hidden else ""
     more = "".join(f"; {note}" for note in notes)
@@ -207,7 +207,7 @@ def file_versions(path: Path) -> list[Any]:
 
 def list_folder(root: Path) -> Listing:
     """Return the files below a folder, those behind links included. A link to a folder that holds
-    it is not followed, and a folder of a training run left out. Raises UserError where the folder
+    it is not followed, and a folder of a training run left out. Raise UserError where the folder
     cannot be listed."""
     names: list[str] = []
     hidden: list[str] = []
@@ -291,7 +291,7 @@ def is_hidden(name: str) -> bool:
 
 
 def list_zip(path: Path) -> Listing:
-    """Return the files in a zip. Raises UserError where it is damaged."""
+    """Return the files in a zip. Raise UserError where it is damaged."""
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # a table of contents can be damaged in any way

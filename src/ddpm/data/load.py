@@ -54,7 +54,7 @@ def load_images(
     classes_from  what names the classes of image files: "auto" is a table beside them, or else
                their folders; "folders"; or "names", the beginnings of the files' names
 
-    Decoded images are cached. Raises UserError where images are missing or cannot be used, and
+    Decoded images are cached. Raise UserError where images are missing or cannot be used, and
     where the cache cannot be written.
     """
     if len(size) > 2:
@@ -91,7 +91,7 @@ def title(request: Request) -> str:
 
 
 def find_source(request: Request) -> Source:
-    """Return what is to be read. Raises UserError where it is missing or is no data."""
+    """Return what is to be read. Raise UserError where it is missing or is no data."""
     for open_source in SOURCES:
         if found := open_source(request):
             return found

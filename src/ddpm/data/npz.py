@@ -110,7 +110,7 @@ def write_array(
     out: BinaryIO,
     notes: Sequence[str] = (),
 ) -> Decoded:
-    """Write the images of an array, resized where asked. Raises UserError where images or labels
+    """Write the images of an array, resized where asked. Raise UserError where images or labels
     cannot be understood."""
     images = array_images(
         in_memory(array) if isinstance(array, np.ndarray) else array, request.size
@@ -127,7 +127,7 @@ def write_array(
 
 
 def stored_array(path: Path, name: str = "") -> StoredArray:
-    """Return an array of an npz file, or the one in a .npy file. Raises an exception of any kind
+    """Return an array of an npz file, or the one in a .npy file. Raise an exception of any kind
     where it is damaged, before more memory is taken than the file has bytes to fill."""
     with opened(path, name) as (file, size):
         shape, fortran, dtype = read_array_header(file)
@@ -185,7 +185,7 @@ def read_array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]
 
 
 def whole(array: StoredArray) -> np.ndarray:
-    """Return an array of labels or names. Raises UserError where it is too large for these."""
+    """Return an array of labels or names. Raise UserError where it is too large for these."""
     if math.prod(array.shape) * array.dtype.itemsize > MAX_TABLE_BYTES:
         raise UserError(f"labels take {MAX_TABLE_BYTES:,} bytes at most, and these are {array}")
     return np.concatenate(list(array.parts())) if array.shape else next(array.parts())

@@ -1,7 +1,4 @@
-"""Named sets.
-
-A source is a function from a Request to a Source, listed in `load.SOURCES`.
-"""
+"""Named data sets. Each opener, listed in `load.SOURCES`, maps a Request to a Source, or None."""
 
 import importlib.metadata
 from pathlib import Path

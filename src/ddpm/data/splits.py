@@ -27,7 +27,7 @@ def choose_split(
 
     Folders side by side are splits if their names say so of two kinds and of `train`, or of all of
     them: a `train` among other vehicles is a class. They may lie at any depth. The split is the
-    `wanted` one ("train" or "test"); in place of a missing "train" the first there is. Raises
+    `wanted` one ("train" or "test"); in place of a missing "train" the first there is. Raise
     UserError for a missing "test".
     """
     folders = Counter(name.rpartition("/")[0] for name in names)

@@ -61,7 +61,7 @@ def extremes(ranges: Sequence[NumberRange]) -> tuple[np.ndarray, np.ndarray]:
 
 def format_scale(image: Image.Image) -> Scale | None:
     """Return the scale that the format of an open image fixes, in whose mode are more than 8 bits;
-    None where it fixes none. Raises ValueError for floats of which the least is white."""
+    None where it fixes none. Raise ValueError for floats of which the least is white."""
     white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
     if white_is_zero and image.mode == "F":
         raise ValueError("its numbers say how dark a pixel is, in no known scale")
@@ -111,7 +111,7 @@ def scale_notes(
     counts = {
         f"values below {black:g} were cut": int((lows < black).sum()),
         f"values above {white:g} were cut": int((highs > white).sum()),
-        "infinite values were cut, or values that are no numbers became black,": sum(
+        "infinite values were cut, or values that are not numbers became black,": sum(
             not r.finite for r in ranges
         ),
     }

@@ -159,7 +159,7 @@ class Start:
 def sample_config(checkpoint: Checkpoint, ask: Sample) -> SampleConfig:
     """Return the checkpoint's settings with the visitor's choices, steps limited to T.
 
-    Raises UserError for a choice out of range.
+    Raise UserError for a choice out of range.
     """
     chosen = with_options(checkpoint.config.sample, **vars(ask.settings))
     if ask.label is None and checkpoint.guide is None:
@@ -170,7 +170,7 @@ def sample_config(checkpoint: Checkpoint, ask: Sample) -> SampleConfig:
 
 
 def read(kind: Any, value: Any) -> Any:
-    """Return what was sent as a dataclass of that kind. Raises UserError for anything else."""
+    """Return what was sent as a dataclass of that kind. Raise UserError for anything else."""
     if not isinstance(value, dict):
         raise UserError("this request could not be understood: load the page anew")
     return validated(kind, value)

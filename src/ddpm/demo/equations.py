@@ -71,7 +71,7 @@ def whiteboard(
     """Return x_0, ε, x_t, what the network predicts, and the posterior's mean at time t, limited to
     1 … T: pictures, their weights, and with `pixel`, (x, y), all values there, by channel.
 
-    `image` is x_0, uint8 (C, H, W). ε follows from `seed`. Raises UserError for a pixel outside.
+    `image` is x_0, uint8 (C, H, W). ε follows from `seed`. Raise UserError for a pixel outside.
     """
     diffusion, T = checkpoint.diffusion, checkpoint.diffusion.T
     t = min(max(1, int(t)), T)

@@ -55,7 +55,7 @@ class Training:
         return {name: what for name, what in SETS.items() if is_downloaded(name, self.root)}
 
     def start(self, ask: Start) -> str:
-        """Begin a run and return its name. Raises UserError where none may be begun, another one
+        """Begin a run and return its name. Raise UserError where none may be begun, another one
         that was is training, or there are too few photos."""
         if not self.allowed:
             raise UserError(
@@ -85,7 +85,7 @@ class Training:
         return printable(out.name)
 
     def stop(self, name: str) -> None:
-        """Have the run of that name save and end. Raises UserError where it was not begun here."""
+        """Have the run of that name save and end. Raise UserError where it was not begun here."""
         with self.lock:
             if self.out is None or printable(self.out.name) != name or self.process is None:
                 raise UserError("this run was not begun here: stop it where it was, by Ctrl-C")
@@ -130,7 +130,7 @@ class Training:
 
 
 def save_photos(ask: Start, path: Path) -> Path:
-    """Write the visitor's photos as an npz that `ddpm train` reads, and return its path. Raises
+    """Write the visitor's photos as an npz that `ddpm train` reads, and return its path. Raise
     UserError for too few, others than squares of SIDES, or labels for some of them alone."""
     n = len(ask.photos)
     if n < MIN_PHOTOS:

@@ -40,7 +40,7 @@ PUBLIC = ("mnist", "mnist5k", "fashion-mnist", "cifar10")  # data sets to show e
 class ModelStore:
     """Checkpoints by name. A file that has changed is loaded anew.
 
-    Raises UserError, as `load` does, for a name that cannot be loaded at the start, and when it is
+    Raise UserError, as `load` does, for a name that cannot be loaded at the start, and when it is
     asked for a name that it does not have or a file that has been deleted.
     """
 

@@ -236,7 +236,7 @@ class DemoBlocks(gr.Blocks):
 
 
 def described(store: ModelStore) -> list[Json]:
-    """Return what the page must know of the networks that are still there. Raises UserError where
+    """Return what the page must know of the networks that are still there. Raise UserError where
     none is."""
     models = []
     for name in store.names:

@@ -39,7 +39,7 @@ def data_uri(data: bytes, kind: str) -> str:
 def film(frames: Sequence[Image.Image], kind: str) -> str:
     """Return an animation, "gif" or "webp", enlarged by whole pixels to about SIDE: a data URI.
 
-    Raises UserError for frames that differ in size or are too many pixels.
+    Raise UserError for frames that differ in size or are too many pixels.
     """
     if len({frame.size for frame in frames}) > 1:
         raise UserError("the frames of a film are of one size: make the images once more")

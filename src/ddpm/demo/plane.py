@@ -159,7 +159,7 @@ def plane(request: Any, networks: Networks) -> Iterator[dict[str, Any]]:
                            towards less noise, per T; "loss", "step", "nfe"; and "distance", how
                            far from the data a sample is on average, with that of "fresh" data
 
-    Raises UserError, in a sentence, for what cannot be done.
+    Raise UserError, in a sentence, for what cannot be done.
     """
     if not isinstance(request, Mapping):
         raise UserError("a request is a table of settings, such as points, schedule and steps")
@@ -203,7 +203,7 @@ def plane(request: Any, networks: Networks) -> Iterator[dict[str, Any]]:
 
 
 def read_points(points: Any) -> Points:
-    """Return the points that are named or listed. Raises UserError for what is neither."""
+    """Return the points that are named or listed. Raise UserError for what is neither."""
     if isinstance(points, str):
         if points not in SHAPES:
             hint = did_you_mean(points, SHAPES)
@@ -222,7 +222,7 @@ def read_points(points: Any) -> Points:
 def read_point(i: int, point: Any) -> tuple[float, float, int]:
     numbers = [*point, 0][:3] if isinstance(point, list | tuple) and len(point) in (2, 3) else []
     if not numbers or not all(type(v) in (int, float) for v in numbers):
-        raise UserError(f"point {i} is no [x, y] or [x, y, class] of numbers")
+        raise UserError(f"point {i} is not [x, y] or [x, y, class] of numbers")
     if not all(-1e9 < v < 1e9 for v in numbers):  # neither is NaN
         raise UserError(f"point {i} lies nowhere: x and y are from -1 to 1")
     x, y, c = numbers
@@ -329,7 +329,7 @@ def sampled(
     nfe = passes // len(start)
     x = torch.stack([state.x for state in states], 1)
     if not x.isfinite().all():
-        raise UserError("the samples are no numbers: choose another target, schedule or sampler")
+        raise UserError("the samples are not finite: choose another target, schedule or sampler")
     seen = [state.x0 for state in states if state.x0 is not None]  # in each x but the last
     shown = sorted(spread(asked.steps, MAX_FRAMES))
     own = None if asked.label is None else torch.tensor(asked.label)

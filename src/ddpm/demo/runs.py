@@ -81,7 +81,7 @@ def describe_run(folder: Path, name: str, seen: str = "") -> dict[str, Any]:
     """Return the curves and the samples of the run of that name, without the samples where the page
     has them: or only its `version`, where that is the one that the page has `seen`.
 
-    Raises UserError where there is none of that name.
+    Raise UserError where there is none of that name.
     """
     run = runs_by_name(folder).get(name)
     if run is None:

@@ -43,7 +43,7 @@ def read_runtime(given: str | Path | None = None) -> Runtime:
     """Return onnxruntime-web from an unpacked npm package, or its .tgz; by default from the cache,
     to which npm fetches it once.
 
-    Raises UserError where it is none, or damaged, and where there is no npm or it fails.
+    Raise UserError where it is none, or damaged, and where there is no npm or it fails.
     """
     path = Path(given) if given is not None else fetched()
     if path.is_dir():
@@ -54,7 +54,7 @@ def read_runtime(given: str | Path | None = None) -> Runtime:
         with tarfile.open(path) as package:
             return unpacked(path, lambda name: member(package, f"package/{name}"))
     except (tarfile.TarError, EOFError) as error:
-        raise UserError(f"{path} is no package of npm's ({error}): {WHAT_TO_DO}") from None
+        raise UserError(f"{path} is not an npm package ({error}): {WHAT_TO_DO}") from None
 
 
 def unpacked(path: Path, read: Callable[[str], bytes]) -> Runtime:
@@ -69,7 +69,7 @@ def unpacked(path: Path, read: Callable[[str], bytes]) -> Runtime:
 
 
 def member(package: tarfile.TarFile, name: str) -> bytes:
-    """Return a file in an archive. Raises KeyError where it is none, or larger than any of ours."""
+    """Return a file in an archive. Raise KeyError where it is none, or larger than any of ours."""
     info = package.getmember(name)
     file = package.extractfile(info) if info.isfile() and info.size <= MAX_FILE else None
     if file is None:

@@ -45,7 +45,7 @@ def serve(
     password     ask visitors for it, with the user name "ddpm"
     runs         the folder whose runs can be watched, or one run's own
 
-    Raises UserError where gradio is missing, a checkpoint cannot be loaded, the password is empty,
+    Raise UserError where gradio is missing, a checkpoint cannot be loaded, the password is empty,
     or the port is taken.
     """
     if password is not None and not password.strip():
@@ -113,7 +113,7 @@ def launch(
 ) -> str:
     """Start the server and return its address; `page` gives the page.
 
-    Raises UserError where it cannot be reached.
+    Raise UserError where it cannot be reached.
     """
     from starlette.middleware import Middleware
 

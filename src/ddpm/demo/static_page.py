@@ -60,7 +60,7 @@ def write_page(
     name of a folder of this machine gets into it. `overwrite`: files of the page replace those of
     the same names.
 
-    Raises UserError where the folder is not empty, the network is not one that the page can run, or
+    Raise UserError where the folder is not empty, the network is not one that the page can run, or
     something that is needed is missing.
     """
     if is_diffusers(Path(name)):

@@ -44,7 +44,7 @@ def frames(checkpoint: Checkpoint, ask: Sample, edit: Edit | None = None) -> Ite
     that is not shown. The last frame says what it took.
 
     A frame has the step, t, ᾱ_t, and x_t and x̂_0 as grids of images: data URIs of PNGs. `passing`
-    ones are not part of the film. Raises UserError after MAX_SECONDS.
+    ones are not part of the film. Raise UserError after MAX_SECONDS.
     """
     settings = sample_config(checkpoint, ask)
     n = len(ask.between.at) if ask.between else ask.n

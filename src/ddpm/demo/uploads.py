@@ -27,7 +27,7 @@ def read_upload(
     """Return the image in a data URI, cropped and resized to what the network takes, uint8
     (C, H, W), and a note for the visitor. `data` is empty where the file was too large to send.
 
-    Raises UserError, a sentence for the visitor, for a file that is too large or no image.
+    Raise UserError, a sentence for the visitor, for a file that is too large or no image.
     """
     name = printable(name)
     if not data:
@@ -61,7 +61,7 @@ def border(image: Tensor) -> float:
 
 
 def read_mask(data: str, info: DataInfo) -> Tensor:
-    """Return what was painted, at the network's size: bool (H, W), True under the brush. Raises
+    """Return what was painted, at the network's size: bool (H, W), True under the brush. Raise
     UserError for what is no mask."""
     with decoding("the mask could not be read: paint it again"):
         image = open_image(decode_data_uri(data, MAX_BYTES)).image
@@ -72,7 +72,7 @@ def read_mask(data: str, info: DataInfo) -> Tensor:
 
 
 def decode_data_uri(data: str, max_bytes: int) -> bytes:
-    """Return the bytes of a data URI. Raises UserError for more of them, or for another text."""
+    """Return the bytes of a data URI. Raise UserError for more of them, or for another text."""
     head, comma, text = data.partition(",")
     if not comma or not head.startswith("data:") or len(text) > max_bytes * 4 // 3 + 4:
         raise UserError("the file did not arrive whole, or is too large: choose it again")
@@ -83,7 +83,7 @@ def decode_data_uri(data: str, max_bytes: int) -> bytes:
 
 
 def read_frames(frames: Sequence[str]) -> list[Image.Image]:
-    """Return the frames of a film. Raises UserError for what are no images, or too large."""
+    """Return the frames of a film. Raise UserError for what are no images, or too large."""
     if sum(map(len, frames)) > MAX_BYTES:
         raise UserError("this film is too large: ask for fewer images or steps")
     with decoding("the film could not be read: make the images once more"):

@@ -91,7 +91,7 @@ def generate(
     `settings.guidance`. By default it is the one that the checkpoint carries, if any. Several
     `processes` share the batches, and each returns all images.
 
-    Raises UserError for classes that the network does not know, for more steps than it has times,
+    Raise UserError for classes that the network does not know, for more steps than it has times,
     for an edit or a guide that does not fit it, and for images that memory has no room for.
     """
     if n < 1 or batch < 1:
@@ -264,7 +264,7 @@ def times_of(settings: SampleConfig, diffusion: Diffusion, edit: Edit | None = N
     """Return the times of a trajectory's states, from the first down to 0.
 
     A variation begins on the way, with its share of the steps, spaced over what is left as they are
-    over the whole. Raises UserError for more steps than the diffusion has times.
+    over the whole. Raise UserError for more steps than the diffusion has times.
     """
     check_steps(settings, diffusion.T)
     schedule, steps = diffusion.schedule, settings.steps
@@ -379,7 +379,7 @@ def check_guide(guide: Checkpoint, checkpoint: Checkpoint) -> None:
 def cycle_labels(n: int, labels: Labels, data: DataInfo) -> Tensor | None:
     """Return a label for each of n images, int64 (n,): the given classes in turn, or all of them.
 
-    None where the network knows no classes. Raises UserError for a class that it does not know.
+    None where the network knows no classes. Raise UserError for a class that it does not know.
     """
     wanted = class_indices(labels, data.classes) or range(len(data.classes))
     if not data.classes:

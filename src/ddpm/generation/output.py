@@ -87,7 +87,7 @@ class Samples:
         labels, and a path without an ending, or with / at its end, a folder of single PNGs, in a
         folder for each class, with a manifest.json of how they were made.
 
-        What `path` names is replaced, but in a folder no image of another program's. Raises
+        What `path` names is replaced, but in a folder no image of another program's. Raise
         UserError there, for another ending, and for an animation, which must be recorded while
         images are made.
         """
@@ -132,7 +132,7 @@ def write(path: Path, samples: Samples, animation: AnimationRecorder | None = No
     """Write samples in the form that the path's ending asks for.
 
     .png and .jpg are a grid, .gif and .webp the animation, .npz holds the array and the labels; a
-    folder that exists gets single PNGs. Raises UserError for another ending, and for an animation
+    folder that exists gets single PNGs. Raise UserError for another ending, and for an animation
     that was not recorded.
     """
     ending = path.suffix.lower()

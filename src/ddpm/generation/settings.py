@@ -36,7 +36,7 @@ def without_effect(settings: Mapping[str, object]) -> set[str]:
 
 
 def own_settings(settings: SampleConfig) -> SampleConfig:
-    """Return the settings that a checkpoint holds. Raises UserError where these ask for so many
+    """Return the settings that a checkpoint holds. Raise UserError where these ask for so many
     steps that a person should."""
     if settings.steps > MAX_OWN_STEPS:
         raise UserError(
@@ -78,7 +78,7 @@ def as_list(labels: Labels) -> list[str | int]:
 
 
 def class_indices(labels: Labels, classes: tuple[str, ...]) -> list[int]:
-    """Return the numbers of the classes, given by names or numbers. Raises UserError for one that
+    """Return the numbers of the classes, given by names or numbers. Raise UserError for one that
     there is not."""
     names = as_list(labels)
     if names and not classes:
@@ -90,7 +90,7 @@ def class_index(name: str | int, classes: tuple[str, ...]) -> int:
     """Return the number of a class, given by its name (which goes first) or by its number; where
     all names are numbers, such as 01, by these alone.
 
-    Raises UserError where there is none such.
+    Raise UserError where there is none such.
     """
     wanted = printable(str(name))
     if wanted in classes:

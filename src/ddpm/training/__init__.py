@@ -1,1 +1,1 @@
-"""The training of a network, and the folder of a run."""
+"""The training loop, with its state, logs, previews and scores."""

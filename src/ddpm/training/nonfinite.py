@@ -81,7 +81,8 @@ class NonFiniteGuard:
         if skipped:
             self.note(
                 f"{len(skipped)} of {counted(len(losses), 'step')} up to {state.step:,} were "
-                f"skipped, as their loss or gradient is not finite; the first of their batches are in bad/"
+                f"skipped, as their loss or gradient is not finite; the first of their batches are "
+                f"in bad/"
             )
         for step in skipped[: min(MAX_BATCHES_AT_ONCE, MAX_BATCHES - self.dumped)]:
             self.dump_batch(state, step)
@@ -121,7 +122,7 @@ class NonFiniteGuard:
         target = diffusion.target_of(x0, eps, t)
         training = net.training
         net.eval()
-        out = diffusion.output(net, diffusion.q_sample(x0, t, eps), t, y)[:, : x0.shape[1]]
+        out, _ = diffusion.output(net, diffusion.q_sample(x0, t, eps), t, y)
         value = ((out - target).square().mean() / target.square().mean().clamp(min=1)).item()
         net.train(training)
         return value if math.isfinite(value) else math.nan
@@ -139,7 +140,7 @@ class NonFiniteGuard:
 
     def rollback(self, state: TrainState) -> None:
         """Restore the last checkpoint, or the one before where the last has not helped, and halve
-        the learning rate. Raises UserError where neither has helped so far."""
+        the learning rate. Raise UserError where neither has helped so far."""
         if self.rollbacks == MAX_ROLLBACKS:
             text = (
                 f"the loss is not a number, or far too large, at step {state.step}, even at "

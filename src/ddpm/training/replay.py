@@ -48,7 +48,7 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
     """Take the step of a file in a run's folder bad/ again, with the times, the noise and the
     precision it had.
 
-    Raises UserError where the file is not one of these.
+    Raise UserError where the file is not one of these.
     """
     if not path.is_file():
         raise UserError(f"there is no batch at {path}: name a file in a run's folder bad/")
@@ -70,9 +70,10 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
         loss = build_loss(header.config, diffusion.to(device))
     torch.manual_seed(derive_seed(header.config.seed, STEP, header.step))
     batch, part = header.config.train.batch, slice(header.first, header.first + len(x0))
+    # Room for the noise of the whole batch too: float32, 4 bytes a value.
     require_memory(
         header.config.unet, header.data.shape, len(x0), device, 4 * batch, kept_on_device=True
-    )  # of ε
+    )
     if header.config.flip:  # which had its draw before
         torch.rand(batch, 1, 1, 1, device=device)
     y = None if y is None else y.to(device)

@@ -50,7 +50,7 @@ class Scoring:
 
     The samples are of the same noise and labels each time, made as `config.sample` says. The
     features are those of a bundled classifier where it takes such images, digit-net or cifar-net,
-    and else of Inception. Raises UserError where these are not available, and where one score would
+    and else of Inception. Raise UserError where these are not available, and where one score would
     take more than MAX_SHARE of a budget in minutes. `seconds` is what one is thought to take.
 
     Where a run is taken back to before its best, which was sound when it was scored, that is kept.

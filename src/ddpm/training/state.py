@@ -100,7 +100,7 @@ class TrainState:
     def restore(self, path: Path, tensors: Mapping[str, Tensor], header: StateHeader) -> None:
         """Set everything to what `save` wrote into the file at `path`.
 
-        Raises UserError where it is damaged, or of a run with other settings or images.
+        Raise UserError where it is damaged, or of a run with other settings or images.
         """
         changed = [k for k in FIXED if attrgetter(k)(header.config) != attrgetter(k)(self.config)]
         if changed:
@@ -121,7 +121,7 @@ class TrainState:
 
 
 def load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Set the moments of AdamW, or Muon's momentum; without tensors, clear them. Raises KeyError or
+    """Set the moments of AdamW, or Muon's momentum; without tensors, clear them. Raise KeyError or
     RuntimeError where they are not those of the optimizer's parameters."""
     groups = optimizer.state_dict()["param_groups"]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -173,7 +173,7 @@ def restore_latest(
     Where the newest is missing, damaged or not of finite numbers the one before it serves, with a
     note. With `repair` what is restored is the newest from then on: the next to be written must not
     replace the only one that is whole, and the logs follow on it; the newest that was skipped is
-    then the one before. Raises UserError where all are damaged, or of another run or a newer
+    then the one before. Raise UserError where all are damaged, or of another run or a newer
     version, and OSError where one cannot be read.
     """
     states = inspect_run(run.path).states

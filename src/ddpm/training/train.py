@@ -77,7 +77,7 @@ def train(
     """Train as the config says, and write everything to the folder `out`, as `RunDir` names it.
 
     Ctrl-C, SIGTERM and SIGHUP save and stop; `resume` goes on, on the CPU and with a budget in
-    steps or images bit for bit. `images` replace those that `config.data` names. Raises UserError.
+    steps or images bit for bit. `images` replace those that `config.data` names. Raise UserError.
     """
     began = time.monotonic()
     config = with_precision(check_config(config), resolve_device(device))
@@ -186,7 +186,7 @@ def restore_or_save_first(run: RunDir, state: TrainState, resume: bool, write: b
         write_toml(state.config, run.config)
         if not restored:
             if resume:
-                logger.info("nothing was learned in %s as yet: the run begins anew", run.path)
+                logger.info("%s has no checkpoint yet: starting from scratch", run.path)
             save_state(run, state)
         rewind_logs(run, state.step)
 

@@ -62,7 +62,7 @@ def compile_failure(device: torch.device | str) -> str:
 
 
 def resolve_device(device: torch.device | str | None) -> str:
-    """Return the device, or for None this machine's best. Raises UserError where there is none
+    """Return the device, or for None this machine's best. Raise UserError where there is none
     such."""
     name = str(device or best_device())
     if (

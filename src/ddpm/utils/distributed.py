@@ -40,7 +40,7 @@ class Processes:
         self.accelerator = accelerator if self.world_size > 1 else None
 
     def part(self, batch: int, pieces: int = 1) -> slice:
-        """Return this process's part of a batch. Raises UserError where the batch cannot be shared
+        """Return this process's part of a batch. Raise UserError where the batch cannot be shared
         evenly, or the part not be cut into so many pieces."""
         if batch % (self.world_size * pieces):
             what = f"shared by {self.world_size} processes"
@@ -140,7 +140,7 @@ ALONE = Processes()
 def join_processes(device: str) -> Processes:
     """Return the processes that a launcher started: this one alone, where none did.
 
-    Raises UserError for a device that processes cannot share work on.
+    Raise UserError for a device that processes cannot share work on.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return ALONE

@@ -81,7 +81,7 @@ def explained(error: Exception) -> str:
     else:
         kind = type(error).__name__
         said = shorten(first_line(error), 500)
-        text = f"something unforeseen: {said if said == kind else f'{kind}: {said}'}; {WHERE}"
+        text = f"an unexpected error: {said if said == kind else f'{kind}: {said}'}; {WHERE}"
     return plain(text)
 
 

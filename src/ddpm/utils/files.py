@@ -17,7 +17,7 @@ from .errors import UserError
 
 
 def read_text(path: Path, max_bytes: int) -> str:
-    """Return the text of a file. Raises ValueError for more than `max_bytes`, or for other than
+    """Return the text of a file. Raise ValueError for more than `max_bytes`, or for other than
     UTF-8, and OSError as `open` does."""
     if path.exists() and not path.is_file():  # a pipe could keep us waiting forever
         raise ValueError("it is not a file")
@@ -29,7 +29,7 @@ def read_text(path: Path, max_bytes: int) -> str:
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder if it is missing, and write to it. Raises UserError where that fails."""
+    """Make the folder if it is missing, and write to it. Raise UserError where that fails."""
     probe = temporary_name(folder / "probe")
     try:
         make_folder(folder)

@@ -24,11 +24,13 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def background_colour(name: str) -> tuple[int, int, int]:
-    """Return red, green and blue of a colour, a name or #rrggbb. Raises UserError for others."""
+    """Return red, green and blue of a colour, a name or #rrggbb. Raise UserError for others."""
     try:
         r, g, b, *_ = ImageColor.getrgb(name)
     except ValueError:
-        raise UserError(f"{name!r} is no colour: give a name, such as white, or #rrggbb") from None
+        raise UserError(
+            f"{name!r} is not a colour: give a name, such as white, or #rrggbb"
+        ) from None
     return r, g, b
 
 
