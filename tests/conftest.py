@@ -106,7 +106,8 @@ def known_cost(monkeypatch):
     """The doctor measures nothing, which takes seconds: test_doctor.py is where it does."""
     from ddpm.training.benchmark import Cost
 
-    monkeypatch.setattr("ddpm.training.benchmark.cost", lambda *_: Cost(100.0, 500.0, 1_000_000))
+    found = Cost(100.0, 500.0, 1_000_000)
+    monkeypatch.setattr("ddpm.training.benchmark.measure_cost", lambda *_: found)
 
 
 @pytest.fixture(scope="session")

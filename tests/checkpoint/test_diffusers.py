@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddpm import UserError, load, preset
-from ddpm.checkpoint.bundle import EXPORTED, bundle
 from ddpm.checkpoint.checkpoint import PRETRAINED, Checkpoint, build_diffusion, build_net
 from ddpm.checkpoint.diffusers import WEIGHTS, read_config, read_diffusers, write_diffusers
+from ddpm.checkpoint.single_file import EXPORTED, single_file_source
 from ddpm.cli.main import main
 from ddpm.config import Config, DataInfo, DiffusionConfig, SampleConfig, UNetConfig
 from ddpm.generation.generate import denoise_trajectory
@@ -235,7 +235,7 @@ def test_exported_code_stands_alone():
     """It asks for nothing but torch, diffusers and Python itself, and no name stands for two
     things."""
     for name in ("unet", "pipeline"):
-        tree = ast.parse(bundle(EXPORTED / f"{name}.py"))
+        tree = ast.parse(single_file_source(EXPORTED / f"{name}.py"))
         imported = {n.module.split(".")[0] for n in tree.body if isinstance(n, ast.ImportFrom)}
         imported |= {a.name for n in tree.body if isinstance(n, ast.Import) for a in n.names}
         assert imported <= {"torch", "diffusers"} | sys.stdlib_module_names

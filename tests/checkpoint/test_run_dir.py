@@ -69,7 +69,7 @@ def test_runs_in_a_folder(tmp_path):
 def test_where_a_run_can_begin_and_where_it_can_go_on(tmp_path):
     assert check_trainable(tmp_path / "new", resume=False).kind == "nothing"
     assert (tmp_path / "new").is_dir()
-    with pytest.raises(UserError, match="there is no run to go on with"):
+    with pytest.raises(UserError, match="there is no run to resume in"):
         check_trainable(tmp_path / "new", resume=True)
     with RunDir(tmp_path / "new").locked():  # of a run that got no further
         pass

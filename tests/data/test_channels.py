@@ -12,7 +12,7 @@ from ddpm import UserError, evaluate, generate, load, load_images, train
 from ddpm.data.decode import read_image
 from ddpm.evaluation.evaluate import reference_for
 from ddpm.generation.output import AnimationRecorder, Samples, write
-from ddpm.utils.images import grid, over, to_pil
+from ddpm.utils.images import composite, grid, to_pil
 from pictures import noise_image
 
 
@@ -95,7 +95,7 @@ def test_a_fourth_channel_is_kept_where_it_is_asked_for(tmp_path):
 def test_over_a_background():
     image = torch.from_numpy(np.array(half_red())).movedim(2, 0)
     expected = Image.alpha_composite(Image.new("RGBA", (16, 16), "#102030"), half_red())
-    found = over(image[None], "#102030")[0]
+    found = composite(image[None], "#102030")[0]
     ours = found.int() - torch.from_numpy(np.array(expected))[..., :3].movedim(2, 0).int()
     assert ours.abs().max() <= 1
 

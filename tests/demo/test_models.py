@@ -12,8 +12,8 @@ from ddpm.checkpoint.header import WEIGHTS_FOLDER
 from ddpm.config import write_toml
 from ddpm.demo import equations
 from ddpm.demo import models as models_module
-from ddpm.demo.asks import Picture
 from ddpm.demo.models import MAX_EXAMPLE_STEPS, ModelStore
+from ddpm.demo.requests import Picture
 from ddpm.utils.images import to_float
 from lazy import Module
 from pictures import data_uri
@@ -115,4 +115,4 @@ def test_what_the_page_knows_of_a_network():
     about = store.describe("mnist")
     assert about["shape"] == (1, 28, 28)
     assert about["classes"] == tuple("0123456789")
-    assert about["judged"]
+    assert about["has_classifier"]

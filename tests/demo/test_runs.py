@@ -10,8 +10,8 @@ from PIL import Image
 from ddpm import UserError
 from ddpm.checkpoint.run_dir import RunDir
 from ddpm.config import Config, write_toml
-from ddpm.demo import asks, runs
-from ddpm.demo.launch import Training, save_photos
+from ddpm.demo import requests, runs
+from ddpm.demo.run_launcher import RunLauncher, save_photos
 from lazy import Module
 from pictures import data_uri
 
@@ -109,11 +109,13 @@ def photos(n, side=28):
 
 
 def test_a_run_is_begun_watched_and_stopped(tmp_path):
-    training = Training(tmp_path / "runs", allowed=True)
-    name = training.start(asks.Start(minutes=5, photos=photos(12), labels=tuple("abab" * 3)))
+    training = RunLauncher(tmp_path / "runs", allowed=True)
+    name = training.start(
+        requests.StartRequest(minutes=5, photos=photos(12), labels=tuple("abab" * 3))
+    )
     try:
         with pytest.raises(UserError, match="is training: stop it"):
-            training.start(asks.Start(minutes=1))
+            training.start(requests.StartRequest(minutes=1))
         deadline = time.monotonic() + 240
         while not (tmp_path / "runs" / name / "metrics.jsonl").exists():
             assert training.status(name) == {"ours": True, "failed": ""}, training.last_line()
@@ -134,28 +136,31 @@ def test_a_run_is_begun_watched_and_stopped(tmp_path):
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
-        (asks.Start(minutes=1, data="/etc"), "there is no set"),
-        (asks.Start(minutes=1, photos=photos(3)), "too few"),
-        (asks.Start(minutes=1, photos=photos(8), labels=("a",)), "one class"),
-        (asks.Start(minutes=1, photos=photos(8, side=30)), "squares"),
-        (asks.Start(minutes=1, photos=("data:,x",) * 8), "did not arrive whole|cannot be read"),
+        (requests.StartRequest(minutes=1, data="/etc"), "there is no set"),
+        (requests.StartRequest(minutes=1, photos=photos(3)), "too few"),
+        (requests.StartRequest(minutes=1, photos=photos(8), labels=("a",)), "one class"),
+        (requests.StartRequest(minutes=1, photos=photos(8, side=30)), "squares"),
+        (
+            requests.StartRequest(minutes=1, photos=("data:,x",) * 8),
+            "did not arrive whole|cannot be read",
+        ),
     ],
 )
 def test_what_is_not_trained_on(tmp_path, ask, says):
     with pytest.raises(UserError, match=says):
-        Training(tmp_path, allowed=True).start(ask)
+        RunLauncher(tmp_path, allowed=True).start(ask)
     assert not list(tmp_path.iterdir())
 
 
 def test_where_anyone_can_reach_the_page_none_is_begun(tmp_path):
     with pytest.raises(UserError, match="asks for a password"):
-        Training(tmp_path, allowed=False).start(asks.Start(minutes=1))
+        RunLauncher(tmp_path, allowed=False).start(requests.StartRequest(minutes=1))
 
 
 def test_photos_become_a_set_with_their_classes(tmp_path):
     from ddpm import load_images
 
-    ask = asks.Start(minutes=1, photos=photos(9), labels=tuple("cab" * 3))
+    ask = requests.StartRequest(minutes=1, photos=photos(9), labels=tuple("cab" * 3))
     data = load_images(str(save_photos(ask, tmp_path / "x.npz")))
     assert data.images.shape == (9, 3, 28, 28)
     assert data.info.classes == ("a", "b", "c")
@@ -163,9 +168,9 @@ def test_photos_become_a_set_with_their_classes(tmp_path):
 
 
 def test_a_run_that_fails_says_why(tmp_path):
-    training = Training(tmp_path / "runs", allowed=True)
+    training = RunLauncher(tmp_path / "runs", allowed=True)
     training.sets = lambda: {"nowhere": ""}
-    name = training.start(asks.Start(minutes=1, data="nowhere"))
+    name = training.start(requests.StartRequest(minutes=1, data="nowhere"))
     demo = page.Demo(None, training, None)
     assert name in {run["name"] for run in page.list_runs(demo, {}, "")["runs"]}
     training.process.wait(60)

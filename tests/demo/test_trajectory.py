@@ -8,8 +8,8 @@ import torch
 
 from ddpm import Edit, UserError, generate, load, load_images
 from ddpm.demo import trajectory
-from ddpm.demo.asks import Fork, Sample, Settings, read, sample_config
 from ddpm.demo.pictures import png
+from ddpm.demo.requests import Fork, SampleRequest, Settings, read, sample_config
 
 FEW = Settings(sampler="ddim", steps=4, spacing="even", eta=0.0)
 
@@ -20,18 +20,18 @@ def film(digits, ask, edit=None):
 
 def test_frames_come_live_and_end_in_the_images_of_generate(digits):
     settings = Settings(sampler="ddim", steps=16, eta=0.7, guidance=2.0)
-    frames = film(digits, Sample("mnist", n=4, seed=3, settings=settings))
+    frames = film(digits, SampleRequest("mnist", n=4, seed=3, settings=settings))
     assert [f["step"] for f in frames] == list(range(17))
     assert frames[0]["t"] == digits.diffusion.T
     assert frames[-1]["alpha_bar"] == 1
-    own = sample_config(digits, Sample("mnist", settings=settings))
+    own = sample_config(digits, SampleRequest("mnist", settings=settings))
     assert frames[-1]["x"] == png(generate(load("mnist"), 4, seed=3, settings=own).images)
     assert frames[-1]["nfe"] >= 16
     assert "nfe" not in frames[-2]
 
 
 def test_a_long_trajectory_has_a_short_film(digits):
-    frames = film(digits, Sample("mnist", label="7", settings=Settings(steps=200)))
+    frames = film(digits, SampleRequest("mnist", label="7", settings=Settings(steps=200)))
     assert 20 < len(frames) <= trajectory.MAX_FRAMES + 1
 
 
@@ -45,7 +45,7 @@ def test_a_film_of_larger_images_has_fewer_frames(digits):
 def test_sampling_that_takes_too_long_is_stopped(digits, monkeypatch):
     monkeypatch.setattr(trajectory, "MAX_SECONDS", 0.0)
     with pytest.raises(UserError, match="stopped after 0 of 4 steps"):
-        list(trajectory.frames(digits, Sample("mnist", settings=FEW)))
+        list(trajectory.frames(digits, SampleRequest("mnist", settings=FEW)))
 
 
 @pytest.mark.parametrize(
@@ -70,22 +70,24 @@ def test_sampling_that_takes_too_long_is_stopped(digits, monkeypatch):
 )
 def test_what_the_page_cannot_ask_for(value, says):
     with pytest.raises(UserError, match=says) as error:
-        read(Sample, value)
+        read(SampleRequest, value)
     assert len(str(error.value)) < 400
 
 
 def test_a_class_that_the_network_does_not_know(digits):
     with pytest.raises(UserError, match="cat"):
-        list(trajectory.frames(digits, Sample("mnist", label="cat")))
+        list(trajectory.frames(digits, SampleRequest("mnist", label="cat")))
 
 
 def test_steps_are_limited_to_the_times_there_are_and_no_class_is_no_guidance(digits):
-    assert sample_config(digits, Sample("mnist", settings=Settings(steps=1000))).steps == 1000
-    assert sample_config(digits, Sample("mnist", label=None)).guidance == 0
+    assert (
+        sample_config(digits, SampleRequest("mnist", settings=Settings(steps=1000))).steps == 1000
+    )
+    assert sample_config(digits, SampleRequest("mnist", label=None)).guidance == 0
     never = Settings(guidance=3.0, guidance_above=0.6, guidance_below=0.5)
     with pytest.raises(UserError, match="of T is at none"):
-        sample_config(digits, Sample("mnist", settings=never))
-    assert sample_config(digits, Sample("mnist", label=None, settings=never)).guidance == 0
+        sample_config(digits, SampleRequest("mnist", settings=never))
+    assert sample_config(digits, SampleRequest("mnist", label=None, settings=never)).guidance == 0
 
 
 def test_a_network_is_guided_by_what_its_file_carries(digits):
@@ -94,7 +96,7 @@ def test_a_network_is_guided_by_what_its_file_carries(digits):
     carrying = replace(digits, guide=replace(digits, net=weaker))
     always = replace(FEW, guidance=1.5, guidance_above=0.0, guidance_below=1.0)
     for label in ("", None):
-        ask = Sample("mnist", n=2, label=label, settings=always)
+        ask = SampleRequest("mnist", n=2, label=label, settings=always)
         own = sample_config(carrying, ask)
         assert own.guidance == 1.5
         last = film(carrying, ask)[-1]
@@ -107,7 +109,7 @@ def test_a_network_is_guided_by_what_its_file_carries(digits):
 def test_a_fork_with_the_same_choice_changes_nothing(digits):
     """With noise in every step, too."""
     settings = Settings(sampler="ddim", steps=8, eta=1.0, guidance=2.0)
-    ask = Sample("mnist", n=2, seed=5, label="3", settings=settings)
+    ask = SampleRequest("mnist", n=2, seed=5, label="3", settings=settings)
     plain = film(digits, ask)
     same = film(digits, replace(ask, fork=Fork(4, "3", 2.0)))
     assert [f["x"] for f in same] == [f["x"] for f in plain]
@@ -119,7 +121,9 @@ def test_a_fork_with_the_same_choice_changes_nothing(digits):
 def test_between_four_seeds_the_corners_are_the_seeds(digits):
     corners = ((0, 0), (1, 0), (0, 1), (1, 1))
     value = {"seeds": (4, 5, 6, 7), "at": (*corners, (0.5, 0.5))}
-    ask = read(Sample, {"model": "mnist", "label": "2", "between": value, "settings": vars(FEW)})
+    ask = read(
+        SampleRequest, {"model": "mnist", "label": "2", "between": value, "settings": vars(FEW)}
+    )
     last = film(digits, ask)[-1]
     assert last["n"] == 5
     made = [
@@ -144,9 +148,9 @@ def test_between_four_seeds_the_corners_are_the_seeds(digits):
 )
 def test_steps_and_evaluations_are_those_of_the_edit(digits, edit, steps, nfe):
     edit = replace(edit, image=load_images("mnist5k").images[0])
-    frames = film(digits, Sample("mnist", n=2, label=None, settings=FEW), edit)
+    frames = film(digits, SampleRequest("mnist", n=2, label=None, settings=FEW), edit)
     assert frames[-1]["step"] == frames[-1]["steps"] == steps
     assert frames[-1]["nfe"] == nfe
-    settings = sample_config(digits, Sample("mnist", label=None, settings=FEW))
+    settings = sample_config(digits, SampleRequest("mnist", label=None, settings=FEW))
     made = generate(load("mnist"), 2, settings=settings, edit=edit)
     assert frames[-1]["x"] == png(made.images)

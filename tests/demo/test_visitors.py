@@ -420,12 +420,12 @@ def test_pages_of_other_sites_can_start_nothing(client, origin):
 def blocks(monkeypatch):
     """A demo in this process, which looks every second for what has been cached a second ago."""
     from ddpm.demo import page
-    from ddpm.demo.launch import Training
     from ddpm.demo.models import ModelStore
+    from ddpm.demo.run_launcher import RunLauncher
     from ddpm.demo.server import launch
 
     monkeypatch.setattr(page, "CACHE", (1, 1))
-    blocks = page.build_page(ModelStore(["mnist"], "cpu"), Training(Path("runs"), False))
+    blocks = page.build_page(ModelStore(["mnist"], "cpu"), RunLauncher(Path("runs"), False))
     launch(blocks, str, "127.0.0.1", free_port(), (), None)
     yield blocks
     blocks.close()
@@ -491,12 +491,12 @@ def all_paths(router):
 def test_every_route_asks_for_the_password(locked):
     from gradio.routes import App
 
-    from ddpm.demo.launch import Training
     from ddpm.demo.middleware import is_open
     from ddpm.demo.models import ModelStore
     from ddpm.demo.page import build_page
+    from ddpm.demo.run_launcher import RunLauncher
 
-    store, training = ModelStore(["mnist"], "cpu"), Training(Path("runs"), False)
+    store, training = ModelStore(["mnist"], "cpu"), RunLauncher(Path("runs"), False)
     app = App.create_app(build_page(store, training))
     paths = {path.replace("{", "").replace("}", "") for path in all_paths(app.router)}
     paths |= {"/page/main.js", "/page/index.html", "/openapi.json", "/docs", "/redoc"}

@@ -109,7 +109,7 @@ def test_images_in_memory_have_a_cache_of_their_own(scripted):
 
 def test_damaged_features_are_computed_again(small):
     first = reference_stats(small)
-    module.cached(small, small.images).write_bytes(b"damaged")
+    module.cache_file(small, small.images).write_bytes(b"damaged")
     again = reference_stats(small)
     np.testing.assert_allclose(again.moments.outer, first.moments.outer)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddpm import Samples, UserError, generate, load, load_images
 from ddpm.cli.main import main
-from ddpm.generation.output import AnimationRecorder, spread, write
+from ddpm.generation.output import AnimationRecorder, evenly_spaced, write
 from ddpm.utils.images import columns_for
 
 CLASSES = ("cat", "dog")
@@ -181,6 +181,6 @@ def test_an_animation_is_recorded_over_batches(digits, tmp_path):
 
 @pytest.mark.parametrize(("steps", "most"), [(1, 50), (50, 50), (1000, 50), (7, 3)])
 def test_frames_are_spread_from_the_first_to_the_last(steps, most):
-    kept = spread(steps, most)
+    kept = evenly_spaced(steps, most)
     assert {0, steps} <= kept <= set(range(steps + 1))
     assert len(kept) == min(steps, most) + 1

@@ -15,7 +15,7 @@ from ddpm.checkpoint.tensors import under_prefix
 from ddpm.cli.main import main
 from ddpm.cli.train import read_train_options
 from ddpm.training.augment import AUGMENT_DIM, augment
-from ddpm.training.benchmark import cost
+from ddpm.training.benchmark import measure_cost
 from runs import assert_same, tensors
 
 A = 0.4  # a probability at which every change is seen in a few images
@@ -181,7 +181,9 @@ def test_a_run_begins_from_weights_with_augmentation_and_without(tiny, trained, 
 
 
 def test_its_cost_is_measured(tiny):
-    plain, told = (cost(c, load_images("mnist5k"), "cpu", 1) for c in (tiny, with_augment(tiny)))
+    plain, told = (
+        measure_cost(c, load_images("mnist5k"), "cpu", 1) for c in (tiny, with_augment(tiny))
+    )
     assert told.parameters == plain.parameters + AUGMENT_DIM * 4 * tiny.unet.channels
 
 

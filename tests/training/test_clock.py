@@ -9,7 +9,7 @@ import pytest
 from ddpm import UserError
 from ddpm.training import clock as module
 from ddpm.training.clock import GUIDE_AT, Clock, catch_signals
-from ddpm.utils.distributed import ALONE
+from ddpm.utils.distributed import SINGLE_PROCESS
 
 
 class Start:
@@ -31,7 +31,7 @@ def config(tiny):
 
 
 def test_a_line_a_checkpoint_a_preview_and_the_end(config, time):
-    clock = Clock(config, ALONE, Start)
+    clock = Clock(config, SINGLE_PROCESS, Start)
     assert clock.due(0, stop=False) == (0.0, 0.0, False, True, False, False, False, False)
     assert not clock.due(1, stop=False).line
     time[0] = 61
@@ -46,7 +46,7 @@ def test_a_line_a_checkpoint_a_preview_and_the_end(config, time):
 
 
 def test_previews_take_a_tenth_of_the_time_at_most(config, time):
-    clock = Clock(config, ALONE, Start)
+    clock = Clock(config, SINGLE_PROCESS, Start)
     with clock.timed(clock.previews):
         time[0] = 60
     time[0] = 60 + 599
@@ -58,7 +58,7 @@ def test_previews_take_a_tenth_of_the_time_at_most(config, time):
 def test_minutes_are_all_that_is_spent(config, time):
     """With the last preview, which takes as long as the one before."""
     minutes = replace(config, steps=None, minutes=10.0)
-    clock = Clock(minutes, ALONE, Start)
+    clock = Clock(minutes, SINGLE_PROCESS, Start)
     with clock.timed(clock.previews):
         time[0] = 60
     time[0] = 539
@@ -72,7 +72,7 @@ def test_the_first_preview_is_guessed_from_the_steps(config, time):
     """A pass forward and one back take three times as long as one forward."""
     minutes = replace(config, steps=None, minutes=10.0)
     passes = 50 * config.train.batch
-    clock = Clock(minutes, ALONE, Start, preview_passes=passes)
+    clock = Clock(minutes, SINGLE_PROCESS, Start, preview_passes=passes)
     for step, over in ((100, False), (120, True)):  # of five seconds each: a preview takes 83
         time[0] = 5 * step
         assert clock.due(step, stop=False).over == (over and 5 * step > 600 - 5 * 50 / 3)
@@ -83,7 +83,7 @@ def test_a_first_step_that_is_compiled_tells_no_pace(config, time):
     """It takes 90 s, and each one after it 0.1 s."""
     minutes = replace(config, steps=None, minutes=10.0)
     passes = 50 * config.train.batch
-    clock = Clock(minutes, ALONE, Start, preview_passes=passes)
+    clock = Clock(minutes, SINGLE_PROCESS, Start, preview_passes=passes)
     clock.due(0, stop=False)
     dues = []
     for step in range(1, 1000):
@@ -98,18 +98,18 @@ def test_a_first_step_that_is_compiled_tells_no_pace(config, time):
 def test_a_run_that_went_back_and_one_that_goes_on_have_their_time(config, time):
     minutes = replace(config, steps=None, minutes=10.0)
     passes = 50 * config.train.batch
-    clock = Clock(minutes, ALONE, Start, preview_passes=passes)
+    clock = Clock(minutes, SINGLE_PROCESS, Start, preview_passes=passes)
     clock.due(0, stop=False)
     time[0] = 300
     clock.due(100, stop=False)
-    clock.went_back(Start)
+    clock.rolled_back(Start)
     time[0] = 303
     assert clock.due(1, stop=False).progress == pytest.approx(303 / 600, abs=0.01)
 
     class Later:
         step, seconds = 1000, 400.0
 
-    clock = Clock(minutes, ALONE, Later, preview_passes=passes)
+    clock = Clock(minutes, SINGLE_PROCESS, Later, preview_passes=passes)
     clock.due(1000, stop=False)
     time[0] += 90
     assert not clock.due(1001, stop=False).over
@@ -127,7 +127,7 @@ def test_a_run_that_goes_on_without_early_weights_keeps_those_it_has(
         step = 1000
 
     Later.seconds = seconds
-    clock = Clock(minutes, ALONE, Later, has_guide=has_guide)
+    clock = Clock(minutes, SINGLE_PROCESS, Later, has_guide=has_guide)
     assert clock.due(1000, stop=False).guide == due
     assert not clock.due(1001, stop=False).guide
 
@@ -137,7 +137,7 @@ def with_scores(config, every):
 
 
 def test_scores_are_due_as_often_as_asked_and_take_a_quarter_of_the_time_at_most(config, time):
-    clock = Clock(with_scores(config, 1.0), ALONE, Start, score_seconds=10)
+    clock = Clock(with_scores(config, 1.0), SINGLE_PROCESS, Start, score_seconds=10)
     time[0] = 59
     assert not clock.due(1, stop=False).score
     time[0] = 61
@@ -150,13 +150,15 @@ def test_scores_are_due_as_often_as_asked_and_take_a_quarter_of_the_time_at_most
     time[0] = 61 + 30 + 120
     assert clock.due(4, stop=False).score
     time[0] = 1e6
-    assert not Clock(config, ALONE, Start).due(5, stop=False).score  # never, unless asked for
+    assert (
+        not Clock(config, SINGLE_PROCESS, Start).due(5, stop=False).score
+    )  # never, unless asked for
 
 
 def test_went_back_a_run_is_not_scored_before_its_time(config, time):
-    clock = Clock(with_scores(config, 1.0), ALONE, Start)
+    clock = Clock(with_scores(config, 1.0), SINGLE_PROCESS, Start)
     time[0] = 30
-    clock.went_back(Start)
+    clock.rolled_back(Start)
     assert not clock.due(1, stop=False).score
 
 
@@ -171,7 +173,7 @@ def test_minutes_are_all_that_is_spent_with_scores(
     """Of a run that is played: a step takes a second, a preview five, and what comes last too."""
     config = replace(with_scores(config, every), steps=None, minutes=float(minutes))
     passes, step, scores = 15 * config.train.batch, 0, 0
-    clock = Clock(config, ALONE, Start, preview_passes=passes, score_seconds=guess)
+    clock = Clock(config, SINGLE_PROCESS, Start, preview_passes=passes, score_seconds=guess)
     while not (due := clock.due(step, stop=False)).over:
         if due.preview:
             with clock.timed(clock.previews):
@@ -188,7 +190,9 @@ def test_minutes_are_all_that_is_spent_with_scores(
 
 
 def test_time_before_the_first_step_counts(config, time):
-    clock = Clock(replace(config, steps=None, minutes=1.0), ALONE, Start, since=1000.0 - 30)
+    clock = Clock(
+        replace(config, steps=None, minutes=1.0), SINGLE_PROCESS, Start, since=1000.0 - 30
+    )
     time[0] = 29
     assert not clock.due(1, stop=False).over
     time[0] = 31
@@ -196,21 +200,21 @@ def test_time_before_the_first_step_counts(config, time):
 
 
 def test_the_guide_is_due_once_when_its_share_of_the_budget_is_spent(config, time):
-    clock = Clock(config, ALONE, Start)
+    clock = Clock(config, SINGLE_PROCESS, Start)
     due = [k for k in range(100) if clock.due(k, stop=False).guide]
     assert due == [100 * GUIDE_AT]
 
     class Later:
         step, seconds = 50, 0.0
 
-    assert not Clock(config, ALONE, Later).due(50, stop=False).guide
+    assert not Clock(config, SINGLE_PROCESS, Later).due(50, stop=False).guide
 
 
 def test_the_time_of_a_run_goes_on_where_it_was(config, time):
     class Later:
         step, seconds = 10, 500.0
 
-    clock = Clock(config, ALONE, Later)
+    clock = Clock(config, SINGLE_PROCESS, Later)
     time[0] = 5
     assert clock.seconds == 505
     assert not clock.due(10, stop=False).save

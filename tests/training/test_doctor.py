@@ -5,7 +5,7 @@ import pytest
 from ddpm import load_images
 from ddpm.cli.main import main
 from ddpm.config import preset
-from ddpm.training.benchmark import cost
+from ddpm.training.benchmark import measure_cost
 from pictures import messy_folder
 
 
@@ -15,7 +15,7 @@ def mess(tmp_path):
 
 
 def test_the_cost_is_measured(tiny):
-    found = cost(tiny, load_images("mnist5k"), "cpu")
+    found = measure_cost(tiny, load_images("mnist5k"), "cpu")
     assert found.rate > 10
     assert found.memory > 50
     assert found.parameters > 1000

@@ -14,7 +14,7 @@ from ddpm.training.log import (
     logged_step,
     rewind_logs,
 )
-from ddpm.utils.distributed import ALONE
+from ddpm.utils.distributed import SINGLE_PROCESS
 from runs import metrics
 
 
@@ -23,7 +23,7 @@ class State:
 
 
 def test_a_line_is_the_mean_of_the_steps_since_the_last(tiny, tmp_path):
-    log = MetricsLog(RunDir(tmp_path), tiny, ALONE)
+    log = MetricsLog(RunDir(tmp_path), tiny, SINGLE_PROCESS)
     for k in range(3):
         log.record(1e-3, torch.tensor(float(k)), torch.tensor(2.0))
     losses = log.read()

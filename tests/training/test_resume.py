@@ -117,7 +117,7 @@ def test_a_run_may_go_on_with_another_weight_of_its_loss(tiny, finished):
 
 
 def test_resuming_refuses_what_would_not_be_the_same_run(tiny, finished, tmp_path):
-    with pytest.raises(UserError, match="there is no run to go on with"):
+    with pytest.raises(UserError, match="there is no run to resume in"):
         train(tiny, tmp_path / "none", resume=True)
     before = tensors(finished)
     for other in (

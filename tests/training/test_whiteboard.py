@@ -10,8 +10,8 @@ from ddpm import generate, load, load_images, train
 from ddpm.checkpoint.checkpoint import build_diffusion
 from ddpm.config import DiffusionConfig, SampleConfig
 from ddpm.core.likelihood import variational_bound
-from ddpm.demo.asks import Sample
 from ddpm.demo.equations import whiteboard
+from ddpm.demo.requests import SampleRequest
 from ddpm.demo.trajectory import frames
 from ddpm.training.validation import times_in_bands
 from runs import assert_same, metrics, tensors
@@ -57,7 +57,7 @@ def test_it_trains_resumes_bit_for_bit_and_is_shown(config, tmp_path):
     T = checkpoint.diffusion.T
     for t in (1, T // 2, T):
         assert "nan" not in str(whiteboard(checkpoint, image, t)["numbers"])
-    *_, last = frames(checkpoint, Sample("run", n=2))
+    *_, last = frames(checkpoint, SampleRequest("run", n=2))
     assert last["step"] == 3
 
 

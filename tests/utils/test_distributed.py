@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddpm import UserError
-from ddpm.utils.distributed import ALONE, Processes
+from ddpm.utils.distributed import SINGLE_PROCESS, Processes
 
 
 def test_one_alone_needs_nobody(tmp_path):
@@ -13,8 +13,8 @@ def test_one_alone_needs_nobody(tmp_path):
         device = torch.device("cpu")
 
     processes = Processes(One())
-    assert processes.agree([1.5, 2], yes=False) == ([1.5, 2], False)
-    assert processes.agree([], yes=True) == ([], True)
+    assert processes.broadcast([1.5, 2], yes=False) == ([1.5, 2], False)
+    assert processes.broadcast([], yes=True) == ([], True)
     assert processes.part(7) == slice(0, 7)
     assert torch.equal(processes.mean(torch.ones(2)), torch.ones(2))
 
@@ -33,10 +33,10 @@ def test_parts_are_even():
 
 def test_work_is_done_in_order():
     parts = [torch.tensor([1, 2]), torch.tensor([3, 4]), torch.tensor([5])]
-    done = [made for (made,) in ALONE.map_in_order(parts, lambda part: (2 * part,))]
+    done = [made for (made,) in SINGLE_PROCESS.map_in_order(parts, lambda part: (2 * part,))]
     assert torch.cat(done).tolist() == [2, 4, 6, 8, 10]
 
 
 def test_an_error_of_another_kind_stays_what_it_is():
-    with pytest.raises(RuntimeError, match="out of memory"), ALONE.together():
+    with pytest.raises(RuntimeError, match="out of memory"), SINGLE_PROCESS.peer_errors():
         raise RuntimeError("out of memory")

@@ -96,12 +96,12 @@ def build(config: Config, data: DataInfo, augment_dim: int = 0) -> tuple[UNet, D
     `augment_dim`: the size of the labels of augmentation, which is in training alone.
     Raise UserError where its settings do not fit together.
     """
-    with fitting():
+    with config_errors():
         return build_net(config, data, augment_dim), build_diffusion(config)
 
 
 @contextmanager
-def fitting(where: str = "") -> Iterator[None]:
+def config_errors(where: str = "") -> Iterator[None]:
     """Raise UserError where settings, of the file `where`, turn out not to fit together."""
     try:
         yield
@@ -165,16 +165,18 @@ def load(path: str | Path) -> Checkpoint:
     if header.guide is not None:
         config = replace(header.config, unet=header.guide)
         of_guide = replace(header, config=config, step=0, images_seen=0)
-        guide = restored(path, of_guide, under_prefix(GUIDE, tensors))
+        guide = checkpoint_from_tensors(path, of_guide, under_prefix(GUIDE, tensors))
         tensors = {name: t for name, t in tensors.items() if not name.startswith(GUIDE)}
     trusted = bundled or is_of_run(path, header.config)
-    return replace(restored(path, header, tensors), guide=guide, trusted=trusted)
+    return replace(checkpoint_from_tensors(path, header, tensors), guide=guide, trusted=trusted)
 
 
-def restored(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> Checkpoint:
+def checkpoint_from_tensors(
+    path: Path, header: Header, tensors: Mapping[str, Tensor]
+) -> Checkpoint:
     """Return the network of the file at `path` that a header describes, for use. Raise UserError
     where the weights are not those of it, or no numbers."""
-    net, diffusion = rebuild(path, header.config, header.data, tensors)
+    net, diffusion = network_from_tensors(path, header.config, header.data, tensors)
     require_finite(path, net.state_dict())
     return Checkpoint(
         net.eval().requires_grad_(False),
@@ -199,12 +201,12 @@ def is_of_run(path: Path, config: Config) -> bool:
     return (given.data, given.root) == (config.data, config.root)
 
 
-def rebuild(
+def network_from_tensors(
     path: Path, config: Config, data: DataInfo, tensors: Mapping[str, Tensor], augment_dim: int = 0
 ) -> tuple[UNet, Diffusion]:
     """Return the network with the weights of the file at `path`, and the diffusion, as `build`
     does. Raise UserError where the weights are not those that the config describes."""
-    with fitting(str(path)):
+    with config_errors(str(path)):
         diffusion = build_diffusion(config)
     u = config.unet
     try:

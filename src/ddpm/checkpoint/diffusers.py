@@ -34,11 +34,11 @@ from ..core.schedule import Schedule, named_schedule, zero_terminal_snr
 from ..core.types import Conventions
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, read_text, require_writable
-from .bundle import EXPORTED, bundle
-from .checkpoint import Checkpoint, restored, without_guide
+from .checkpoint import Checkpoint, checkpoint_from_tensors, without_guide
 from .header import VERSION, Header, renamed_header
 from .layouts import DIFFUSERS as DIFFUSERS_NAMES
 from .layouts import LABELS, Layout, from_layout, to_layout, with_null_label
+from .single_file import EXPORTED, single_file_source
 from .tensors import as_os_error, read_tensors, under_prefix, with_prefix
 
 DIFFUSERS = "0.31.0"  # the oldest whose configs are written here
@@ -129,7 +129,7 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> bool:
     tables = {"unet/config": unet_table(c) if plain else own_table(c), "model_index": index}
     if custom := not plain or c.conditional or not is_ddpm(c):
         index |= {"_class_name": ["pipeline", "DDPMFromScratchPipeline"], "header": header}
-        texts["pipeline.py"] = bundle(EXPORTED / "pipeline.py")
+        texts["pipeline.py"] = single_file_source(EXPORTED / "pipeline.py")
     else:
         index |= {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"]}
         tables["scheduler/scheduler_config"] = scheduler_table(c)
@@ -137,7 +137,7 @@ def write_diffusers(checkpoint: Checkpoint, folder: Path) -> bool:
         tensors = to_layout(tensors, c.config.unet, DIFFUSERS_NAMES)
     else:
         tensors = with_prefix("net.", tensors)
-        texts[f"unet/{MODEL}.py"] = bundle(EXPORTED / "unet.py")
+        texts[f"unet/{MODEL}.py"] = single_file_source(EXPORTED / "unet.py")
     texts |= {f"{name}.json": json.dumps(tables[name], indent=2) + "\n" for name in tables}
     for part in sorted({(folder / name).parent for name in texts}):
         require_writable(part)
@@ -267,7 +267,7 @@ def read_diffusers(folder: Path) -> Checkpoint:
             config, data = replace(header.config, unet=config.unet), header.data
         ours = our_names(path, tensors, config.unet, layout_of(model), bool(header))
     header = header or Header(VERSION, "as given", 0, 0, data, config)
-    return restored(path, replace(header, config=config, data=data), ours)
+    return checkpoint_from_tensors(path, replace(header, config=config, data=data), ours)
 
 
 def layout_of(model: dict[str, Any]) -> Layout:

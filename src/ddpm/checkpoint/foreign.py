@@ -30,7 +30,7 @@ from ..config import (
 from ..core.types import ScheduleName, Target
 from ..core.unet import UNet
 from ..utils.errors import UserError, counted
-from .checkpoint import Checkpoint, load, restored
+from .checkpoint import Checkpoint, checkpoint_from_tensors, load
 from .diffusers import read_diffusers
 from .header import FOREIGN, PRETRAINED, VERSION, Header, is_whole
 from .layouts import (
@@ -111,7 +111,7 @@ def read_foreign(path: Path, recipe: Recipe = Recipe()) -> Checkpoint:
     what it is where it is another one, or where the recipe does not fit it."""
     stored = read_pickle(path)
     if not isinstance(stored, Mapping):
-        raise unread(path, f"it holds {describe(stored)}")
+        raise unreadable(path, f"it holds {describe(stored)}")
     side = tuple(recipe.side) * 2 if len(recipe.side) == 1 else tuple(recipe.side)
     if "ema_model" in stored and "net_model" in stored:
         x = stored.get("x_T")
@@ -119,7 +119,7 @@ def read_foreign(path: Path, recipe: Recipe = Recipe()) -> Checkpoint:
             side = tuple(x.shape[-2:])
         stored = stored["ema_model"]
         if not isinstance(stored, Mapping):
-            raise unread(path, f"its ema_model holds {describe(stored)}")
+            raise unreadable(path, f"its ema_model holds {describe(stored)}")
     tensors = {k: v for k, v in stored.items() if isinstance(v, Tensor)}
     check_sizes(path, tensors)
     if len(tensors) == len(stored) and "input_blocks.0.0.weight" in tensors:
@@ -129,11 +129,11 @@ def read_foreign(path: Path, recipe: Recipe = Recipe()) -> Checkpoint:
         if recipe.heads not in (None, 1):
             raise UserError(f"the network in {path} has one attention head: leave out --heads")
     else:
-        raise unread(path, what_it_is(stored))
+        raise unreadable(path, what_it_is(stored))
     try:
         return checkpoint_of(path, tensors, layout, heads, side, recipe)
     except (LookupError, RuntimeError, TypeError, ValueError, ArithmeticError):
-        raise unread(path, f"its names are those of {name_of(layout)}, but not all") from None
+        raise unreadable(path, f"its names are those of {name_of(layout)}, but not all") from None
 
 
 def name_of(layout: Layout) -> str:
@@ -177,7 +177,7 @@ def checkpoint_of(
     classes = tuple(map(str, range(len(ours[LABELS]) - 1))) if LABELS in ours else ()
     info = DataInfo(path.name, 1, colours, *side, classes, "")
     data = validated(DataInfo, asdict(info), str(path))
-    return restored(path, Header(VERSION, "as given", 0, 0, data, config), ours)
+    return checkpoint_from_tensors(path, Header(VERSION, "as given", 0, 0, data, config), ours)
 
 
 def shapes_of(unet: UNetConfig, colours: int) -> dict[str, torch.Size]:
@@ -250,28 +250,28 @@ def read_pickle(path: Path) -> Any:
     start = first_bytes(path)
     zipped = start == ZIP
     if is_whole(path):
-        raise unread(path, "it is a safetensors file: end its name in .safetensors")
+        raise unreadable(path, "it is a safetensors file: end its name in .safetensors")
     if not zipped and start[:1] != b"\x80":
-        raise unread(path, "it is not a PyTorch file")
+        raise unreadable(path, "it is not a PyTorch file")
     try:
         with warnings.catch_warnings(action="ignore"):  # on what the file may be
             return torch.load(path, "cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # of any kind: the file says what is done with it
         text = str(error)
         if "TorchScript" in text:
-            raise unread(path, "it is a program of TorchScript") from None
+            raise unreadable(path, "it is a program of TorchScript") from None
         if found := re.search(r"GLOBAL (\S+)", text):
-            raise unread(
+            raise unreadable(
                 path, f"it holds more than tensors, {found[1]}, which could run anything"
             ) from None
-        raise unread(path, "it is damaged, or no file of PyTorch's") from None
+        raise unreadable(path, "it is damaged, or no file of PyTorch's") from None
 
 
 def check_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Raise UserError for tensors of more elements than the file has bytes for."""
     size = path.stat().st_size
     if any(t.layout != torch.strided or t.numel() > size for t in tensors.values()):
-        raise unread(path, "it has tensors that are larger than the file")
+        raise unreadable(path, "it has tensors that are larger than the file")
 
 
 def what_it_is(stored: Mapping[Any, Any]) -> str:
@@ -293,7 +293,7 @@ def describe(value: Any) -> str:
     )  # fmt: skip
 
 
-def unread(path: Path, what: str) -> UserError:
+def unreadable(path: Path, what: str) -> UserError:
     return UserError(
         f"{path} is not read: {what}. Read are checkpoints of ddpm, folders of diffusers, and .pt "
         f"files of improved-diffusion and pytorch-ddpm"

@@ -37,9 +37,9 @@ from ..generation.settings import (
     check_guidance,
     check_steps,
     class_indices,
+    ineffective_settings,
     own_settings,
     with_options,
-    without_effect,
 )
 from ..utils.errors import UsageError, UserError, did_you_mean, printable_lines
 from ..utils.files import require_writable
@@ -251,7 +251,7 @@ def sampling_settings(
     own = header.config.sample
     settings = with_options(own if options.steps else own_settings(own), **given)
     typed = {name for name, value in given.items() if value is not None}
-    refuse_idle(settings, typed, header.config.diffusion.learned_variance)
+    check_effective(settings, typed, header.config.diffusion.learned_variance)
     guidable = bool(header.data.classes or options.guide or header.guide)
     if options.guidance is not None and not guidable:
         raise UserError(
@@ -268,13 +268,13 @@ def sampling_settings(
     return settings
 
 
-def refuse_idle(
+def check_effective(
     settings: SampleConfig, typed: set[str], learned_variance: bool, before: str = "--"
 ) -> None:
     """Raise UserError for a setting, of those that were typed, that changes nothing beside the
     others. `before`: what a setting's option begins with."""
     all_of_them = asdict(settings)
-    idle = without_effect(all_of_them)
+    idle = ineffective_settings(all_of_them)
     for name, (of, *values) in ACT_WITH.items():
         nothing = name == "sigma_min" and not settings.sigma_min  # 0 is to leave it out
         if name in typed & idle and not nothing:

@@ -10,7 +10,7 @@ from ..config import ClassesFrom, Config, option, preset
 from ..data.names import require_data
 from ..utils.errors import UserError
 from .common import Device, Root, Size, check_file, device_for, say
-from .train import FIRST
+from .train import DEFAULT_PRESET
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def doctor(options: DoctorOptions) -> int:
     require_data(options.data)
 
     from ..data.inspect import inspect_images
-    from ..training.benchmark import about_cost
+    from ..training.benchmark import describe_cost
     from ..training.choice import choose_preset
     from ..training.train import read_images
 
@@ -58,8 +58,8 @@ def doctor(options: DoctorOptions) -> int:
     asked = ("data", "root", "channels", "background", "classes_from")
     config = replace(chosen, **{name: getattr(options, name) for name in asked})
     data, why = read_images(replace(config, size=options.size or chosen.size)), ""
-    if not options.preset and options.data == preset(FIRST).data:
-        config = preset(FIRST)
+    if not options.preset and options.data == preset(DEFAULT_PRESET).data:
+        config = preset(DEFAULT_PRESET)
     elif not options.preset:
         _, config, why = choose_preset(data, device_for(options.device))
     config = replace(config, flip=config.flip or options.flip)
@@ -70,6 +70,6 @@ def doctor(options: DoctorOptions) -> int:
         say(line)
     if why:
         say(why)
-    for line in about_cost(config, data, options.device):
+    for line in describe_cost(config, data, options.device):
         say(line)
     return 0

@@ -16,15 +16,15 @@ from ..config import Config, option, preset, presets, read_toml
 from ..data.names import require_data
 from ..utils.errors import UserError, counted
 from ..utils.files import free_name
-from .common import Device, device_for, parse, refuse_idle, say
+from .common import Device, check_effective, device_for, parse, say
 
-FIRST = "first-run"
+DEFAULT_PRESET = "first-run"
 OPTIMIZER = ("optimizer", "lr", "momentum", "betas", "weight_decay")
 
 log = logging.getLogger(__name__)
 
 
-def unbounded(config: Config) -> Config:
+def without_budget(config: Config) -> Config:
     """Return the settings without their budget."""
     return replace(config, steps=None, images=None, minutes=None)
 
@@ -38,12 +38,12 @@ class TrainOptions:
     """
 
     config: Annotated[Config, arg(name="")] = field(
-        default_factory=lambda: unbounded(preset(FIRST))
+        default_factory=lambda: without_budget(preset(DEFAULT_PRESET))
     )
     preset: Annotated[
         Positional[str | None],
-        option("[PRESET]", help=f"Where the settings begin: {', '.join(presets())}, or the folder "
-               f"of a run. If none is named, {FIRST}, or for --data what suits the images."),
+        option("[PRESET]", help=f"The settings to start from: {', '.join(presets())}, or a run's "
+               f"folder. By default {DEFAULT_PRESET}, or for --data what suits the images."),
     ] = None  # fmt: skip
     file: Annotated[str | None, arg(name="config", metavar="FILE", help_behavior_hint="")] = None
     """Start from the settings in this config.toml: a run's repeats that run."""
@@ -56,12 +56,12 @@ class TrainOptions:
 
 def starting_from(config: Config) -> TrainOptions:
     """Return the options that change nothing of these settings."""
-    return TrainOptions(config=unbounded(config))
+    return TrainOptions(config=without_budget(config))
 
 
 def first_settings(argv: Sequence[str]) -> Config:
     """Return the settings that the first word names; first-run if it names none."""
-    return settings_named(argv[0] if argv and not argv[0].startswith("-") else FIRST)
+    return settings_named(argv[0] if argv and not argv[0].startswith("-") else DEFAULT_PRESET)
 
 
 def settings_named(name: str) -> Config:
@@ -88,7 +88,7 @@ def settings_of_weights(name: str) -> Config:
     return load_any(name).config
 
 
-def at_the_pace_of(chosen: Config, weights: Config) -> Config:
+def with_schedule_of(chosen: Config, weights: Config) -> Config:
     """Return the settings of weights with the batches, the warm-up, the precision and the dropout
     that were chosen for other images and this device; the optimizer and its rate suit the network.
     """
@@ -107,44 +107,44 @@ def read_train_options(argv: Sequence[str]) -> TrainOptions:
     A budget on the command line takes the place of the preset's, whatever its unit.
     """
 
-    def over(base: Config) -> TrainOptions:
+    def parse_with_defaults(base: Config) -> TrainOptions:
         return parse(TrainOptions, argv, "ddpm train", default=starting_from(base))
 
     base = first = first_settings(argv)
-    options = over(base)
+    options = parse_with_defaults(base)
     name = options.file or options.preset
     if options.file and options.preset:
         raise UserError("settings begin with a preset or with a --config: name one of them")
     resumed = options.resume and run_to_resume(options)
     if resumed:
-        base = settings_of(resumed)
+        base = read_run_settings(resumed)
     elif options.file or name and name != argv[0]:
         base = settings_named(str(name))
-    options = options if base is first else over(base)
+    options = options if base is first else parse_with_defaults(base)
     if options.config.init not in ("", base.init) and not resumed:
         weights, chosen = settings_of_weights(options.config.init), options.preset
         if name:
             weights = replace(weights, train=base.train)
         elif options.config.data != base.data:
-            chosen, base = settings_for(options)
-            weights = at_the_pace_of(base, weights)
+            chosen, base = choose_settings(options)
+            weights = with_schedule_of(base, weights)
             log.info("but network, process and optimizer are those of %s", options.config.init)
         base = replace(
             base, unet=weights.unet, diffusion=weights.diffusion, sample=weights.sample,
             train=weights.train,
         )  # fmt: skip
-        options = replace(over(base), preset=chosen)
+        options = replace(parse_with_defaults(base), preset=chosen)
     elif not name and not resumed and options.config.data != base.data:
         if describes_network(options.config, base):
-            log.info(f"as you describe the network, all else is as in {FIRST}, or in a preset that "
-                     f"you name")  # fmt: skip
+            log.info(f"as you describe the network, all else is as in {DEFAULT_PRESET}, or in a "
+                     f"preset that you name")  # fmt: skip
         else:
-            chosen, base = settings_for(options)
-            options = replace(over(base), preset=chosen)
+            chosen, base = choose_settings(options)
+            options = replace(parse_with_defaults(base), preset=chosen)
     config = options.config
     own, asked = asdict(base.sample), asdict(config.sample)
     typed = {name for name in own if asked[name] != own[name]}
-    refuse_idle(config.sample, typed, config.diffusion.learned_variance, "--sample.")
+    check_effective(config.sample, typed, config.diffusion.learned_variance, "--sample.")
     if config.steps is config.images is config.minutes is None:
         config = replace(config, steps=base.steps, images=base.images, minutes=base.minutes)
     return replace(options, config=config)
@@ -155,7 +155,7 @@ def describes_network(config: Config, first: Config) -> bool:
     return replace(config.unet, dropout=first.unet.dropout) != first.unet
 
 
-def settings_for(options: TrainOptions) -> tuple[str, Config]:
+def choose_settings(options: TrainOptions) -> tuple[str, Config]:
     """Return the preset that is chosen for the images, and its settings; a note says why."""
     require_data(options.config.data)
     if options.out:
@@ -169,7 +169,7 @@ def settings_for(options: TrainOptions) -> tuple[str, Config]:
     return name, replace(config, data=options.config.data)
 
 
-def settings_of(run: RunContents) -> Config:
+def read_run_settings(run: RunContents) -> Config:
     """Return the settings of a run: of its config.toml or, where that is gone, of a state."""
     if run.dir.config.is_file():
         return read_toml(run.dir.config)
@@ -182,7 +182,7 @@ def settings_of(run: RunContents) -> Config:
     return config
 
 
-def larger(config: Config) -> str:
+def larger_budget(config: Config) -> str:
     """Return what to type for a budget half as large again."""
     if config.minutes:
         return f"give it a larger one, such as --minutes {1.5 * config.minutes:g}"
@@ -202,7 +202,7 @@ def run_to_resume(options: TrainOptions) -> RunContents | None:
 
 def default_out(options: TrainOptions) -> Path:
     """Return the folder of a run that has been given none: by the name of its settings."""
-    path = Path(os.path.abspath(options.file or options.preset or FIRST))
+    path = Path(os.path.abspath(options.file or options.preset or DEFAULT_PRESET))
     name = path.parent.name if path.name == "config.toml" else path.name.removesuffix(".toml")
     return free_name(Path("runs", name))
 
@@ -221,7 +221,7 @@ def train(options: TrainOptions) -> int:
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
         return 0 if result.finished else 130
     if result.finished and math.isnan(result.loss):  # no step was taken
-        say(f"{out} has used its budget: to go on, {larger(options.config)}")
+        say(f"{out} has used its budget: to go on, {larger_budget(options.config)}")
         return 0
     minutes = result.seconds / 60
     seen = counted(result.images_seen, "image")

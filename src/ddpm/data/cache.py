@@ -68,7 +68,7 @@ def write_cache(
         dataset = ImageDataset(
             images, labels, decoded.classes, name, digest, decoded.notes, decoded.scale
         )
-        if decoded.passing and os.environ.get("WORLD_SIZE", "1") == "1":  # others read it here
+        if decoded.incomplete and os.environ.get("WORLD_SIZE", "1") == "1":  # others read it here
             path.unlink(missing_ok=True)
             return dataset
         with atomic_write(path) as partial:

@@ -10,7 +10,7 @@ import torch
 
 from ..utils.errors import UserError
 from ..utils.files import atomic_write
-from ..utils.images import over
+from ..utils.images import composite
 from .dataset import Decoded
 from .limits import MAX_CHUNK
 
@@ -55,7 +55,7 @@ def is_gray(images: np.ndarray) -> bool:
 def convert(images: np.ndarray, channels: int, background: str) -> np.ndarray:
     """Return images (N, C, H, W) of 1, 3 or 4 channels with another number of them."""
     if images.shape[1] == 4:
-        images = over(torch.from_numpy(images.copy()), background).numpy()
+        images = composite(torch.from_numpy(images.copy()), background).numpy()
     if channels == 1 and images.shape[1] == 3 and not is_gray(images):
         gray = np.tensordot(images, np.array(GRAY_WEIGHTS, np.float32), axes=(1, 0))
         return gray.round().astype(np.uint8)[:, None]

@@ -140,7 +140,7 @@ class Decoded:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     scale: Scale | None = None
-    passing: bool = False
+    incomplete: bool = False
 
 
 @dataclass(frozen=True)

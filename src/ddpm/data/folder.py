@@ -15,7 +15,7 @@ from .dataset import Decoded, Request, Source
 from .decode import MODES, ImageHeader, cropped_share, decode_to_fit, read_header
 from .labels import label_images
 from .limits import DEFAULT_SIDE, MAX_CHUNK, MAX_DEFAULT_SIDE, MAX_THREADS
-from .listing import CHUNK, ImageFiles, Passing, holds_files, in_order, list_files, named
+from .listing import CHUNK, ImageFiles, TransientError, holds_files, in_order, list_files, named
 from .values import choose_scale, scale_notes
 
 MAX_LOST = 0.4  # of an image when it is cropped; more is told
@@ -58,7 +58,7 @@ def decode_files(
     with ThreadPoolExecutor(MAX_THREADS) as pool:
         results = in_order(pool, lambda name: files.attempt(read, name), files.names)
         for name, header in zip(files.names, results, strict=True):
-            unseen |= isinstance(header, Passing)
+            unseen |= isinstance(header, TransientError)
             if isinstance(header, ImageHeader):
                 headers[header._replace(numbers=None)] += 1
                 several += [name] * header.several
@@ -83,7 +83,7 @@ def decode_files(
         decode = partial(
             decode_to_fit, mode=MODES[channels], size=size, background=background, scale=scale
         )
-        good, bad, passing = decode_each(files, decode, size, out, pool)
+        good, bad, incomplete = decode_each(files, decode, size, out, pool)
     if several:
         notes.append(
             f"{counted(len(several), 'file')} of several frames or pages, of which the first is "
@@ -95,7 +95,7 @@ def decode_files(
         raise UserError(f"there are no usable images in {files.where}: {notes[-1]}")
     labels, classes, more = label_images(good, files.labels, files.order)
     shape = (len(good), channels, *size)
-    return Decoded(shape, labels, classes, (*notes, *more), scale, passing or unseen)
+    return Decoded(shape, labels, classes, (*notes, *more), scale, incomplete or unseen)
 
 
 def shared_size(
@@ -138,7 +138,7 @@ def decode_each(
 ) -> tuple[list[str], list[str], bool]:
     """Write the pixels of each image; return the names of those written, and of those skipped
     with the reasons, and whether one of these may be read another time."""
-    good, bad, passing = [], [], False
+    good, bad, incomplete = [], [], False
     step = max(1, min(CHUNK, MAX_CHUNK // (4 * size[0] * size[1])))
 
     def decode_one(name: str) -> np.ndarray | str:
@@ -151,8 +151,8 @@ def decode_each(
             progress.update()
             if isinstance(image, str):
                 bad.append(f"{name} ({image})")
-                passing |= isinstance(image, Passing)
+                incomplete |= isinstance(image, TransientError)
             else:
                 out.write(np.moveaxis(image.reshape(*size, -1), -1, 0).tobytes())
                 good.append(name)
-    return good, bad, passing
+    return good, bad, incomplete

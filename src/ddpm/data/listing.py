@@ -32,7 +32,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class Passing(str):
+class TransientError(str):
     """Why a file could not be read where it may be the next time: no memory, a disk that fails."""
 
 
@@ -92,11 +92,11 @@ class ImageFiles:
             with READING.reserve(min(self.size(name), READING.total)):
                 return use(self.read(name))
         except MemoryError:
-            return Passing("takes more memory than there is")
+            return TransientError("takes more memory than there is")
         except UnidentifiedImageError:
             return "not an image"
         except OSError as error:  # decoders raise it too, without a number
-            return first_line(error) if error.errno is None else Passing(first_line(error))
+            return first_line(error) if error.errno is None else TransientError(first_line(error))
         except Exception as error:  # a damaged file makes decoders raise nearly anything
             return first_line(error)
 

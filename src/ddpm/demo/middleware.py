@@ -123,16 +123,18 @@ class RequestFilter:
     def refusal(self, scope: Scope) -> ASGIApp | None:
         """Return the answer to a request that goes no further."""
         if not is_own_host(header(scope, b"host"), self.hosts):
-            return told(421, "this page is not at that address: open it by the one it told")
+            return error_response(
+                421, "this page is not at that address: open it by the one it told"
+            )
         origin = header(scope, b"origin")
         if origin and not is_own_host(origin.partition("://")[2], self.hosts):
-            return told(403, "pages of other sites may send nothing here")
+            return error_response(403, "pages of other sites may send nothing here")
         if self.gated and not is_open(scope["path"]) and not has_logged_in(scope):
-            return told(401, "this page asks for a password: open / to give it")
+            return error_response(401, "this page asks for a password: open / to give it")
         if scope["path"].endswith("/deep_link") or (
             scope["method"] not in ("GET", "HEAD") and scope["path"].rstrip("/") not in SENT
         ):
-            return told(404, "this page has nothing there")
+            return error_response(404, "this page has nothing there")
         return None
 
     def answering(self, scope: Scope) -> ASGIApp:
@@ -151,7 +153,7 @@ class RequestFilter:
         try:
             answer: ASGIApp = HTMLResponse(await run_in_threadpool(self.page), headers=HEADERS)
         except UserError as error:
-            answer = told(503, str(error))
+            answer = error_response(503, str(error))
         await answer(scope, receive, send)
 
     async def guess(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,7 +168,7 @@ class RequestFilter:
             await send(message)
 
         if self.guessing[address] >= MAX_GUESSING:
-            refused = told(429, "too many wrong passwords: try again in a minute")
+            refused = error_response(429, "too many wrong passwords: try again in a minute")
             return await refused(scope, receive, send)
         self.guessing[address] += 1
         try:
@@ -216,7 +218,7 @@ def with_headers(app: ASGIApp) -> ASGIApp:
     return answer
 
 
-def told(status: int, detail: str) -> ASGIApp:
+def error_response(status: int, detail: str) -> ASGIApp:
     return JSONResponse({"detail": detail}, status)
 
 

@@ -20,7 +20,7 @@ from ..generation.generate import check_memory, cycle_labels, guide_of, on_devic
 from ..utils.device import best_device, to_device
 from ..utils.errors import UserError, printable
 from ..utils.images import to_uint8
-from .asks import Picture
+from .requests import Picture
 from .uploads import border, read_upload
 
 MAX_LOADED = 4  # networks in memory at once
@@ -105,7 +105,8 @@ class ModelStore:
             "name": name, "title": printable(title), "about": printable(about),
             "bundled": name in BUNDLED, "shape": data.shape, "classes": data.classes,
             "T": checkpoint.diffusion.T, "sample": asdict(checkpoint.config.sample),
-            "judged": classifier_kind(data) is not None, "guided": checkpoint.guide is not None,
+            "has_classifier": classifier_kind(data) is not None,
+            "guided": checkpoint.guide is not None,
         }  # fmt: skip
 
     def _version(self, name: str) -> float:

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from ..generation.generate import Edit
 from ..utils.errors import UserError, plain, printable
 from ..utils.images import to_float
-from . import asks, equations, runs
-from .launch import MIN_PHOTOS, Training
+from . import equations, requests, runs
 from .middleware import STATIC
 from .models import NUM_EXAMPLES, ModelStore
 from .pictures import film, png
 from .plane import Networks
 from .plane import plane as plane_frames
 from .queue import NETWORK, SLOTS, address_of
+from .run_launcher import MIN_PHOTOS, RunLauncher
 from .trajectory import frames
 from .turns import Turns
 from .uploads import MAX_BYTES, read_frames, read_mask
@@ -47,7 +47,7 @@ class Demo:
     """What the functions of the page share."""
 
     store: ModelStore
-    training: Training
+    training: RunLauncher
     turns: Turns
     networks: Networks = field(default_factory=Networks)
 
@@ -57,55 +57,58 @@ class Demo:
 
 
 def sample(demo: Demo, value: Json, visitor: str) -> Iterator[Json]:
-    """Images out of noise, frame after frame: see asks.Sample and trajectory.frames."""
-    ask: asks.Sample = asks.read(asks.Sample, value)
-    checkpoint = demo.store[ask.model]
-    steps = frames(checkpoint, ask, edit_of(demo, ask))
+    """Images out of noise, frame after frame: see requests.SampleRequest and trajectory.frames."""
+    request = requests.read(requests.SampleRequest, value)
+    checkpoint = demo.store[request.model]
+    steps = frames(checkpoint, request, edit_of(demo, request))
     yield from filter(None, demo.turns.share(steps, visitor))
 
 
-def edit_of(demo: Demo, ask: asks.Sample) -> Edit | None:
+def edit_of(demo: Demo, request: requests.SampleRequest) -> Edit | None:
     """Return what the images come from, where not from noise alone."""
-    if ask.picture is None:
+    if request.picture is None:
         return None
-    image, _ = demo.store.image(ask.model, ask.picture)
-    if ask.mask is None:
-        return Edit(image=image, strength=ask.strength)
-    mask = read_mask(ask.mask, demo.store[ask.model].data)
+    image, _ = demo.store.image(request.model, request.picture)
+    if request.mask is None:
+        return Edit(image=image, strength=request.strength)
+    mask = read_mask(request.mask, demo.store[request.model].data)
     if not mask.any():
         raise UserError("Nothing is painted over yet: draw on the image first")
-    return Edit(image=image, mask=mask, rounds=ask.rounds)
+    return Edit(image=image, mask=mask, rounds=request.rounds)
 
 
 def picture(demo: Demo, value: Json, visitor: str) -> Json:
     """A picture as a network takes it, and a note about it."""
-    ask: asks.Show = asks.read(asks.Show, value)
-    image, note = demo.store.image(ask.model, ask.picture)
+    request = requests.read(requests.PictureRequest, value)
+    image, note = demo.store.image(request.model, request.picture)
     return {"src": png(image[None]), "note": note}
 
 
 def whiteboard(demo: Demo, value: Json, visitor: str) -> Json:
     """An image at time t, with all numbers: see equations.whiteboard."""
-    ask: asks.Board = asks.read(asks.Board, value)
-    image, note = demo.store.image(ask.model, ask.picture)
-    checkpoint = demo.store[ask.model]
-    return {**equations.whiteboard(checkpoint, image, ask.t, ask.seed, ask.pixel), "note": note}
+    request = requests.read(requests.WhiteboardRequest, value)
+    image, note = demo.store.image(request.model, request.picture)
+    checkpoint = demo.store[request.model]
+    return {
+        **equations.whiteboard(checkpoint, image, request.t, request.seed, request.pixel),
+        "note": note,
+    }
 
 
 def curves(demo: Demo, value: Json, visitor: str) -> Json:
     """ᾱ, the SNR, and the posterior's weights and variances over t."""
-    ask: asks.Show = asks.read(asks.Show, value)
-    return dict(equations.curves(demo.store[ask.model].diffusion))
+    request = requests.read(requests.PictureRequest, value)
+    return dict(equations.curves(demo.store[request.model].diffusion))
 
 
-def decide(demo: Demo, value: Json, visitor: str) -> Json:
+def classify(demo: Demo, value: Json, visitor: str) -> Json:
     """The classifier's probabilities of each class in each frame, which is one image."""
-    ask: asks.Frames = asks.read(asks.Frames, value)
-    net = demo.store.classifier(ask.model)
+    request = requests.read(requests.FramesRequest, value)
+    net = demo.store.classifier(request.model)
     if net is None:
         raise UserError("there is no classifier for the images of this network")
-    data = demo.store[ask.model].data
-    images = [uint8(frame, data.channels) for frame in read_frames(ask.frames)]
+    data = demo.store[request.model].data
+    images = [uint8(frame, data.channels) for frame in read_frames(request.frames)]
     if any(image.shape != data.shape for image in images):
         raise UserError("the classifier takes single images: load the page anew")
     return {"classes": data.classes, "probabilities": probabilities(net, images)}
@@ -132,8 +135,8 @@ def probabilities(net: nn.Module, images: list[Tensor]) -> list[list[float]]:
 
 def save_film(demo: Demo, value: Json, visitor: str) -> Json:
     """The frames as one animated file."""
-    ask: asks.Frames = asks.read(asks.Frames, value)
-    return {"src": film(read_frames(ask.frames), ask.kind)}
+    request = requests.read(requests.FramesRequest, value)
+    return {"src": film(read_frames(request.frames), request.kind)}
 
 
 def plane(demo: Demo, value: Json, visitor: str) -> Iterator[Json]:
@@ -149,75 +152,77 @@ def list_runs(demo: Demo, value: Json, visitor: str) -> Json:
         found.insert(0 if state == "training" else len(found), {"name": begun, "state": state})
     return {
         "runs": found, "folder": printable(demo.runs.name),
-        "allowed": training.allowed, "sets": training.sets(), "minutes": asks.MAX_MINUTES,
-        "photos": [MIN_PHOTOS, asks.MAX_PHOTOS],
+        "allowed": training.allowed, "sets": training.sets(), "minutes": requests.MAX_MINUTES,
+        "photos": [MIN_PHOTOS, requests.MAX_PHOTOS],
     }  # fmt: skip
 
 
 def watch_run(demo: Demo, value: Json, visitor: str) -> Json:
     """A run's curves and samples."""
-    ask: asks.Run = asks.read(asks.Run, value)
-    status = demo.training.status(ask.name)
+    request = requests.read(requests.RunRequest, value)
+    status = demo.training.status(request.name)
     if status["failed"]:
         raise UserError(f"the run has failed: {status['failed']}")
-    if status["ours"] and ask.name not in runs.runs_by_name(demo.runs):
+    if status["ours"] and request.name not in runs.runs_by_name(demo.runs):
         return {"starting": True, "version": "", "ours": True}
-    return {**runs.describe_run(demo.runs, ask.name, ask.seen), "ours": status["ours"]}
+    return {**runs.describe_run(demo.runs, request.name, request.seen), "ours": status["ours"]}
 
 
 def start_run(demo: Demo, value: Json, visitor: str) -> Json:
     """Begin a run, and return its name."""
-    return {"name": demo.training.start(asks.read(asks.Start, value))}
+    return {"name": demo.training.start(requests.read(requests.StartRequest, value))}
 
 
 def stop_run(demo: Demo, value: Json, visitor: str) -> Json:
     """Have a run that was begun from the page save and end."""
-    ask: asks.Run = asks.read(asks.Run, value)
-    demo.training.stop(ask.name)
+    request = requests.read(requests.RunRequest, value)
+    demo.training.stop(request.name)
     return {}
 
 
 FUNCTIONS: dict[Callable[..., Any], dict[str, Any]] = {
     sample: IN_TURNS, picture: {"concurrency_limit": 2}, whiteboard: {"concurrency_limit": 2},
-    curves: {"concurrency_limit": 2}, decide: {"concurrency_limit": 2},
+    curves: {"concurrency_limit": 2}, classify: {"concurrency_limit": 2},
     save_film: {"concurrency_limit": 1}, plane: IN_TURNS, list_runs: {"concurrency_limit": 2},
     watch_run: {"concurrency_limit": 2}, start_run: {"concurrency_limit": 1},
     stop_run: {"concurrency_limit": 1},
 }  # fmt: skip
 
 
-def build_page(store: ModelStore, training: Training) -> gr.Blocks:
+def build_page(store: ModelStore, training: RunLauncher) -> gr.Blocks:
     """Return the functions behind the page; `launch` in server.py serves them with it."""
     demo = Demo(store, training, Turns())
     with DemoBlocks(title="ddpm", analytics_enabled=False, delete_cache=CACHE) as blocks:
         for fn, options in FUNCTIONS.items():
-            gr.api(bound(fn, demo), api_name=fn.__name__, api_description=fn.__doc__, **options)
+            gr.api(
+                as_endpoint(fn, demo), api_name=fn.__name__, api_description=fn.__doc__, **options
+            )
     return blocks
 
 
-def bound(fn: Callable[..., Any], demo: Demo) -> Callable[..., Any]:
+def as_endpoint(fn: Callable[..., Any], demo: Demo) -> Callable[..., Any]:
     """Return a function of the page as gradio calls it, its UserErrors as messages."""
 
     def message(error: UserError) -> gr.Error:
         return gr.Error(str(error), title="That did not work", print_exception=False)
 
     @wraps(fn)
-    def returning(ask: Json, request: gr.Request) -> Json:
+    def returning(value: Json, request: gr.Request) -> Json:
         try:
-            return fn(demo, ask, address_of(request.request))
+            return fn(demo, value, address_of(request.request))
         except UserError as error:
             raise message(error) from None
 
     @wraps(fn)
-    def yielding(ask: Json, request: gr.Request) -> Iterator[Json]:
+    def yielding(value: Json, request: gr.Request) -> Iterator[Json]:
         try:
-            yield from fn(demo, ask, address_of(request.request))
+            yield from fn(demo, value, address_of(request.request))
         except UserError as error:
             raise message(error) from None
 
     chosen: Any = yielding if inspect.isgeneratorfunction(fn) else returning
-    del chosen.__wrapped__  # its arguments are `ask` and the request, which gradio looks for
-    chosen.__annotations__ = {"ask": Json, "request": gr.Request, "return": Json}
+    del chosen.__wrapped__  # its arguments are the value and the request, which gradio looks for
+    chosen.__annotations__ = {"value": Json, "request": gr.Request, "return": Json}
     return chosen
 
 
@@ -245,14 +250,14 @@ def described(store: ModelStore) -> list[Json]:
     return models or [store.describe(store.names[0])]
 
 
-def page_html(store: ModelStore, training: Training) -> str:
+def page_html(store: ModelStore, training: RunLauncher) -> str:
     """Return the page, with what its scripts must know of the server."""
     boot = {
         "models": described(store),
         "functions": {fn.__name__: i for i, fn in enumerate(FUNCTIONS)},
         "equations": [equation.as_dict() for equation in equations.EQUATIONS],
         "limits": {
-            "bytes": MAX_BYTES, "examples": NUM_EXAMPLES, "frames": asks.MAX_FRAMES,
+            "bytes": MAX_BYTES, "examples": NUM_EXAMPLES, "frames": requests.MAX_FRAMES,
         },
         "training": training.allowed,
     }  # fmt: skip

@@ -27,7 +27,7 @@ from ..core.loss import Loss
 from ..core.sampling import ddim_step, named_step, sample, timesteps
 from ..core.schedule import named_schedule
 from ..core.types import Net, Noise, SamplerName, ScheduleName, Target
-from ..generation.output import spread
+from ..generation.output import evenly_spaced
 from ..utils.errors import UserError, did_you_mean, printable, shorten
 from .shapes import SHAPES
 
@@ -331,7 +331,7 @@ def sampled(
     if not x.isfinite().all():
         raise UserError("the samples are not finite: choose another target, schedule or sampler")
     seen = [state.x0 for state in states if state.x0 is not None]  # in each x but the last
-    shown = sorted(spread(asked.steps, MAX_FRAMES))
+    shown = sorted(evenly_spaced(asked.steps, MAX_FRAMES))
     own = None if asked.label is None else torch.tensor(asked.label)
     return {
         "nfe": nfe,

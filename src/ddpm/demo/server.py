@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..generation.generate import generate
 from ..utils.errors import UserError, first_line
-from .launch import Training
 from .models import ModelStore
+from .run_launcher import RunLauncher
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -58,7 +58,7 @@ def serve(
     store = ModelStore(checkpoints, device)
     warm_up(store)
     local = host in LOCAL and not names
-    training = Training(Path(runs), allowed=local or password is not None)
+    training = RunLauncher(Path(runs), allowed=local or password is not None)
     blocks = build_page(store, training)
     address = launch(blocks, lambda: page_html(store, training), host, port, names, password)
     ask_once(address, password)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..checkpoint.checkpoint import Checkpoint
 from ..config import DataInfo, SampleConfig
 from ..core.editing import slerp
-from ..core.sampling import Churn, State, named_step, sample
+from ..core.sampling import State
 from ..core.types import Denoiser, Noise, Prediction
 from ..generation.generate import (
     Edit,
@@ -22,14 +22,15 @@ from ..generation.generate import (
     guide_of,
     guided_denoiser,
     network_evaluations,
+    run_sampler,
     times_of,
 )
-from ..generation.output import spread
+from ..generation.output import evenly_spaced
 from ..utils.errors import UserError, counted
 from ..utils.images import to_uint8
 from ..utils.random import ImageNoise
-from .asks import Sample, sample_config
 from .pictures import page_columns, png
+from .requests import SampleRequest, sample_config
 
 MAX_FRAMES = 40  # of a film, after the first
 MAX_VALUES = 4_000_000  # pixels times channels in all frames: every open page holds them
@@ -39,20 +40,22 @@ MAX_SECONDS = 300.0  # of sampling: others have less of the network meanwhile
 Frame = dict[str, Any]
 
 
-def frames(checkpoint: Checkpoint, ask: Sample, edit: Edit | None = None) -> Iterator[Frame | None]:
+def frames(
+    checkpoint: Checkpoint, request: SampleRequest, edit: Edit | None = None
+) -> Iterator[Frame | None]:
     """Yield frames of n images on their way from noise, or from what `edit` says; None for a step
     that is not shown. The last frame says what it took.
 
     A frame has the step, t, ᾱ_t, and x_t and x̂_0 as grids of images: data URIs of PNGs. `passing`
     ones are not part of the film. Raise UserError after MAX_SECONDS.
     """
-    settings = sample_config(checkpoint, ask)
-    n = len(ask.between.at) if ask.between else ask.n
+    settings = sample_config(checkpoint, request)
+    n = len(request.between.at) if request.between else request.n
     times = times_of(settings, checkpoint.diffusion, edit)
     steps = len(times) - 1
-    kept = spread(steps, max_frames(n, checkpoint.data))
+    kept = evenly_spaced(steps, max_frames(n, checkpoint.data))
     seconds, start, shown = 0.0, time.perf_counter(), time.perf_counter()
-    for step, state in enumerate(states(checkpoint, ask, settings, n, edit)):
+    for step, state in enumerate(states(checkpoint, request, settings, n, edit)):
         late = time.perf_counter() - shown > PASSING
         frame = None
         if step in kept or late:
@@ -67,7 +70,7 @@ def frames(checkpoint: Checkpoint, ask: Sample, edit: Edit | None = None) -> Ite
                 f"steps"
             )
         if frame and step == steps:
-            asked = checkpoint.conditional and ask.label is not None
+            asked = checkpoint.conditional and request.label is not None
             guided = guide_of(checkpoint, settings) is not None
             nfe = network_evaluations(settings, checkpoint.diffusion, asked, edit, guided)
             frame |= {"nfe": nfe, "seconds": round(seconds, 2), "times": times}
@@ -76,32 +79,34 @@ def frames(checkpoint: Checkpoint, ask: Sample, edit: Edit | None = None) -> Ite
 
 
 def states(
-    checkpoint: Checkpoint, ask: Sample, settings: SampleConfig, n: int, edit: Edit | None
+    checkpoint: Checkpoint,
+    request: SampleRequest,
+    settings: SampleConfig,
+    n: int,
+    edit: Edit | None,
 ) -> Iterator[State]:
     """Yield every state, from noise to images."""
     data, diffusion, net = checkpoint.data, checkpoint.diffusion, checkpoint.net
     check_edit(edit, data)
     device = next(net.parameters()).device
-    y = labels_of(ask.label, n, data, device)
+    y = labels_of(request.label, n, data, device)
     check_memory(checkpoint, n, n, settings, y is not None, checkpoint.guide)
-    noise = noise_of(ask, n, data, device)
+    noise = noise_of(request, n, data, device)
     null = len(data.classes)
     guide = None if checkpoint.guide is None else checkpoint.guide.net
-    if edit is not None or ask.fork is None:
+    if edit is not None or request.fork is None:
         return denoise_trajectory(net, diffusion, noise, y, settings, null, edit, guide)
     times = times_of(settings, diffusion)
-    forked = replace(ask, label=ask.fork.label, settings=replace(
-        ask.settings, guidance=ask.fork.guidance))  # fmt: skip
+    forked = replace(request, label=request.fork.label, settings=replace(
+        request.settings, guidance=request.fork.guidance))  # fmt: skip
     earlier = guided_denoiser(
         net, diffusion, labels_of(forked.label, n, data, device),
         sample_config(checkpoint, forked), null, guide,
     )  # fmt: skip
     later = guided_denoiser(net, diffusion, y, settings, null, guide)
-    step = named_step(settings.sampler, settings.eta, settings.variance)
-    churn = Churn(settings.churn) if settings.churn else None
     return forked_states(
-        earlier, later, ask.fork.step,
-        lambda denoise: sample(diffusion, denoise, noise, times, step, churn=churn),
+        earlier, later, request.fork.step,
+        lambda denoise: run_sampler(diffusion, denoise, noise, settings, times),
     )  # fmt: skip
 
 
@@ -128,12 +133,12 @@ def labels_of(label: str | None, n: int, data: DataInfo, device: torch.device) -
     return None if y is None else y.to(device)
 
 
-def noise_of(ask: Sample, n: int, data: DataInfo, device: torch.device) -> Noise:
+def noise_of(request: SampleRequest, n: int, data: DataInfo, device: torch.device) -> Noise:
     """Return where noise comes from: one seed, or a place between four."""
-    if ask.between is None:
-        return ImageNoise(ask.seed, range(n), data.shape, device)
-    a, b, c, d = (ImageNoise(s, [0] * n, data.shape, device) for s in ask.between.seeds)
-    u, v = torch.tensor(ask.between.at, device=device).T
+    if request.between is None:
+        return ImageNoise(request.seed, range(n), data.shape, device)
+    a, b, c, d = (ImageNoise(s, [0] * n, data.shape, device) for s in request.between.seeds)
+    u, v = torch.tensor(request.between.at, device=device).T
     return lambda: slerp(slerp(a(), b(), u), slerp(c(), d(), u), v)
 
 

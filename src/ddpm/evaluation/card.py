@@ -69,7 +69,7 @@ def card(
         "## Data",
         f"{counted(data.count, 'image')} of {source}{classes}; {code(data.preprocessing)}. "
         f"Fingerprint: {code(data.fingerprint or 'unknown')}.",
-        listed(data.classes),
+        list_of(data.classes),
         "## Training",
         f"{counted(c.step, 'step')}, {counted(c.images_seen, 'image')}. The weights are "
         + ("an average over training (EMA)." if c.weights == "ema" else "as they were given.")
@@ -115,7 +115,7 @@ def metadata(
     return about.to_yaml().strip()
 
 
-def listed(classes: Sequence[str]) -> str:
+def list_of(classes: Sequence[str]) -> str:
     more = f" and {len(classes) - MAX_CLASSES:,} more" if len(classes) > MAX_CLASSES else ""
     return ", ".join(map(code, classes[:MAX_CLASSES])) + more
 

@@ -31,10 +31,10 @@ from ..generation.generate import (
 from ..generation.output import Samples
 from ..generation.settings import own_settings
 from ..utils.device import resolve_device, to_device
-from ..utils.distributed import ALONE, Processes
+from ..utils.distributed import SINGLE_PROCESS, Processes
 from ..utils.errors import UserError
 from ..utils.files import require_writable
-from ..utils.images import seen
+from ..utils.images import flatten_alpha
 from .classifiers import DigitNet
 from .features import FeatureStats, Progress, extract, feature_file
 from .likelihood import held_out_likelihood
@@ -82,7 +82,7 @@ def evaluate(
     against: Report | str | Path | None = None,
     device: torch.device | str | None = None,
     batch: int = 64,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     progress: Progress | None = None,
 ) -> Report:
     """Return how near samples are to real images, beside how near other real images are.
@@ -132,7 +132,7 @@ def evaluate(
         )
     else:
         samples = Samples(subject.images, subject.labels, subject.classes)
-    samples = as_seen(samples, subject)
+    samples = without_alpha(samples, subject)
     report = score(samples, reference, real, protocol, processes, progress)
     if isinstance(subject, Checkpoint) and likelihood:
         bound = held_out_likelihood(
@@ -257,7 +257,7 @@ def check_network(
     data, unseen = network.data, reference.unseen
     shape = data.shape
     check_settings(settings, network, guide)
-    check_shape(reference, seen_shape(shape), "this network's")
+    check_shape(reference, shape_without_alpha(shape), "this network's")
     if not likelihood:
         return
     if unseen is None:
@@ -273,7 +273,7 @@ def check_images(images: ImageDataset, reference: Reference, **options: object) 
     for name, value in options.items():
         if value is not None:
             raise UserError(f"{name} is for a network, and {images.source} is images")
-    check_shape(reference, seen_shape(tuple(images.images.shape[1:])), "the samples'")
+    check_shape(reference, shape_without_alpha(tuple(images.images.shape[1:])), "the samples'")
 
 
 def shell_quoted(word: str) -> str:
@@ -281,13 +281,13 @@ def shell_quoted(word: str) -> str:
     return subprocess.list2cmdline([word]) if sys.platform == "win32" else shlex.quote(word)
 
 
-def as_seen(samples: Samples, subject: Checkpoint | ImageDataset) -> Samples:
+def without_alpha(samples: Samples, subject: Checkpoint | ImageDataset) -> Samples:
     """Return the samples over the network's background, or white, if they are transparent."""
     background = subject.config.background if isinstance(subject, Checkpoint) else "white"
-    return replace(samples, images=seen(samples.images, background))
+    return replace(samples, images=flatten_alpha(samples.images, background))
 
 
-def seen_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def shape_without_alpha(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape (C, H, W) in which images are scored: over a background if transparent."""
     return (3, *shape[1:]) if shape[0] == 4 else shape
 
@@ -312,7 +312,7 @@ def score(
     reference: Reference,
     real: FeatureStats,
     protocol: Protocol,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     progress: Progress | None = None,
 ) -> Report:
     """Return the distance of samples, and of other real images, from the reference, whose features

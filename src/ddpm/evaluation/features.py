@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..data.cache import cache_folder
-from ..utils.distributed import ALONE, Processes
+from ..utils.distributed import SINGLE_PROCESS, Processes
 from ..utils.errors import UserError
 from ..utils.images import to_float
 from .classifiers import CifarNet, DigitNet
@@ -217,7 +217,7 @@ def extract(
     *,
     file: IO[bytes] | None = None,
     logits: bool = False,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     progress: Progress | None = None,
 ) -> FeatureStats:
     """Return what the extractor says of uint8 images (N, C, H, W), batch by batch.

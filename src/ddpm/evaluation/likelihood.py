@@ -9,7 +9,7 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..config import SampleConfig
 from ..core.likelihood import variational_bound
 from ..utils.device import to_device
-from ..utils.distributed import ALONE, Processes
+from ..utils.distributed import SINGLE_PROCESS, Processes
 from ..utils.images import to_float
 from ..utils.random import ImageNoise
 from .features import Progress
@@ -25,7 +25,7 @@ def held_out_likelihood(
     seed: int = 0,
     device: torch.device | str = "cpu",
     batch: int = 64,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     progress: Progress | None = None,
 ) -> Likelihood:
     """Bound the bits/dim of n held-out images over all T steps, given their classes where the

@@ -8,7 +8,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from ..utils.distributed import ALONE, Processes
+from ..utils.distributed import SINGLE_PROCESS, Processes
 from ..utils.files import atomic_write
 from ..utils.images import grid, zoom_for
 from .reference import Reference, subset
@@ -33,7 +33,7 @@ def measure_memorization(
     reference: Reference,
     flip: bool = False,
     path: Path | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> tuple[float, NearestDistances]:
     """Return the share of samples (N, C, H, W) that are memorized, and their distances from the
     training images beside those of as many real images; write a picture of the nearest to `path`.
@@ -63,7 +63,7 @@ def nearest(
     flip: bool = False,
     exclude: Tensor | None = None,
     device: torch.device | str = "cpu",
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Nearest:
     """Return min_j ‖x_i − y_j‖ over uint8 images (N, C, H, W) and (M, C, H, W), part by part.
 

@@ -20,10 +20,10 @@ from ..data.dataset import ImageDataset, fingerprint
 from ..data.load import load_images
 from ..data.names import HUB_PREFIX
 from ..data.sources import has_test
-from ..utils.distributed import ALONE, Processes
+from ..utils.distributed import SINGLE_PROCESS, Processes
 from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write, make_folder
-from ..utils.images import seen
+from ..utils.images import flatten_alpha
 from .features import (
     FeatureExtractor,
     FeatureStats,
@@ -110,7 +110,7 @@ def load_reference(
                 what, size, root, split, channels=channels, background=background,
                 classes_from=classes_from,
             )  # fmt: skip
-        if (images := seen(what.images, background)) is not what.images:
+        if (images := flatten_alpha(what.images, background)) is not what.images:
             what = replace(what, images=images, fingerprint="")
         return what if what.fingerprint else with_fingerprint(what)  # the key of the cache
 
@@ -203,12 +203,12 @@ def title(images: ImageDataset, split: str = "") -> str:
 
 
 def reference_stats(
-    reference: Reference, processes: Processes = ALONE, progress: Progress | None = None
+    reference: Reference, processes: Processes = SINGLE_PROCESS, progress: Progress | None = None
 ) -> FeatureStats:
     """Return the features of the real images, from the cache or computed and cached; those of
     Inception one by one too."""
     images, each = reference.images, reference.extractor.is_inception
-    path = cached(reference, images)
+    path = cache_file(reference, images)
     moments, mapped = read_moments(path), None
     if each:
         with suppress(OSError, ValueError):  # missing or truncated
@@ -242,7 +242,7 @@ def floor(
     reference: Reference,
     n: int,
     stats: FeatureStats,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     progress: Progress | None = None,
 ) -> tuple[float, int]:
     """Return the distance of other real images from the reference, whose `stats` these are, and
@@ -256,13 +256,13 @@ def floor(
 def floor_moments(
     reference: Reference,
     n: int,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     progress: Progress | None = None,
 ) -> Moments:
     """Return the moments of the images that make the floor, from the cache or computed and
     cached."""
     images, n = reference.floor_images, floor_size(reference, n)
-    path = cached(reference, images, n)
+    path = cache_file(reference, images, n)
     known = read_moments(path)
     if processes.all(known is not None) and known is not None:
         return known
@@ -295,10 +295,10 @@ def subset(images: ImageDataset, n: int) -> Tensor:
 
 def missing_features(reference: Reference, n: int) -> int:
     """Return how many real images a score of n samples needs whose features are not cached."""
-    path, size = cached(reference, reference.images), floor_size(reference, n)
+    path, size = cache_file(reference, reference.images), floor_size(reference, n)
     files = [path, features_of(path)] if reference.extractor.is_inception else [path]
     missing = 0 if all(file.exists() for file in files) else len(reference.images)
-    if not cached(reference, reference.floor_images, size).exists():
+    if not cache_file(reference, reference.floor_images, size).exists():
         missing += size
     return missing
 
@@ -316,7 +316,7 @@ def extraction_seconds(reference: Reference, n: int) -> float:
 # ---- the cache -------------------------------------------------------------------------------
 
 
-def cached(reference: Reference, images: ImageDataset, n: int | None = None) -> Path:
+def cache_file(reference: Reference, images: ImageDataset, n: int | None = None) -> Path:
     """Return the cache's file for the moments of these images, or of n of them for a floor."""
     extractor = reference.extractor
     of_what = f"{FEATURES_VERSION} {extractor.hash} {images.fingerprint} {extractor.device.type}"

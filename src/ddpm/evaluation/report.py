@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import validated
-from ..generation.settings import without_effect
+from ..generation.settings import ineffective_settings
 from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write, read_text
 
@@ -180,7 +180,7 @@ def check_comparable(a: Protocol, b: Protocol) -> None:
         here, there = BEFORE | here, BEFORE | there
         classes = "classes of samples"
         pairs[classes] = here.get("classes", "in turn"), there.get("classes", "in turn")
-    ignored = {*SUBJECT, "classes", *without_effect(here)}
+    ignored = {*SUBJECT, "classes", *ineffective_settings(here)}
     pairs |= {k: (here[k], there[k]) for k in here if k in there and k not in ignored}
     for name, (ours, theirs) in pairs.items():
         if ours != theirs:

@@ -16,11 +16,11 @@ from ..config import DataInfo, SampleConfig, checked
 from ..core.diffusion import Diffusion
 from ..core.editing import inpaint, invert, slerp
 from ..core.guidance import with_guidance
-from ..core.sampling import Churn, State, eps_scaled, named_step, sample, timesteps
+from ..core.sampling import Churn, State, Step, eps_scaled, named_step, sample, timesteps
 from ..core.schedule import Schedule
 from ..core.types import Denoiser, Net, Noise
 from ..utils.device import has_bfloat16, resolve_device, to_device
-from ..utils.distributed import ALONE, Processes
+from ..utils.distributed import SINGLE_PROCESS, Processes
 from ..utils.errors import UserError, counted
 from ..utils.images import to_float, to_uint8
 from ..utils.random import ImageNoise
@@ -77,7 +77,7 @@ def generate(
     edit: Edit | None = None,
     guide: Checkpoint | str | Path | None = None,
     on_state: OnState | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Samples:
     """Return n images out of noise, or out of what `edit` says.
 
@@ -207,20 +207,36 @@ def denoise_trajectory(
     `null` is the label that stands for no class.
     """
     denoise = guided_denoiser(net, diffusion, y, settings, null, guide)
-    step = named_step(settings.sampler, settings.eta, settings.variance)
     times = times_of(settings, diffusion, edit)
-    churn = Churn(settings.churn) if settings.churn else None
     if edit is None or edit.image is None:
-        return sample(diffusion, denoise, noise, times, step, churn=churn)
+        return run_sampler(diffusion, denoise, noise, settings, times)
     x0 = to_float(edit.image).to(diffusion.device)
     if edit.mask is not None:
-        mask = edit.mask.to(x0)
+        step, mask = step_of(settings), edit.mask.to(x0)
         return inpaint(diffusion, denoise, noise, times, x0, mask, step, edit.rounds)
     if edit.invert:
-        start = invert(diffusion, diffusion.denoiser(net), x0 + 0 * noise(), times)
+        start = invert(diffusion, diffusion.denoiser(net), x0.expand_as(noise()), times)
     else:
         start = diffusion.q_sample(x0, times[0], noise())
-    return sample(diffusion, denoise, noise, times, step, start, churn)
+    return run_sampler(diffusion, denoise, noise, settings, times, start)
+
+
+def run_sampler(
+    diffusion: Diffusion,
+    denoise: Denoiser,
+    noise: Noise,
+    settings: SampleConfig,
+    times: list[int],
+    start: Tensor | None = None,
+) -> Iterator[State]:
+    """Yield every state of the settings' sampler over the times, from noise or from `start`."""
+    churn = Churn(settings.churn) if settings.churn else None
+    return sample(diffusion, denoise, noise, times, step_of(settings), start, churn)
+
+
+def step_of(settings: SampleConfig) -> Step:
+    """Return the step of the settings' sampler."""
+    return named_step(settings.sampler, settings.eta, settings.variance)
 
 
 def guided_denoiser(

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..core.sampling import State
 from ..utils.errors import UserError, counted
 from ..utils.files import atomic_write, make_folder, read_text
-from ..utils.images import columns_for, grid, over, save_animation, to_pil, to_uint8, zoom_for
+from ..utils.images import columns_for, composite, grid, save_animation, to_pil, to_uint8, zoom_for
 from .settings import ANIMATIONS, ENDINGS
 
 SIGNATURE = ("Software", "ddpm")  # in each PNG
@@ -105,7 +105,7 @@ class AnimationRecorder:
     """
 
     def __init__(self, steps: int, most: int = 50):
-        self.kept = spread(steps, most)
+        self.kept = evenly_spaced(steps, most)
         self.batches: list[list[Tensor]] = []
         self.seen = 0
 
@@ -122,7 +122,7 @@ class AnimationRecorder:
         return [torch.cat(frame) for frame in zip(*self.batches, strict=True)]
 
 
-def spread(steps: int, most: int) -> set[int]:
+def evenly_spaced(steps: int, most: int) -> set[int]:
     """Return step 0 and `most` of the others, evenly up to the last of `steps`; or all of them."""
     kept = min(steps, most)
     return {round(steps * i / kept) for i in range(kept + 1)}
@@ -158,7 +158,9 @@ def write(path: Path, samples: Samples, animation: AnimationRecorder | None = No
         elif ending == ".png":
             grid(samples.images, columns, zoom=zoom).save(beside, pnginfo=png_text(samples))
         else:
-            images = over(samples.images, samples.background) if transparent else samples.images
+            images = (
+                composite(samples.images, samples.background) if transparent else samples.images
+            )
             sheet, text = grid(images, columns, zoom=zoom), json.dumps(about(samples))
             sheet.save(beside, "JPEG", comment=text, **JPEG)
 
@@ -183,7 +185,7 @@ def write_folder(folder: Path, samples: Samples) -> None:
     """Write 00000.png and so on, in a folder for each class, and a manifest; delete those that the
     manifest of an earlier series names."""
     check_folder(folder, len(samples), samples.classes)
-    before, names, files, new = listed(folder), folder_names(samples.classes), [], set()
+    before, names, files, new = manifest_files(folder), folder_names(samples.classes), [], set()
     for i, image in enumerate(samples.images):
         of_class = "" if samples.labels is None else names[int(samples.labels[i])]
         file = folder / of_class / f"{i:05}.png"
@@ -234,7 +236,7 @@ def folder_names(classes: tuple[str, ...]) -> list[str]:
     return names
 
 
-def listed(folder: Path) -> list[str]:
+def manifest_files(folder: Path) -> list[str]:
     """Return the images that a folder's manifest names, of those that it can name."""
     try:
         images = json.loads(read_text(folder / MANIFEST, MAX_MANIFEST))["images"]

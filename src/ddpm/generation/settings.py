@@ -28,7 +28,7 @@ def with_options(settings: SampleConfig, **options: object) -> SampleConfig:
     return replace(settings, **{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
 
 
-def without_effect(settings: Mapping[str, object]) -> set[str]:
+def ineffective_settings(settings: Mapping[str, object]) -> set[str]:
     """Return which settings of a sampler, of those in a table of all, change nothing beside the
     others."""
     idle = {name for name, (of, *values) in ACT_WITH.items() if settings.get(of) not in values}

@@ -34,7 +34,9 @@ class Cost:
     parameters: int
 
 
-def cost(config: Config, images: ImageDataset, device: str | None = None, steps: int = 6) -> Cost:
+def measure_cost(
+    config: Config, images: ImageDataset, device: str | None = None, steps: int = 6
+) -> Cost:
     """Take a few steps of the real training and time them: fewer where they take long."""
     config = with_precision(config, resolve_device(device))
     accelerator: Accelerator = make_accelerator(config, device)
@@ -68,10 +70,10 @@ def cost(config: Config, images: ImageDataset, device: str | None = None, steps:
     return Cost(rate, most / 2**20, sum(p.numel() for p in raw.parameters()))
 
 
-def about_cost(config: Config, images: ImageDataset, device: str | None = None) -> list[str]:
+def describe_cost(config: Config, images: ImageDataset, device: str | None = None) -> list[str]:
     """Return lines on memory, speed, and what the config's budget comes to."""
     config = replace(config, train=replace(config.train, compile=False))
-    found = cost(config, images, device)
+    found = measure_cost(config, images, device)
     n, seconds = len(images), config.budget.time_left(0, 0.0, found.rate)
     total = round(seconds * found.rate)
     return [

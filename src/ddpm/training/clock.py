@@ -111,12 +111,12 @@ class Clock:
         first = step == self.pace_step + 1 and not self.timed_first
         if first:  # that one step may take minutes
             self.timed_first = True
-            self.pace_from(step, now)
-        last = self.last_preview_takes(step, now) + self.scores.took
+            self.restart_pace(step, now)
+        last = self.preview_seconds(step, now) + self.scores.took
         fits = not budget.minutes or now + self.scores.took + last <= 60 * budget.minutes
         preview, score = self.previews.due(now), fits and self.scores.due(now)
         told = (now, last, save, preview, score, self.guide_overdue)
-        (seconds, last, *flags), stop = self.processes.agree(told, stop)
+        (seconds, last, *flags), stop = self.processes.broadcast(told, stop)
         save, preview, score, late = map(bool, flags)
         self.progress = max(before, budget.progress(step, seconds, last))
         if first and step == 1 and budget.minutes:
@@ -128,7 +128,7 @@ class Clock:
         line = line or save or score or over
         return Due(seconds, self.progress, over, line, save, guide, preview, score)
 
-    def last_preview_takes(self, step: int, now: float) -> float:
+    def preview_seconds(self, step: int, now: float) -> float:
         """Return for how many seconds the last preview will be: as long as the one before it. The
         first is guessed from the steps so far but the first, whose images pass through the network
         once forward and once back, which takes twice as long."""
@@ -138,7 +138,7 @@ class Clock:
         steps_took = now - self.pace_seconds - (self.scores.total - self.pace_scoring)
         return steps_took / images / 3 * self.preview_passes
 
-    def pace_from(self, step: int, now: float) -> None:
+    def restart_pace(self, step: int, now: float) -> None:
         """Tell the pace of the steps by those from here on."""
         self.pace_seconds, self.pace_step, self.pace_scoring = now, step, self.scores.total
 
@@ -146,10 +146,10 @@ class Clock:
         """Count the time to the next checkpoint from here."""
         self.last_saved = self.seconds
 
-    def went_back(self, state: TrainState) -> None:
+    def rolled_back(self, state: TrainState) -> None:
         """Go on from a state that was restored: what came after it is to be done again."""
         self.saved()
-        self.pace_from(state.step, self.last_saved)
+        self.restart_pace(state.step, self.last_saved)
         self.progress = self.config.budget.progress(state.step, state.seconds)
 
     @contextmanager

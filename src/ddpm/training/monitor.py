@@ -39,7 +39,7 @@ class Monitor:
         self.preview_passes = preview_passes(state.config, data, self.validation)
         self.score_seconds = self.scoring.seconds if self.scoring else 0.0
 
-    def look(self, due: Due, clock: Clock, log: MetricsLog, stop: Sequence[int]) -> None:
+    def run_due(self, due: Due, clock: Clock, log: MetricsLog, stop: Sequence[int]) -> None:
         """Make what is due, and have the clock time it. Ends early once `stop` is not empty."""
         if due.preview:
             with clock.timed(clock.previews):
@@ -48,7 +48,7 @@ class Monitor:
             with clock.timed(clock.scores):
                 self.score(log, stop)
 
-    def last_look(self, log: MetricsLog, stop: Sequence[int]) -> None:
+    def finish(self, log: MetricsLog, stop: Sequence[int]) -> None:
         """Make a preview, and score the weights that the run ends with, unless that is done."""
         self.preview(log, stop)
         if not self.was_scored():
@@ -67,8 +67,8 @@ class Monitor:
             self.scoring(self.state, log, stop)
 
 
-def has_all(run: RunDir, step: int, config: Config, images: int) -> bool:
-    """Return whether all is there that a `last_look` at this step writes. A run may be killed
+def is_complete(run: RunDir, step: int, config: Config, images: int) -> bool:
+    """Return whether all is there that `Monitor.finish` writes at this step. A run may be killed
     before it has come to its end."""
     scored = not config.train.score_minutes or was_scored(run, step)
     return scored and was_previewed(run, step, held_out_count(images, config.held_out) > 0)

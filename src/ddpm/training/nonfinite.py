@@ -101,7 +101,7 @@ class NonFiniteGuard:
         if self.processes.is_main and state.is_finite():
             nets = (state.net, state.ema.model)
             loss = max(self.fixed_loss(net, diffusion) for net in nets)
-        (loss,), _ = self.processes.agree([loss], False)
+        (loss,), _ = self.processes.broadcast([loss], False)
         if loss <= MAX_LOSS:
             return True
         self.note(
@@ -154,7 +154,7 @@ class NonFiniteGuard:
         lr_scale, skip = state.lr_scale, self.rollbacks == 1
         main = self.processes.is_main
         restored = main or restore_latest(self.run, state, repair=False, skip_newest=skip)
-        self.processes.agree([], False)  # all have read it before one moves it
+        self.processes.broadcast([], False)  # all have read it before one moves it
         if main:
             restored = restore_latest(self.run, state, skip_newest=skip)
         if not restored:

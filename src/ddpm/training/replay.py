@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.checkpoint import build_loss, fitting, rebuild
+from ..checkpoint.checkpoint import build_loss, config_errors, network_from_tensors
 from ..checkpoint.memory import require_memory
 from ..checkpoint.tensors import load_tensors, under_prefix
 from ..utils.device import to_device
@@ -55,7 +55,7 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
     tensors, header = load_tensors(path, BatchHeader)
     weights = under_prefix("raw.", tensors)
     labels = augment_dim(header.config.train)
-    net, diffusion = rebuild(path, header.config, header.data, weights, labels)
+    net, diffusion = network_from_tensors(path, header.config, header.data, weights, labels)
     x0, y = tensors.get("x0"), tensors.get("y")
     if x0 is None or not fits(x0, y, header):
         raise UserError(f"{path} is damaged: its images do not fit its own config")
@@ -66,7 +66,7 @@ def replay(path: Path, device: torch.device | str = "cpu") -> Replay:
             "those it had", header.device, kind,
         )  # fmt: skip
     to_device(net, device)
-    with fitting(str(path)):
+    with config_errors(str(path)):
         loss = build_loss(header.config, diffusion.to(device))
     torch.manual_seed(derive_seed(header.config.seed, STEP, header.step))
     batch, part = header.config.train.batch, slice(header.first, header.first + len(x0))

@@ -32,7 +32,7 @@ from ..generation.generate import (
 )
 from ..utils.errors import UserError
 from ..utils.files import append_line, last_step
-from ..utils.images import seen, to_uint8
+from ..utils.images import flatten_alpha, to_uint8
 from ..utils.random import ImageNoise
 from .log import MetricsLog, format_duration
 from .state import TrainState
@@ -138,7 +138,7 @@ class Scoring:
                 if stop:
                     return None
             made.append(to_uint8(x).cpu())
-        samples = seen(torch.cat(made), config.background)
+        samples = flatten_alpha(torch.cat(made), config.background)
         found = extract(self.extractor, samples, "samples")
         return frechet_distance(found.moments.gaussian(), self.learned)
 
@@ -172,7 +172,7 @@ class Scoring:
 
 def as_compared(data: ImageDataset, config: Config) -> ImageDataset:
     """Return the images as samples are compared with them: over the background if transparent."""
-    images = seen(data.images, config.background)
+    images = flatten_alpha(data.images, config.background)
     same = images is data.images
     return replace(data, images=images, notes=(), fingerprint=data.fingerprint if same else "")
 

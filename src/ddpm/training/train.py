@@ -16,7 +16,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from ..checkpoint.checkpoint import build, build_diffusion, build_loss, fitting, load_initial
+from ..checkpoint.checkpoint import build, build_diffusion, build_loss, config_errors, load_initial
 from ..checkpoint.header import header_of
 from ..checkpoint.run_dir import RunDir, check_trainable, inspect_run
 from ..config import Config, DataInfo, checked, write_toml
@@ -29,13 +29,13 @@ from ..data.listing import holds_files
 from ..data.load import load_images
 from ..generation.settings import check_guidance
 from ..utils.device import compile_failure, has_bfloat16, resolve_device, to_device
-from ..utils.distributed import PATIENCE, Processes
+from ..utils.distributed import TIMEOUT, Processes
 from ..utils.errors import UserError, counted
 from ..utils.random import INIT, STEP, derive_seed
 from .augment import augment_dim
 from .clock import Clock, catch_signals
 from .log import MetricsLog, rewind_logs
-from .monitor import Monitor, has_all
+from .monitor import Monitor, is_complete
 from .nonfinite import NonFiniteGuard
 from .optimizers import build_optimizer
 from .state import (
@@ -85,7 +85,7 @@ def train(
     processes, run = Processes(accelerator), RunDir(Path(out))
     part = processes.part(config.train.batch, config.train.accumulate)
     main = processes.is_main  # of several processes one writes
-    if ended := look_first(run, config, resume, own=images is not None, main=main):
+    if ended := finished_before(run, config, resume, own=images is not None, main=main):
         return ended
     config, data = load_data(config, images, processes, new=not (config.init or resume))
     config = with_compiler(config, accelerator.device)
@@ -97,8 +97,8 @@ def train(
     monitor = Monitor(run, state, diffusion, data, (learned, held_out), main)
     guard, log = NonFiniteGuard(run, processes, batches), MetricsLog(run, config, processes)
     lock = run.locked() if main else nullcontext()
-    with lock, processes.together(), catch_signals() as stop, closing(log):
-        restore_or_save_first(run, state, resume, write=main)
+    with lock, processes.peer_errors(), catch_signals() as stop, closing(log):
+        restore_or_initialise(run, state, resume, write=main)
         passes, seconds = monitor.preview_passes, monitor.score_seconds
         clock = Clock(config, processes, state, began, passes, seconds, run.guide.exists())
         while True:
@@ -109,7 +109,7 @@ def train(
                 log.write(state, finite, skipped=len(losses) - len(finite))
             if guard.exhausted or due.writes and not guard.is_sound(state, diffusion):
                 guard.rollback(state)
-                clock.went_back(state)
+                clock.rolled_back(state)
                 continue
             if main and due.guide:
                 save_guide(run, state)
@@ -122,7 +122,7 @@ def train(
             if due.over:
                 break
             if due.preview or due.score:
-                monitor.look(due, clock, log, stop)
+                monitor.run_due(due, clock, log, stop)
 
             # All that is random in a step follows from the seed and the step.
             torch.manual_seed(derive_seed(config.seed, STEP, state.step))
@@ -133,12 +133,14 @@ def train(
             state.step += 1
             log.record(lr, *terms)
         if due.finished:
-            monitor.last_look(log, stop)
+            monitor.finish(log, stop)
         processes.finish()
     return Result(run.path, state.step, state.images_seen, clock.seconds, log.loss, due.finished)
 
 
-def look_first(run: RunDir, config: Config, resume: bool, own: bool, main: bool) -> Result | None:
+def finished_before(
+    run: RunDir, config: Config, resume: bool, own: bool, main: bool
+) -> Result | None:
     """Refuse, before any work is done, a folder that cannot be trained in; return what a run came
     to whose budget is spent, where it was to `resume`. `own`: the images are not the config's."""
     if main:
@@ -148,7 +150,7 @@ def look_first(run: RunDir, config: Config, resume: bool, own: bool, main: bool)
             state = header_of(path, StateHeader)
             same = all(attrgetter(k)(state.config) == attrgetter(k)(config) for k in FIXED)
             spent = config.budget.progress(state.step, state.seconds) >= 1
-            whole = run.model.exists() and has_all(run, state.step, config, state.data.count)
+            whole = run.model.exists() and is_complete(run, state.step, config, state.data.count)
             if spent and same and whole and state.config.data == config.data:
                 images = state.step * config.train.batch
                 return Result(run.path, state.step, images, state.seconds, math.nan, True)
@@ -175,7 +177,7 @@ def initial_state(
     return net, diffusion.to(accelerator.device), state
 
 
-def restore_or_save_first(run: RunDir, state: TrainState, resume: bool, write: bool) -> None:
+def restore_or_initialise(run: RunDir, state: TrainState, resume: bool, write: bool) -> None:
     """Restore the last checkpoint, or write a first one to return to; write the config, and drop
     what was logged beyond the checkpoint. One process may `write`: it looks at the folder once
     more, as another run may have been there while the images were read."""
@@ -191,7 +193,7 @@ def restore_or_save_first(run: RunDir, state: TrainState, resume: bool, write: b
         rewind_logs(run, state.step)
 
 
-def check_dropping(config: Config, data: ImageDataset) -> None:
+def check_label_drop(config: Config, data: ImageDataset) -> None:
     """Refuse guidance for a new network that will not have learned any image without its class."""
     everyone_has_one = data.labels is not None and bool((data.labels < len(data.classes)).all())
     if everyone_has_one and config.train.label_drop == 0 and config.sample.guidance != 1:
@@ -213,7 +215,7 @@ def check_config(config: Config) -> Config:
     config = checked(config)
     _ = config.budget  # there is exactly one
     check_tracker(config.track)
-    with fitting():
+    with config_errors():
         build_loss(config, build_diffusion(config))
     d = config.diffusion
     if d.min_weight and d.weight == "min-snr" and d.target == "eps":
@@ -258,7 +260,7 @@ def make_accelerator(config: Config, device: str | None) -> Accelerator:
         cpu=device is not None and torch.device(device).type == "cpu",
         mixed_precision=config.train.precision,
         gradient_accumulation_steps=config.train.accumulate,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
     )
 
 
@@ -298,7 +300,7 @@ def load_data(
             logger.info(f"classes are not learned, though the images have {n}: labels is false")
         data = data.without_labels()
     if new:
-        check_dropping(config, data)
+        check_label_drop(config, data)
     if processes.is_main:
         for note in [*data.notes, *inspection_notes(data, config.flip)]:
             logger.info(note)

@@ -21,7 +21,7 @@ Part = TypeVar("Part", bound=Sized)
 LOST = ("peer", "NCCL", "ProcessGroup", "process group", "gloo", "Gloo")
 """Words in the errors of a process that waits for one that is gone."""
 
-PATIENCE = timedelta(hours=12)
+TIMEOUT = timedelta(hours=12)
 """How long processes wait for one that decodes, downloads, previews or scores; one that dies is
 mostly noticed before."""
 
@@ -55,7 +55,7 @@ class Processes:
         """Have the main process run a block, and the others after it."""
         return nullcontext() if self.accelerator is None else self.accelerator.main_process_first()
 
-    def agree(self, values: Sequence[float], yes: bool) -> tuple[list[float], bool]:
+    def broadcast(self, values: Sequence[float], yes: bool) -> tuple[list[float], bool]:
         """Return to all the main process's values, and whether any process says yes. Every process
         must call it. It waits for the other processes alone, never for a GPU."""
         if self.accelerator is None:
@@ -64,16 +64,16 @@ class Processes:
 
         told = [float(yes), *(values if self.is_main else [0.0] * len(values))]
         tensor = torch.tensor(told, dtype=torch.float64)
-        all_reduce(tensor, group=self.hosts)
+        all_reduce(tensor, group=self.gloo_group)
         said, *values = tensor.tolist()
         return values, said > 0
 
     @cached_property
-    def hosts(self) -> Any:
+    def gloo_group(self) -> Any:
         """The group of all processes, as they talk without their devices."""
         from torch.distributed import new_group
 
-        return new_group(backend="gloo", timeout=PATIENCE)
+        return new_group(backend="gloo", timeout=TIMEOUT)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of every process's values to all. Every process must call it."""
@@ -94,7 +94,7 @@ class Processes:
             self.accelerator.end_training()
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def peer_errors(self) -> Iterator[None]:
         """Raise UserError where another process dies while the block is run. SIGTERM, by which a
         launcher then ends the rest, is ignored from there on, so that somebody can say what was."""
         try:
@@ -134,7 +134,7 @@ class Processes:
         return list(gathered.to(tensor.device).split(longest))
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 def join_processes(device: str) -> Processes:
@@ -143,11 +143,11 @@ def join_processes(device: str) -> Processes:
     Raise UserError for a device that processes cannot share work on.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return ALONE
+        return SINGLE_PROCESS
     kind = torch.device(device).type
     if kind not in ("cpu", "cuda"):
         raise UserError(f"several processes work on cpu or cuda, not on {kind}")
     from accelerate import Accelerator, InitProcessGroupKwargs
 
-    patient = InitProcessGroupKwargs(timeout=PATIENCE)
+    patient = InitProcessGroupKwargs(timeout=TIMEOUT)
     return Processes(Accelerator(cpu=kind == "cpu", kwargs_handlers=[patient]))

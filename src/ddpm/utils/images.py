@@ -34,7 +34,7 @@ def background_colour(name: str) -> tuple[int, int, int]:
     return r, g, b
 
 
-def over(images: Tensor, background: str = "white") -> Tensor:
+def composite(images: Tensor, background: str = "white") -> Tensor:
     """Return uint8 images (..., 4, H, W), whose fourth channel says how opaque they are, over a
     background: (..., 3, H, W)."""
     colour, opaque = images.float().split([3, 1], dim=-3)
@@ -42,9 +42,9 @@ def over(images: Tensor, background: str = "white") -> Tensor:
     return (below + (colour - below) * (opaque / 255)).round().to(torch.uint8)
 
 
-def seen(images: Tensor, background: str = "white") -> Tensor:
+def flatten_alpha(images: Tensor, background: str = "white") -> Tensor:
     """Return uint8 images (N, C, H, W) as they are seen: over a background if transparent."""
-    return over(images, background) if images.shape[1] == 4 else images
+    return composite(images, background) if images.shape[1] == 4 else images
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -286,12 +286,12 @@ export class Film {
 
   async judge() {
     const film = this.frames;
-    if (!this.model.judged || film.length < 2) return;
+    if (!this.model.has_classifier || film.length < 2) return;
     try {
       const k = this.focus ?? 0;
       const seen = film.filter((frame) => frame.step > 0).slice(0, boot.limits.frames);
       const frames = seen.map((frame) => this.crop(frame, k));
-      const answer = await ask('decide', {model: this.model.name, frames});
+      const answer = await ask('classify', {model: this.model.name, frames});
       if (film === this.frames) this.drawDecision(answer, k, seen);
     } catch (error) {
       console.warn(error);

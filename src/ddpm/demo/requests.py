@@ -1,7 +1,7 @@
-"""What the page may ask for, checked: whatever is sent that is not so is refused in a sentence."""
+"""The page's requests, checked: whatever else is sent is refused in a sentence."""
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from ..core.types import SamplerName, Spacing
 from ..generation.settings import check_guidance, with_options
 from ..utils.errors import UserError
 
+T = TypeVar("T")
 MAX_IMAGES = 64
 MAX_STEPS = 1000
 MAX_SEED = 2**53 - 1  # of a number in JavaScript
@@ -76,7 +77,7 @@ class Between:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleRequest:
     """Images out of noise, or out of what is given.
 
     label    a class; "": all in turn; None: no class is asked for
@@ -99,7 +100,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Board:
+class WhiteboardRequest:
     """An image at time t, and its noise by `seed`; of pixel (x, y) all numbers, where one is
     asked."""
 
@@ -113,7 +114,7 @@ class Board:
 
 
 @dataclass(frozen=True)
-class Show:
+class PictureRequest:
     """A picture as a network takes it."""
 
     __pydantic_config__ = STRICT
@@ -123,7 +124,7 @@ class Show:
 
 
 @dataclass(frozen=True)
-class Frames:
+class FramesRequest:
     """The frames of a film, each the data URI of a PNG, for a file or for the classifier."""
 
     __pydantic_config__ = STRICT
@@ -134,7 +135,7 @@ class Frames:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRequest:
     """A run in the folder of runs; `seen` is the version of it that the page shows."""
 
     __pydantic_config__ = STRICT
@@ -144,7 +145,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartRequest:
     """A run to be begun: of a set by name, or of the visitor's photos, PNGs as data URIs, each
     with the name of its class, or of none."""
 
@@ -156,20 +157,20 @@ class Start:
     labels: Annotated[tuple[Text, ...], Field(max_length=MAX_PHOTOS)] = ()
 
 
-def sample_config(checkpoint: Checkpoint, ask: Sample) -> SampleConfig:
+def sample_config(checkpoint: Checkpoint, request: SampleRequest) -> SampleConfig:
     """Return the checkpoint's settings with the visitor's choices, steps limited to T.
 
     Raise UserError for a choice out of range.
     """
-    chosen = with_options(checkpoint.config.sample, **vars(ask.settings))
-    if ask.label is None and checkpoint.guide is None:
+    chosen = with_options(checkpoint.config.sample, **vars(request.settings))
+    if request.label is None and checkpoint.guide is None:
         chosen = replace(chosen, guidance=0.0)
     steps = min(chosen.steps, MAX_STEPS, checkpoint.diffusion.T)
     check_guidance(chosen, guide=checkpoint.guide is not None)
     return validated(SampleConfig, vars(replace(chosen, steps=steps)))
 
 
-def read(kind: Any, value: Any) -> Any:
+def read(kind: type[T], value: Any) -> T:
     """Return what was sent as a dataclass of that kind. Raise UserError for anything else."""
     if not isinstance(value, dict):
         raise UserError("this request could not be understood: load the page anew")

@@ -7,7 +7,7 @@ from pathlib import Path
 EXPORTED = Path(__file__).parent / "exported"
 
 
-def bundle(path: Path) -> str:
+def single_file_source(path: Path) -> str:
     """Return the source of a module of ours, after that of those that it imports; what they import
     of others stands at the top."""
     plain: set[str] = set()

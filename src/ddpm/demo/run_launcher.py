@@ -17,7 +17,7 @@ from ..data.decode import decode_to_fit, open_image
 from ..data.sources import is_downloaded
 from ..utils.errors import UserError, plain, printable
 from ..utils.files import free_name, make_folder
-from .asks import Start
+from .requests import StartRequest
 from .uploads import MAX_BYTES, decode_data_uri, decoding
 
 SETS = {
@@ -39,7 +39,7 @@ else:
     STOP, OWN_GROUP = signal.SIGTERM, {"start_new_session": True}
 
 
-class Training:
+class RunLauncher:
     """The run that was begun from the page, if any. `allowed`: whether visitors may begin one."""
 
     def __init__(self, runs: Path, allowed: bool, root: str = "data"):
@@ -54,7 +54,7 @@ class Training:
         """Return the sets that are on this machine, each with what it is."""
         return {name: what for name, what in SETS.items() if is_downloaded(name, self.root)}
 
-    def start(self, ask: Start) -> str:
+    def start(self, request: StartRequest) -> str:
         """Begin a run and return its name. Raise UserError where none may be begun, another one
         that was is training, or there are too few photos."""
         if not self.allowed:
@@ -62,18 +62,26 @@ class Training:
                 "runs can be begun where the page is open to its own machine alone, or asks for a "
                 "password: start it so, or use ddpm train"
             )
-        if not ask.photos and ask.data not in self.sets():
-            raise UserError(f"there is no set {printable(ask.data)!r} here: choose another one")
+        if not request.photos and request.data not in self.sets():
+            raise UserError(f"there is no set {printable(request.data)!r} here: choose another one")
         with self.lock:
             if self.process is not None and self.process.poll() is None:
                 raise UserError("a run that was begun here is training: stop it, or let it end")
             make_folder(self.runs)
             out = free_name(self.runs / "from-the-page")
-            data = ask.data
-            if ask.photos:
+            data = request.data
+            if request.photos:
                 path = free_name(out.with_name(f"{out.name}-photos.npz"))  # other runs' are kept
-                data = str(save_photos(ask, path))
-            words = ["train", "--data", data, "--minutes", f"{ask.minutes:g}", "--out", str(out)]
+                data = str(save_photos(request, path))
+            words = [
+                "train",
+                "--data",
+                data,
+                "--minutes",
+                f"{request.minutes:g}",
+                "--out",
+                str(out),
+            ]
             self.log = tempfile.TemporaryFile()  # noqa: SIM115, it is read once the run has ended
             threads = str(max(1, (os.cpu_count() or 2) // 2))  # the others are the page's
             self.process = subprocess.Popen(
@@ -129,24 +137,24 @@ class Training:
             self.process.send_signal(STOP)
 
 
-def save_photos(ask: Start, path: Path) -> Path:
+def save_photos(request: StartRequest, path: Path) -> Path:
     """Write the visitor's photos as an npz that `ddpm train` reads, and return its path. Raise
     UserError for too few, others than squares of SIDES, or labels for some of them alone."""
-    n = len(ask.photos)
+    n = len(request.photos)
     if n < MIN_PHOTOS:
         raise UserError(f"{n} photos are too few to learn from: choose {MIN_PHOTOS} or more")
-    if ask.labels and len(ask.labels) != n:
+    if request.labels and len(request.labels) != n:
         raise UserError("each photo has one class, or none has: choose them anew")
-    files = [decode_data_uri(photo, MAX_BYTES) for photo in ask.photos]
+    files = [decode_data_uri(photo, MAX_BYTES) for photo in request.photos]
     with decoding("one of the photos cannot be read: choose them anew"):
         w, h = open_image(files[0]).image.size
         if w != h or w not in SIDES:
             raise UserError(f"photos are sent as squares of {SIDES} pixels: load the page anew")
         images = np.stack([decode_to_fit(file, "RGB", (w, h)) for file in files])
-    classes = sorted(set(ask.labels))
+    classes = sorted(set(request.labels))
     arrays = {"images": images}
     if len(classes) > 1:
-        arrays["labels"] = np.array([classes.index(label) for label in ask.labels])
+        arrays["labels"] = np.array([classes.index(label) for label in request.labels])
         arrays["classes"] = np.array(classes)
     np.savez(path, **arrays)  # type: ignore[arg-type]
     return path
