@@ -324,8 +324,8 @@ def test_what_is_not_read_is_told_what_it_is(tmp_path, capsys):
     torch.save(openai, path)
     whole = path.read_bytes()
     for data, says in (
-        (b"", "no file of PyTorch's"), (b"GIF89a and so on", "no file of PyTorch's"),
-        (whole[: len(whole) // 2], "no file of PyTorch's"), (b"\x80\x02garbage", "damaged"),
+        (b"", "not a PyTorch file"), (b"GIF89a and so on", "not a PyTorch file"),
+        (whole[: len(whole) // 2], "not a PyTorch file"), (b"\x80\x02garbage", "damaged"),
     ):  # fmt: skip
         path.write_bytes(data)
         with pytest.raises(UserError, match=says):

@@ -264,7 +264,7 @@ def read_pickle(path: Path) -> Any:
             raise unreadable(
                 path, f"it holds more than tensors, {found[1]}, which could run anything"
             ) from None
-        raise unreadable(path, "it is damaged, or no file of PyTorch's") from None
+        raise unreadable(path, "it is damaged, or not a PyTorch file") from None
 
 
 def check_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
