@@ -215,7 +215,8 @@ def denoise_trajectory(
         step, mask = step_of(settings), edit.mask.to(x0)
         return inpaint(diffusion, denoise, noise, times, x0, mask, step, edit.rounds)
     if edit.invert:
-        start = invert(diffusion, diffusion.denoiser(net), x0.expand(len(noise()), *x0.shape), times)
+        images = x0.expand(len(noise()), *x0.shape)
+        start = invert(diffusion, diffusion.denoiser(net), images, times)
     else:
         start = diffusion.q_sample(x0, times[0], noise())
     return run_sampler(diffusion, denoise, noise, settings, times, start)
