@@ -87,7 +87,7 @@ def test_what_is_refused_before_anything_is_made(run, tmp_path, capsys, monkeypa
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     out, other = str(tmp_path / "out"), str(score("0123456789abcdef", tmp_path / "b.json"))
     for words, says in (
-        ([str(run), "faces", "--dry-run", out], "faces is no OWNER/NAME"),
+        ([str(run), "faces", "--dry-run", out], "faces is not an OWNER/NAME"),
         ([str(run), "me/--x..y", "--dry-run", out], "the hub allows no such name"),
         ([str(run), "me/faces", "--dry-run", out, "--scores", other], "is not of these weights"),
         (["nowhere", "me/faces", "--dry-run", out], "there is no checkpoint at nowhere"),

@@ -66,7 +66,7 @@ def test_no_number_is_black(tmp_path):
     odd[3, 3], odd[4, 4] = np.nan, np.inf
     data = load_images(folder(tmp_path / "a", [RAMP, odd]))
     assert (data.images[1, 0, 3, 3], data.images[1, 0, 4, 4]) == (0, 255)
-    assert "no numbers became black, in 1 image" in about(data)
+    assert "not numbers became black, in 1 image" in about(data)
 
 
 def test_no_number_is_black_where_black_is_minus_one(tmp_path):
@@ -75,10 +75,10 @@ def test_no_number_is_black_where_black_is_minus_one(tmp_path):
     data = load_images(folder(tmp_path / "a", [2 * RAMP - 1, odd, odd, np.full_like(odd, np.nan)]))
     assert [data.images[1, 0, i, i] for i in (3, 4, 5)] == [0, 255, 0]
     assert not data.images[3].any()
-    assert "no numbers became black, in 3 images" in about(data)
+    assert "not numbers became black, in 3 images" in about(data)
     handed = ImageDataset.from_array(np.stack([2 * RAMP - 1, odd]))
     assert (handed.images == data.images[:2]).all()
-    assert "no numbers became black, in 1 image" in about(handed)
+    assert "not numbers became black, in 1 image" in about(handed)
 
 
 def test_one_scale_for_floats_in_a_zip_beside_other_files(tmp_path):
