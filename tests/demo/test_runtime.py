@@ -68,7 +68,10 @@ def test_another_package_is_refused(tmp_path, files, said):
 
 def test_what_is_no_package_is_refused(tmp_path):
     (tmp_path / "x.tgz").write_bytes(b"nothing")
-    for path, said in ((tmp_path / "x.tgz", "is not an npm package"), (tmp_path / "y", "there is no")):
+    for path, said in (
+        (tmp_path / "x.tgz", "is not an npm package"),
+        (tmp_path / "y", "there is no"),
+    ):
         with pytest.raises(UserError, match=said):
             read_runtime(path)
 

@@ -12,7 +12,7 @@ from tyro.conf import Positional, UseAppendAction
 from ..checkpoint.run_dir import find_checkpoint
 from ..config import option
 from ..utils.errors import UserError
-from .common import Device, Overwrite, say
+from .common import Overwrite, say
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class DemoOptions:
     """For --static: the npm package onnxruntime-web, unpacked or as .tgz. By default npm fetches
     it."""
     overwrite: Overwrite = False
-    device: Device = None
+    device: Annotated[str | None, option("DEVICE")] = None
+    """cpu, cuda, cuda:1, mps or xpu. By default the best that this machine has; on a Mac, cpu."""
 
 
 def demo(options: DemoOptions) -> int:
