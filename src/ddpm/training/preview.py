@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 from PIL.Image import Image
-from torch import nn
+from torch import Tensor, nn
 
 from ..checkpoint.run_dir import RunDir
 from ..config import Config, DataInfo, SampleConfig
@@ -94,25 +94,41 @@ def sample_grid(
 ) -> Image | None:
     """Return a grid of samples, of the same seeds and labels each time; None once told to stop.
     `show` is told what this is `about`, and how far it has come."""
-    settings = preview_settings(config)
-    device = diffusion.device
     n, columns = grid_size(info)
-    y = cycle_labels(n, (), info)
-    y = None if y is None else y.to(device)
-    training, made = net.training, []
+    y, batch = cycle_labels(n, (), info), config.train.batch // config.train.accumulate
+    training = net.training
     net.eval()
-    for index in torch.arange(n).split(config.train.batch // config.train.accumulate):
-        noise = ImageNoise(config.seed, index.tolist(), info.shape, device)
-        own = None if y is None else y[index]
-        states = denoise_trajectory(net, diffusion, noise, own, settings, null=len(info.classes))
+    images = sample_images(
+        net, diffusion, config.seed, info, n, y, preview_settings(config), batch, stop,
+        lambda text: show(about + text),
+    )  # fmt: skip
+    net.train(training)
+    return None if images is None else grid(images, columns, zoom=zoom_for(images))
+
+
+def sample_images(
+    net: nn.Module,
+    diffusion: Diffusion,
+    seed: int,
+    info: DataInfo,
+    n: int,
+    y: Tensor | None,
+    settings: SampleConfig,
+    batch: int,
+    stop: Sequence[int] = (),
+    show: Callable[[str], None] = lambda text: None,
+) -> Tensor | None:
+    """Return n samples of the labels y, uint8 (n, C, H, W), of the same noise at each call; None
+    once told to stop. `show` is told how far it has come."""
+    made: list[Tensor] = []
+    for index in torch.arange(n).split(batch):
+        noise = ImageNoise(seed, index.tolist(), info.shape, diffusion.device)
+        labels = None if y is None else y[index].to(diffusion.device)
+        states = denoise_trajectory(net, diffusion, noise, labels, settings, len(info.classes))
         for i, state in enumerate(states):
             x = state.x
-            show(f"{about}step {i} of {settings.steps}")
+            show(f"{len(made) * batch} of {n} made, step {i} of {settings.steps} of the next")
             if stop:
-                break
+                return None
         made.append(to_uint8(x).cpu())
-    net.train(training)
-    if stop:
-        return None
-    images = torch.cat(made)
-    return grid(images, columns, zoom=zoom_for(images))
+    return torch.cat(made)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from ..checkpoint.checkpoint import Checkpoint, load
@@ -26,15 +25,14 @@ from ..evaluation.reference import load_reference, reference_stats
 from ..evaluation.sampling import labels_as_in
 from ..generation.generate import (
     cycle_labels,
-    denoise_trajectory,
     network_evaluations,
     on_device,
 )
 from ..utils.errors import UserError
 from ..utils.files import append_line, last_step
-from ..utils.images import flatten_alpha, to_uint8
-from ..utils.random import ImageNoise
+from ..utils.images import flatten_alpha
 from .log import MetricsLog, format_duration
+from .preview import sample_images
 from .state import TrainState
 
 SAMPLES = 500  # enough to tell one step from another, and too few for a score to be quoted
@@ -123,23 +121,14 @@ class Scoring:
     def distance(self, network: Checkpoint, log: MetricsLog, stop: Sequence[int]) -> float | None:
         """Return the distance of a network's samples; None once told to stop."""
         config, data = network.config, network.data
-        made: list[Tensor] = []
         y = None if config.sample.guidance == 0 else cycle_labels(SAMPLES, self.labels, data)
-        for index in torch.arange(SAMPLES).split(BATCH):
-            noise = ImageNoise(config.seed, index.tolist(), data.shape, self.device)
-            labels = None if y is None else y[index].to(self.device)
-            states = denoise_trajectory(
-                network.net, self.diffusion, noise, labels, config.sample, len(data.classes)
-            )
-            for i, state in enumerate(states):
-                x = state.x
-                now = f"{len(made) * BATCH} made, step {i} of {config.sample.steps} of the next"
-                log.say(f"scoring {SAMPLES} samples: {now}")
-                if stop:
-                    return None
-            made.append(to_uint8(x).cpu())
-        samples = flatten_alpha(torch.cat(made), config.background)
-        found = extract(self.extractor, samples, "samples")
+        images = sample_images(
+            network.net, self.diffusion, config.seed, data, SAMPLES, y, config.sample, BATCH, stop,
+            lambda text: log.say(f"scoring: {text}"),
+        )  # fmt: skip
+        if images is None:
+            return None
+        found = extract(self.extractor, flatten_alpha(images, config.background), "samples")
         return frechet_distance(found.moments.gaussian(), self.learned)
 
     def best(
