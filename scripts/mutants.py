@@ -19,7 +19,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 LOST, WRITTEN = "tests/robustness/test_lost.py", "tests/robustness/test_written_files.py"
 VISITORS = "tests/demo/test_visitors.py"
-RESUME = "tests/training/test_resume.py::test_a_stopped_run_goes_on_bit_for_bit"
+RESUME = "tests/training/test_resume.py::test_a_run_that_a_signal_stops_goes_on_bit_for_bit"
 
 
 class Fault(NamedTuple):
@@ -37,8 +37,8 @@ FAULTS = (
           "        os.fsync(file.fileno())\n", "        pass\n",
           f"{LOST}::test_all_is_on_disk_before_and_after_it_is_renamed"),
     Fault("the name of a file is not forced to disk", "utils/files.py",
-          "        os.replace(beside, path)\n        sync_folder(path.parent)\n",
-          "        os.replace(beside, path)\n",
+          "        rename(beside, path)\n        sync_folder(path.parent)\n",
+          "        rename(beside, path)\n",
           f"{LOST}::test_all_is_on_disk_before_and_after_it_is_renamed"),
     Fault("a file is written in its place", "utils/files.py",
           "    beside = temporary_name(path)\n    try:\n        beside.unlink",
@@ -78,7 +78,8 @@ FAULTS = (
           'beside.write_text("".join(lines))',
           "tests/training/test_log.py::test_later_lines_and_torn_ones_are_dropped"),
     Fault("every route but the page is open", "demo/middleware.py",
-          'return told(401, "this page asks', 'return None and told(401, "this page asks',
+          'return error_response(401, "this page asks',
+          'return None and error_response(401, "this page asks',
           f"{VISITORS}::test_every_route_asks_for_the_password"),
     Fault("any host is taken for this one", "demo/middleware.py",
           "        if not is_own_host(", "        if False and not is_own_host(",

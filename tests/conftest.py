@@ -8,7 +8,6 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers, small tensors: threads slow them down
 
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
 from ddpm.config import Config, SampleConfig, TrainConfig, UNetConfig
 
@@ -33,13 +32,18 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: FIRST.index(n) if (n := item.path.name) in FIRST else len(FIRST))
 
 
-class FilesTogether(LoadFileScheduling):
-    def _split_scope(self, nodeid):
-        name = Path(nodeid.split("::")[0]).name
-        return next((names[0] for names in TOGETHER if name in names), super()._split_scope(nodeid))
-
-
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
+    """As `--dist loadfile`, but for TOGETHER."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return next((names[0] for names in TOGETHER if Path(file).name in names), file)
+
     return FilesTogether(config, log)
 
 

@@ -22,14 +22,17 @@ if sys.platform != "win32":
 
 def start(n, work, *args, folder):
     """Begin work(*args), which returns an exit code, in n processes that know their rank."""
-    port, processes = str(free_port()), []
+    first = context.Process(target=int)  # the server loads what it will fork, which takes seconds
+    first.start()
+    first.join()
+    port, processes = str(free_port()), []  # taken at once
     for rank in range(n):
         variables = {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n),
             "LOCAL_WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
             "ACCELERATE_USE_CPU": "true",
         }  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+        environment = {**os.environ, **variables}
         process = context.Process(target=begin, args=(work, args, folder, rank, environment))
         process.start()
         processes.append(process)
@@ -39,6 +42,7 @@ def start(n, work, *args, folder):
 def begin(work, args, folder, rank, environment):
     os.chdir(folder)
     os.environ.update(environment)
+    torch.set_num_threads(1)
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(f"{name}-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
@@ -48,12 +52,18 @@ def begin(work, args, folder, rank, environment):
 def ended(processes, folder):
     """What the processes printed, all together, and the code of one that failed, once all have
     ended."""
+    deadline = time.monotonic() + 300
     for process in processes:
-        process.join(300)
+        process.join(max(0, deadline - time.monotonic()))
+    late = [process for process in processes if process.is_alive()]
+    for process in late:
+        process.kill()
+        process.join()
     said = {
         name: "".join((folder / f"{name}-{rank}").read_text() for rank in range(len(processes)))
         for name in ("stdout", "stderr")
     }
+    assert not late, said["stderr"]
     return SimpleNamespace(returncode=max(abs(p.exitcode) for p in processes), **said)
 
 

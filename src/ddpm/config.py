@@ -154,7 +154,7 @@ class TrainConfig:
     ema: Below1 = 0.9999
     """Decay of the exponential moving average (EMA) of the weights, after its warm-up."""
     augment: Share = 0.0
-    """Probability of each geometric augmentation (EDM, App. F.2), such as 0.12; 0 for none."""
+    """Mirror half, and apply each other geometric augmentation of EDM's at this rate, say 0.12."""
     label_drop: Share = 0.1
     """Probability of dropping the label, for classifier-free guidance."""
     precision: Literal["no", "fp16", "bf16"] = "no"

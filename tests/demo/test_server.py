@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import ddpm.demo
 from ddpm import UserError
 from ddpm.cli.main import main
 from ddpm.demo import server
@@ -50,7 +51,9 @@ def test_the_warm_up_is_one_step(monkeypatch, capsys):
 
 
 def test_without_gradio_a_word(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("ddpm.demo.")]:
+        monkeypatch.setattr(ddpm.demo, name.split(".")[2], sys.modules[name], raising=False)
+        monkeypatch.delitem(sys.modules, name)  # all of it is read anew
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "ddpm.demo.page", raising=False)
     assert main(["demo"]) == 1
     assert 'pip install "ddpm-from-scratch[demo]"' in capsys.readouterr().err

@@ -402,6 +402,11 @@ def test_nothing_is_made_past_the_queue(client, button, path):
     assert answer.status_code == 404
 
 
+def test_no_link_is_kept(client):
+    """Which gradio would write to the disk."""
+    assert client.get("/gradio_api/deep_link?session_hash=x").status_code == 404
+
+
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://localhost.evil"])
 def test_pages_of_other_sites_can_start_nothing(client, origin):
     ask = {"data": [], "fn_index": 0, "session_hash": next(names)}

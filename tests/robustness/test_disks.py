@@ -31,7 +31,7 @@ def often(tiny, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "flipped", pytest.param("gone to zeros", marks=pytest.mark.long)]
+    "damage", [pytest.param("cut", marks=pytest.mark.long), "flipped", "gone to zeros"]
 )
 def test_a_damaged_state_is_found_and_the_one_before_serves(often, tmp_path, damage, caplog):
     config, six = often

@@ -46,7 +46,10 @@ def command(n, capsys, folder, *words):
         capsys.readouterr()
         assert main(words) == 0
         return capsys.readouterr().out
-    done = forked.run(n, main, words, folder=folder)
+    if n > 2:  # of a long test
+        done = launched(n, "-m", "--", "ddpm", *words)
+    else:
+        done = forked.run(n, main, words, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -151,7 +154,8 @@ def test_a_signal_to_any_process_stops_all_within_a_step(rank, tmp_path):
     steps, deadline = tmp_path / "steps", time.monotonic() + 120
     try:
         while not (steps.exists() and len(steps.read_text()) >= 3):
-            assert all(process.is_alive() for process in ranks)
+            alive = all(process.is_alive() for process in ranks)
+            assert alive, (tmp_path / "stderr-0").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
         os.kill(ranks[rank].pid, signal.SIGTERM)

@@ -41,7 +41,7 @@ def cache_folder() -> Path:
 def cache_path(source: str, *key: object) -> Path:
     """Return where the images of a source are cached, for one key of all that decides them."""
     digest = hashlib.sha256(repr(key).encode()).hexdigest()
-    name = re.sub(r"[^\w.-]", "_", Path(source).stem[:40])  # Windows allows no colon in it
+    name = re.sub(r'[<>:"|?*\\\x00-\x1f]', "_", Path(source).stem[:40])  # which Windows forbids
     return cache_folder() / f"{name}-{digest[:24]}.safetensors"
 
 

@@ -132,7 +132,7 @@ class Decoded:
     shape   (N, C, H, W)
     labels  integers (N,), indices into `classes`, their number for no class; or None
     scale   as in ImageDataset
-    passing whether what is missing may be there the next time: it is not cached as it is
+    incomplete  whether what is missing may be there the next time: it is not cached as it is
     """
 
     shape: tuple[int, int, int, int]

@@ -48,6 +48,7 @@ class RunLauncher:
         self.process: subprocess.Popen[bytes] | None = None
         self.out: Path | None = None
         self.log: IO[bytes] | None = None
+        self.stopping = False
         atexit.register(self.close)
 
     def sets(self) -> dict[str, str]:
@@ -89,7 +90,7 @@ class RunLauncher:
                 stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
                 env={**os.environ, "OMP_NUM_THREADS": threads}, **OWN_GROUP,
             )  # fmt: skip
-            self.out = out
+            self.out, self.stopping = out, False
         return printable(out.name)
 
     def stop(self, name: str) -> None:
@@ -97,8 +98,13 @@ class RunLauncher:
         with self.lock:
             if self.out is None or printable(self.out.name) != name or self.process is None:
                 raise UserError("this run was not begun here: stop it where it was, by Ctrl-C")
-            if self.process.poll() is None:
-                self.process.send_signal(STOP)
+            self.signal_stop()
+
+    def signal_stop(self) -> None:
+        """Have the process save and end: once, as a second signal would end it at once."""
+        if self.process is not None and self.process.poll() is None and not self.stopping:
+            self.process.send_signal(STOP)
+            self.stopping = True
 
     def begun(self) -> tuple[str, str]:
         """Return the name of the run that was begun here, and what it is doing, while its process
@@ -133,8 +139,7 @@ class RunLauncher:
 
     def close(self) -> None:
         """Have the run save and end, as the server does."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(STOP)
+        self.signal_stop()
 
 
 def save_photos(request: StartRequest, path: Path) -> Path:

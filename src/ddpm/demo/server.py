@@ -71,7 +71,8 @@ def serve(
         for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # as Ctrl-C: a run that was begun here saves
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, signal.default_int_handler)
+                with suppress(ValueError):  # in a thread
+                    signal.signal(number, signal.default_int_handler)
         blocks.block_thread()
     return address
 

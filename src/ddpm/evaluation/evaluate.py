@@ -38,7 +38,7 @@ from ..utils.images import flatten_alpha
 from .classifiers import DigitNet
 from .features import FeatureStats, Progress, extract, feature_file
 from .likelihood import held_out_likelihood
-from .memorization import measure_memorization, nearest_seconds
+from .memorization import measure_memorization, nearest_seconds, search_device
 from .metrics import (
     frechet_distance,
     inception_score,
@@ -382,7 +382,7 @@ def log_notes(
         if note := average_note(subject.step, subject.config.train.ema):
             logger.info(note)
     if memorization:
-        seconds += 2 * nearest_seconds(n, training.images, flip, device)
+        seconds += 2 * nearest_seconds(n, training.images, flip, search_device(device))
     seconds /= processes.world_size
     if reference.extractor.is_inception:
         seconds += precision_recall_seconds(n + len(reference.images), 2048)

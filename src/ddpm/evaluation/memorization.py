@@ -38,9 +38,7 @@ def measure_memorization(
     """Return the share of samples (N, C, H, W) that are memorized, and their distances from the
     training images beside those of as many real images; write a picture of the nearest to `path`.
     """
-    training, device = reference.training, reference.extractor.device
-    if device.type == "mps":  # long rows are multiplied wrongly (pytorch/pytorch issue 195163)
-        device = torch.device("cpu")
+    training, device = reference.training, search_device(reference.extractor.device)
     others = training if reference.unseen is None else reference.unseen
     index = subset(others, len(samples))
     images, known, real_images = match_channels(samples, training.images, others.images[index])
@@ -102,6 +100,12 @@ def nearest(
 
 def centred(images: Tensor, device: torch.device | str) -> Tensor:
     return images.to(device).flatten(1).float() / 127.5 - 1
+
+
+def search_device(device: torch.device) -> torch.device:
+    """Return where to search: not on MPS, which multiplies long rows wrongly (pytorch/pytorch issue
+    195163)."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def match_channels(*sets: Tensor) -> list[Tensor]:

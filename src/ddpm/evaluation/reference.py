@@ -216,6 +216,7 @@ def reference_stats(
     found = moments is not None and (mapped is not None or not each)
     if processes.all(found) and moments is not None:
         return FeatureStats(moments, mapped)
+    mapped = None  # Windows replaces no mapped file
 
     def compute(file: Any = None) -> FeatureStats:
         return extract(

@@ -193,8 +193,9 @@ def write_folder(folder: Path, samples: Samples) -> None:
         with atomic_write(file) as beside:
             to_pil(image).save(beside, pnginfo=png_text(samples, i))
         files.append({"file": file.relative_to(folder).as_posix(), "label": samples.name(i)})
-        new.add(file.stat().st_ino)  # where Cat/ and cat/ are one folder, a new file has two names
-    for left in (folder / name for name in before):
+        # Where Cat/ and cat/ are one folder, a new file has an old name too.
+        new |= {file.stat().st_ino} - {0}
+    for left in {folder / name for name in before} - {folder / str(f["file"]) for f in files}:
         if left.is_file() and left.stat().st_ino not in new and is_signed(left):
             left.unlink()
             with suppress(OSError):  # of others' files

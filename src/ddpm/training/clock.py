@@ -16,7 +16,7 @@ GUIDE_AT = 0.08  # of the budget: the early weights that are kept for autoguidan
 EARLY = 0.5  # of the budget, until which weights are early
 PREVIEW_SHARE = 0.1  # of the time at most goes to previews
 SCORE_SHARE = 0.25  # and to scores, which are asked for
-# A terminal that is closed: Windows says so by SIGBREAK.
+# A terminal that is closed; or on Windows Ctrl-Break, and what the demo sends.
 HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", getattr(signal, "SIGBREAK", None))
 
 

@@ -88,7 +88,6 @@ def train(
     if ended := finished_before(run, config, resume, own=images is not None, main=main):
         return ended
     config, data = load_data(config, images, processes, new=not (config.init or resume))
-    config = with_compiler(config, accelerator.device)
     learned, held_out = split_held_out(len(data), config.held_out)
     batches = training_batches(config, data, learned, part, accelerator.device)
     net, diffusion, state = initial_state(config, data.info, accelerator, run, resume)
@@ -171,7 +170,9 @@ def initial_state(
     ema = EMA(raw, config.train.ema)
     optimizer = accelerator.prepare(build_optimizer(raw, config.train))
     net = accelerator.prepare(raw)
-    if config.train.compile:  # `raw` is not: grids of samples come in other batches
+    if config.train.compile and can_compile(
+        accelerator.device
+    ):  # `raw` is not: grids of samples come in other batches
         net = torch.compile(net, dynamic=False)
     state = TrainState(raw, ema, optimizer, config, data)
     return net, diffusion.to(accelerator.device), state
@@ -242,12 +243,11 @@ def with_precision(config: Config, device: str) -> Config:
     return replace(config, train=replace(config.train, precision="no"))
 
 
-def with_compiler(config: Config, device: torch.device) -> Config:
-    """Return the config, uncompiled where the device has no compiler that works."""
-    if not config.train.compile or not (failure := compile_failure(device)):
-        return config
-    logger.info("torch.compile does not work here (%s): training without it, slower", failure)
-    return replace(config, train=replace(config.train, compile=False))
+def can_compile(device: torch.device) -> bool:
+    """Return whether the device has a compiler that works, and log why not."""
+    if failure := compile_failure(device):
+        logger.info("torch.compile does not work here (%s): training without it, slower", failure)
+    return not failure
 
 
 def make_accelerator(config: Config, device: str | None) -> Accelerator:

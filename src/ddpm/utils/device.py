@@ -65,10 +65,9 @@ def resolve_device(device: torch.device | str | None) -> str:
     """Return the device, or for None this machine's best. Raise UserError where there is none
     such."""
     name = str(device or best_device())
-    if (
-        name == "cuda" and "LOCAL_RANK" in os.environ
-    ):  # else all processes would use memory of GPU 0
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    gpus = torch.cuda.device_count() if name == "cuda" else 0
+    if gpus and "LOCAL_RANK" in os.environ:  # else all processes would use memory of GPU 0
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % gpus)
     check_device(name)
     return name
 
