@@ -170,10 +170,8 @@ def initial_state(
     ema = EMA(raw, config.train.ema)
     optimizer = accelerator.prepare(build_optimizer(raw, config.train))
     net = accelerator.prepare(raw)
-    if config.train.compile and can_compile(
-        accelerator.device
-    ):  # `raw` is not: grids of samples come in other batches
-        net = torch.compile(net, dynamic=False)
+    if config.train.compile and can_compile(accelerator.device):
+        net = torch.compile(net, dynamic=False)  # `raw` is not: grids come in other batches
     state = TrainState(raw, ema, optimizer, config, data)
     return net, diffusion.to(accelerator.device), state
 
