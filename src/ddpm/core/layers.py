@@ -115,9 +115,7 @@ class Attention(nn.Module):
         B, C, H, W = x.shape
         qkv = self.qkv(self.norm(x)).view(B, 3, self.heads, C // self.heads, H * W)
         q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, H·W, C/heads)
-        if (
-            x.device.type == "mps"
-        ):  # whose kernels took other strides (pytorch/pytorch issue 163597)
+        if x.device.type == "mps":  # which took other strides (pytorch/pytorch issue 163597)
             q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         h = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(h.transpose(-1, -2).reshape(B, C, H, W))
