@@ -3,7 +3,9 @@
 import json
 import os
 import sys
+from contextlib import contextmanager
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -25,6 +27,23 @@ def assert_same(a, b):
 def metrics(path):
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in RunDir(path).metrics.read_text().splitlines()]
+
+
+@contextmanager
+def before_step(k, change):
+    """While this lasts, change(net) is called before the k-th step that is taken."""
+    module, steps = sys.modules["ddpm.training.train"], []
+    honest = module.train_step
+
+    def changing(accelerator, net, *args):
+        steps.append(1)
+        if len(steps) == k:
+            change(net)
+        return honest(accelerator, net, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "train_step", changing)
+        yield
 
 
 def go_on(config, path):

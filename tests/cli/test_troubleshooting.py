@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from ddpm.cli.replay import ReplayOptions
 from ddpm.training import nonfinite
 from ddpm.utils.images import to_pil
 from pictures import folder_of, photos
+from runs import before_step
 
 DOC = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 BLOCKS = re.findall(r"^```text\n(.*?)^```", DOC.read_text(encoding="utf-8"), re.S | re.M)
@@ -189,37 +189,20 @@ def test_a_folder_that_is_not_a_run_as_yet(say, tmp_path):
     say(train(out="papers"), "ddpm: … is in use: give another --out")
 
 
-@contextmanager
-def while_it_trains(change, monkeypatch):
-    """Have something changed before a run's second step."""
-    module, steps = sys.modules["ddpm.training.train"], []
-    honest = module.train_step
-
-    def changing(*args):
-        steps.append(1)
-        if len(steps) == 2:
-            change()
-        return honest(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "train_step", changing)
-        yield
-
-
-def test_what_goes_away_under_a_run(say, tmp_path, monkeypatch):
-    def another():
+def test_what_goes_away_under_a_run(say, tmp_path):
+    def another(net):
         (tmp_path / "run").rename(tmp_path / "gone")
         shutil.copytree(tmp_path / "gone", tmp_path / "run")
 
     say(train(), code=0)
-    with while_it_trains(another, monkeypatch):
+    with before_step(2, another):
         say("train --out run --resume --steps 5", "ddpm: … was removed or moved while this run")
 
-    def without_states():
+    def without_states(net):
         for path in (tmp_path / "a" / "state").glob("*.safetensors"):
             path.unlink()
 
-    with while_it_trains(without_states, monkeypatch):
+    with before_step(2, without_states):
         say(train("--train.lr", "100", out="a", steps="9"),
             "note: the weights of step … have exploded",
             "ddpm: there is no checkpoint left in")  # fmt: skip
@@ -234,21 +217,21 @@ def wait_for(path, process):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
-def test_a_run_that_is_stopped_and_one_that_is_joined(say, tmp_path, monkeypatch):
-    def stop():
+def test_a_run_that_is_stopped_and_one_that_is_joined(say, tmp_path):
+    def stop(net):
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # which would end the tests
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with while_it_trains(stop, monkeypatch):
+    with before_step(2, stop):
         say(train(steps="9"), "stopping: saving after this step …", code=130)
     with RunDir(tmp_path / "run").locked():
         say("train --out run --resume", "ddpm: another process is training in")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be removed")
-def test_a_folder_that_goes_away(say, tmp_path, monkeypatch):
+def test_a_folder_that_goes_away(say, tmp_path):
     words = train("--train.save-minutes", "1e-6", steps="9")
-    with while_it_trains(lambda: (tmp_path / "run").rename(tmp_path / "gone"), monkeypatch):
+    with before_step(2, lambda net: (tmp_path / "run").rename(tmp_path / "gone")):
         say(words, "ddpm: … or its folder is missing")
 
 
@@ -290,20 +273,15 @@ def test_no_number(say, monkeypatch):
         "ddpm: the loss is not a number")  # fmt: skip
 
 
-def test_a_jump(say, monkeypatch):
+def test_a_jump(say):
     """Of the output's bias, which all later losses tell of."""
-    module, steps = sys.modules["ddpm.training.train"], []
-    honest = module.train_step
 
-    def jumping(accelerator, net, *args):
-        steps.append(1)
-        if len(steps) == 4:
-            with torch.no_grad():
-                net.conv_out.bias.add_(-2.0)
-        return honest(accelerator, net, *args)
+    def jump(net):
+        with torch.no_grad():
+            net.conv_out.bias.add_(-2.0)
 
-    monkeypatch.setattr(module, "train_step", jumping)
-    say(train(steps="6"), "note: the loss has jumped", code=0)
+    with before_step(4, jump):
+        say(train(steps="6"), "note: the loss has jumped", code=0)
 
 
 @pytest.mark.long

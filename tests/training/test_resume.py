@@ -18,7 +18,7 @@ from ddpm import UserError, load, train
 from ddpm.checkpoint.run_dir import RunDir
 from ddpm.config import read_toml
 from pictures import folder_of, photos
-from runs import assert_same, metrics, tensors
+from runs import assert_same, before_step, metrics, tensors
 
 
 def start_process(config, run, *more):
@@ -76,22 +76,16 @@ def test_a_stopped_run_goes_on_bit_for_bit(how, optimizer, tiny_dropout, tmp_pat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
-def test_a_run_that_a_signal_stops_goes_on_bit_for_bit(tiny_dropout, tmp_path, monkeypatch):
+def test_a_run_that_a_signal_stops_goes_on_bit_for_bit(tiny_dropout, tmp_path):
     """The signal comes in the middle of a run, to this process."""
     config = replace(tiny_dropout, steps=12, train=replace(tiny_dropout.train, optimizer="muon"))
     train(config, tmp_path / "whole")
-    module, steps = sys.modules["ddpm.training.train"], []
-    honest = module.train_step
 
-    def stopped(*args):
-        steps.append(1)
-        if len(steps) == 5:
-            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # which ends the tests
-            os.kill(os.getpid(), signal.SIGTERM)
-        return honest(*args)
+    def stop(net):
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # which ends the tests
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "train_step", stopped)
+    with before_step(5, stop):
         result = train(config, tmp_path / "run")
     assert (result.step, result.finished) == (5, False)
     assert train(config, tmp_path / "run", resume=True).finished

@@ -74,15 +74,8 @@ class RunLauncher:
             if request.photos:
                 path = free_name(out.with_name(f"{out.name}-photos.npz"))  # other runs' are kept
                 data = str(save_photos(request, path))
-            words = [
-                "train",
-                "--data",
-                data,
-                "--minutes",
-                f"{request.minutes:g}",
-                "--out",
-                str(out),
-            ]
+            minutes = f"{request.minutes:g}"
+            words = ["train", "--data", data, "--minutes", minutes, "--out", str(out)]
             self.log = tempfile.TemporaryFile()  # noqa: SIM115, it is read once the run has ended
             threads = str(max(1, (os.cpu_count() or 2) // 2))  # the others are the page's
             self.process = subprocess.Popen(
